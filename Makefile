@@ -1,0 +1,48 @@
+# Every target makes what it needs. `make` alone explains itself.
+PYTHON ?= python3
+PORT ?= 5000
+DATA_DIR ?= .data
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check fix lock
+.DELETE_ON_ERROR:
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: $(VENV)/local.stamp ## Run the whole system on http://127.0.0.1:5000 (PORT, DATA_DIR); Ctrl-C ends it
+	@PORT=$(PORT) DATA_DIR=$(DATA_DIR) exec $(BIN)/python -m ops.up
+
+test: $(VENV)/dev.stamp ## Run every test, with servers of its own on free ports
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp ## Check style, types and the direction of imports; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(VENV)/dev.stamp ## Mend what `make check` finds and a tool can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(VENV)/dev.stamp ## Compile requirements/*.txt from pyproject.toml, with hashes
+	UV=$(BIN)/uv sh requirements/lock.sh
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(not ok and "error: expected Python 3.11 to 3.13, found %d.%d; choose one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+# dev holds all of local, so whichever came last is enough.
+$(VENV)/local.stamp: requirements/local.txt | $(VENV)/bin/python
+	@echo "installing what the servers need (about 1.5 GB, a minute or two) ..."
+	@$(PIP) -r requirements/local.txt
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt | $(VENV)/bin/python
+	@echo "installing what the servers and the tests need (about 2 GB, a minute or two) ..."
+	@$(PIP) -r requirements/dev.txt
+	@touch $@ $(VENV)/local.stamp

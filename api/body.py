@@ -1,0 +1,54 @@
+"""A request whose body fails as its caller's error, and whose temporary files never outlive it."""
+
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO, cast
+
+from flask import Request, request
+
+from shared.errors import InvalidRequest
+
+#: Up to this many bytes of an upload stay in memory; what is larger goes to a temporary file.
+SPOOL_BYTES = 1_000_000
+
+
+class UploadRequest(Request):
+    """Flask's request, for an application that receives files."""
+
+    def __init__(self, environ: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        environ["wsgi.input"] = _Body(environ["wsgi.input"])
+        super().__init__(environ, *args, **kwargs)
+        self._spools: list[SpooledTemporaryFile[bytes]] = []
+
+    def spool(self) -> BinaryIO:
+        """Return an empty temporary file that is closed with the request, if not before."""
+        file = SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 - closed in `close`
+        self._spools.append(file)
+        return cast(BinaryIO, file)
+
+    def _get_file_stream(self, *_args: Any, **_kwargs: Any) -> BinaryIO:
+        """Give a form's parser the file that it writes to; Werkzeug's own are lost when a form breaks off."""
+        return self.spool()
+
+    def close(self) -> None:
+        """Release the files; Flask calls it when the request is over."""
+        super().close()
+        for file in self._spools:
+            file.close()
+
+
+class _Body:
+    """The server's input, whose every failure is the client's: a broken chunk, a connection that ended."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._stream.read(size)
+        except Exception as error:
+            raise InvalidRequest("Expected the whole body. It broke off; send it again.") from error
+
+
+def upload_request() -> UploadRequest:
+    """Return the present request."""
+    return cast(UploadRequest, request)

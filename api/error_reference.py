@@ -1,0 +1,48 @@
+"""The page docs/reference/errors.md, out of the table of problems: `python -m api.error_reference`."""
+
+from pathlib import Path
+
+from api.problems import PROBLEMS, anchor
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "errors.md"
+_HEAD = """\
+# Errors
+
+Written by `python -m api.error_reference`; a test compares.
+
+Every answer that is neither 2xx nor 3xx is `application/problem+json` (RFC 9457):
+
+| member | meaning |
+|---|---|
+| `type` | leads to a heading of this page |
+| `title` | what went wrong, always the same for one code |
+| `status` | the status code once more |
+| `detail` | what was expected and what came |
+| `instance` | the path of the request, or of the job |
+| `code` | the word for programs; the ones below are all there are |
+| `retryable` | the same request may succeed later; `Retry-After` says in how many seconds |
+| `request_id` | finds the request in the log |
+| `limit` | with `REQUEST_TOO_LARGE`, `IMAGE_TOO_LARGE`, `QUEUE_FULL`: bytes, pixels, open jobs |
+| `queue_depth` | with `QUEUE_FULL`: how many jobs are open |
+| `reasons`, `checks` | with `NOT_READY`: what is missing |
+
+A job that ended without a result carries the same object as its `error`. The request for it is then a
+success (200), and `status` is the one that a request with this error would have.
+"""
+
+
+def reference_page() -> str:
+    """Return the page's Markdown."""
+    parts = [_HEAD]
+    for code, kind in sorted(PROBLEMS.items()):
+        retry = "yes" if kind.retryable else "no"
+        parts.append(
+            f"## {anchor(code)}\n\n"
+            f"`{code}` · {kind.status} · retryable: {retry}\n\n"
+            f"{kind.title}. {kind.advice}\n"
+        )
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference_page(), encoding="utf-8", newline="\n")

@@ -1,0 +1,33 @@
+"""How gunicorn serves the API: `gunicorn -c python:api.gunicorn_conf --bind 127.0.0.1:8080 api.wsgi:app`."""
+
+import os
+from typing import Any
+
+#: Threads because requests wait: for a store, or, parked by `?wait=`, for a job.
+worker_class = "api.gunicorn_worker.BoundedThreadWorker"
+workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
+threads = 256
+#: Over the number of threads, so that kept-alive and waiting connections are accepted and not reset.
+worker_connections = 1000
+backlog = 1024
+
+#: The worker's main loop answers the master this often, or is replaced; requests have bounds of their own.
+timeout = 30
+graceful_timeout = 5
+keepalive = 5
+
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+
+#: The application logs each request itself, with its id and without what the caller wrote.
+accesslog = None
+#: Nothing of ours speaks to it, and it would leave a socket file behind.
+control_socket_disable = True
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let parked requests be answered as soon as the worker is told to stop."""
+    from api.context import context  # noqa: PLC0415 - the master reads this file and needs no application
+
+    context(worker.wsgi).waiting.stop_when(lambda: not worker.alive)

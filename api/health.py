@@ -1,0 +1,75 @@
+"""Routes: does the process answer, and could a job be done now."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Any
+
+import structlog
+from flask import Blueprint, Response, jsonify
+
+from api.context import NOTICE, Context, context
+from api.problems import problem_answer
+from shared.errors import HistoQueueError, Unavailable
+
+bp = Blueprint("health", __name__)
+
+#: All checks together; a prober waits no longer than five seconds.
+CHECKS_SECONDS = 4.5
+_RETRY_AFTER_SECONDS = 2
+_log = structlog.stdlib.get_logger("api.health")
+
+
+@bp.get("/healthz")
+def live() -> dict[str, Any]:
+    """Answer, whatever else is away: a process that does not is to be restarted."""
+    return {"status": "ok", "notice": NOTICE}
+
+
+@bp.get("/readyz")
+def ready() -> Response:
+    """Answer 200 where a job that came now would be done, else 503 with each reason."""
+    here = context()
+    running = {name: here.checkers.submit(check, here) for name, check in _CHECKS.items()}
+    wait(running.values(), timeout=CHECKS_SECONDS)
+    failures = {name: why for name, check in running.items() if (why := _failure(name, check))}
+    checks = {name: "failing" if name in failures else "ok" for name in running}
+    if not failures:
+        return jsonify({"status": "ready", "checks": checks})
+    reasons = [f"{name}: {why}" for name, why in failures.items()]
+    return problem_answer(
+        "NOT_READY",
+        " ".join(reasons),
+        retry_after_seconds=_RETRY_AFTER_SECONDS,
+        reasons=reasons,
+        checks=checks,
+    )
+
+
+def _failure(name: str, check: "Future[None]") -> str | None:
+    if not check.done():
+        # One that has not begun must not wait behind those that hang.
+        check.cancel()
+        return f"Expected an answer within {CHECKS_SECONDS} seconds. None came."
+    error = check.exception()
+    if error is None or isinstance(error, HistoQueueError):
+        return str(error) if error else None
+    _log.error("readiness_check_broke", check=name, exc_info=error)
+    return "The check broke; the log says why."
+
+
+def _has_worker(here: Context) -> None:
+    name = here.settings.model_name
+    if not any(worker.model_name == name for worker in here.services.workers.live()):
+        raise Unavailable(f"Expected a worker that has loaded {name} and consumes. None has reported lately.")
+
+
+def _has_model(here: Context) -> None:
+    here.services.models.live()
+
+
+_CHECKS: dict[str, Callable[[Context], None]] = {
+    "job_store": lambda here: here.services.jobs.ping(),
+    "object_store": lambda here: here.services.objects.ping(),
+    "model": _has_model,
+    "worker": _has_worker,
+}

@@ -1,0 +1,109 @@
+"""What an upload is, by its header alone: type and size, without decoding a pixel."""
+
+import threading
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from PIL import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from shared.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
+
+JPEG, PNG, TIFF = "image/jpeg", "image/png", "image/tiff"
+_SIGNATURES = {
+    b"\xff\xd8\xff": JPEG,
+    b"\x89PNG\r\n\x1a\n": PNG,
+    b"II*\x00": TIFF,
+    b"MM\x00*": TIFF,
+    b"II+\x00": TIFF,
+    b"MM\x00+": TIFF,
+}
+# The classes and not `Image.open`: its bomb check is a limit of the whole process and partly only a warning.
+_READERS: dict[str, type[ImageFile.ImageFile]] = {JPEG: JpegImageFile, PNG: PngImageFile, TIFF: TiffImageFile}
+#: The last marker of a JPEG; inside its pixel data these two bytes never stand side by side.
+_JPEG_END = b"\xff\xd9"
+#: The last chunk of a PNG, with its checksum.
+_PNG_END = b"IEND\xaeB`\x82"
+#: A PNG may unpack up to 64 MB of text before its pixels, so only a few headers are read at the same time.
+_READING = threading.BoundedSemaphore(4)
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What the header states; width and height in pixels."""
+
+    width: int
+    height: int
+    media_type: str
+
+
+def read_header(file: BinaryIO, max_pixels: int) -> ImageHeader:
+    """Return type and size of the image in a seekable file, wherever that stands.
+
+    Raises:
+        UnsupportedImageFormat: if the content is no JPEG, PNG or TIFF.
+        ImageTooLarge: if width times height is over `max_pixels`.
+        InvalidImage: if it is empty, its header is broken, or the file ends too early.
+    """
+    media_type = _media_type(file)
+    file.seek(0)
+    with _READING:
+        try:
+            image = _READERS[media_type](file)
+            is_whole = bool(image.tile) and _is_whole(image, file, media_type)
+        # Broken files raise almost anything, a bare ValueError and a TypeError included.
+        except Exception as error:
+            raise InvalidImage(
+                f"Expected a whole {media_type} file. Its header cannot be read; export the tile again."
+            ) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageTooLarge(
+            f"Expected at most {max_pixels} pixels (width times height). "
+            f"The header states {width} x {height}; send a smaller tile."
+        )
+    if not is_whole:
+        raise InvalidImage(f"Expected a whole {media_type} file. It ends too early; send it again.")
+    return ImageHeader(width, height, media_type)
+
+
+def _media_type(file: BinaryIO) -> str:
+    file.seek(0)
+    start = file.read(8)
+    if not start:
+        raise InvalidImage("Expected an image. Received: 0 bytes")
+    for signature, media_type in _SIGNATURES.items():
+        if start.startswith(signature):
+            return media_type
+    raise UnsupportedImageFormat("Expected a JPEG, PNG or TIFF image. The content is none of them.")
+
+
+def _is_whole(image: ImageFile.ImageFile, file: BinaryIO, media_type: str) -> bool:
+    """Tell whether the file goes on to its end, as far as that shows without decoding."""
+    if media_type == JPEG:
+        # Reading the header stopped where the pixel data begin; a thumbnail before it has an end of its own.
+        return _contains(file, _JPEG_END, start=file.tell())
+    if media_type == PNG:
+        return _contains(file, _PNG_END, start=0)
+    return _tiff_is_whole(image, file)
+
+
+def _contains(file: BinaryIO, needle: bytes, start: int) -> bool:
+    file.seek(start)
+    carried = b""
+    while block := file.read(65_536):
+        if needle in carried + block:
+            return True
+        carried = block[1 - len(needle) :]
+    return False
+
+
+def _tiff_is_whole(image: ImageFile.ImageFile, file: BinaryIO) -> bool:
+    """Every strip or tile that the first page lists lies inside the file."""
+    tags = image.tag_v2  # type: ignore[attr-defined]  # only TiffImageFile has it
+    offsets = tags.get(273, ()) or tags.get(324, ())
+    lengths = tags.get(279, ()) or tags.get(325, ())
+    size = file.seek(0, 2)
+    return all(offset + length <= size for offset, length in zip(offsets, lengths, strict=False))

@@ -1,0 +1,23 @@
+"""Route: what stands at the root of the server."""
+
+from typing import Any
+
+from flask import Blueprint, url_for
+
+from api.context import NOTICE
+
+bp = Blueprint("index", __name__)
+
+
+@bp.get("/")
+def show() -> dict[str, Any]:
+    """Name the service and the routes to begin with."""
+    return {
+        "name": "HistoQueue",
+        "notice": NOTICE,
+        "links": {
+            "predict": url_for("jobs.predict"),
+            "live": url_for("health.live"),
+            "ready": url_for("health.ready"),
+        },
+    }

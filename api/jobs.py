@@ -1,0 +1,97 @@
+"""Routes of one job: submit, result, cancel."""
+
+from flask import Blueprint, Response, jsonify, request, url_for
+from werkzeug.http import http_date
+from werkzeug.routing import BaseConverter
+
+from api.body import upload_request
+from api.context import NOTICE, context
+from api.options import read_options
+from api.preferences import Wait, preferred_wait, wanted_wait
+from api.representation import QueuePlace, job_json, queue_place
+from api.request_log import request_id
+from api.submission import idempotency, retry_after, submit
+from api.uploads import received_image
+from shared.errors import JobNotFound
+from shared.schemas import Job, is_job_id
+
+bp = Blueprint("jobs", __name__)
+
+
+class AnyText(BaseConverter):
+    """Whatever stands in a path, slashes and line ends too: it is then answered as an id never issued."""
+
+    regex = "(?s:.+)"
+    part_isolating = False
+
+
+@bp.post("/predict")
+def predict() -> Response:
+    """Accept one image: 202 with its job, or 200 where the caller waited and it is final by then."""
+    here = context()
+    wait = preferred_wait(request)
+    # The upload's file is closed before the answer is held back.
+    with received_image(upload_request(), here.settings) as upload:
+        options = read_options(request.args, request.form)
+        repeat = idempotency(request.headers.get("Idempotency-Key"), request.path, upload, options)
+        submitted = submit(here.services, here.settings, upload, options, repeat, request_id())
+    job = here.waiting.until_final(submitted.job, wait.seconds)
+    answer = _answer(job, wait)
+    answer.headers["Location"] = url_for("jobs.result", job_id=job.id)
+    if submitted.replayed:
+        answer.headers["Idempotency-Replayed"] = "true"
+    return answer
+
+
+@bp.get("/result/<any_text:job_id>")
+def result(job_id: str) -> Response:
+    """Return the job: 200 where it is final, else 202; held back where the caller asks for it."""
+    here = context()
+    wait = wanted_wait(request)
+    job = here.services.jobs.get(_checked(job_id))
+    job = here.waiting.until_final(job, wait.seconds)
+    if request.if_none_match.contains_weak(_tag(job)):
+        return _with_headers(Response(status=304), job, None)
+    return _answer(job, wait)
+
+
+@bp.post("/result/<any_text:job_id>/cancel")
+def cancel(job_id: str) -> Response:
+    """End the job: 200 where it had not started; 202 where a worker is at it, whose outcome is refused."""
+    canceled = context().services.jobs.cancel(_checked(job_id))
+    answer = _answer(canceled.job)
+    answer.status_code = 202 if canceled.was_running else 200
+    return answer
+
+
+def _checked(job_id: str) -> str:
+    if not is_job_id(job_id):
+        raise JobNotFound(f"Expected an id that POST /predict returned. Received: {job_id[:40]!r}")
+    return job_id
+
+
+def _answer(job: Job, wait: Wait | None = None) -> Response:
+    place = queue_place(context().services.jobs, job)
+    answer = jsonify(job_json(job, place))
+    answer.status_code = 200 if job.status.is_final else 202
+    if wait and wait.preferred and job.status.is_final:
+        answer.headers["Preference-Applied"] = f"wait={wait.seconds:.0f}"
+    return _with_headers(answer, job, place)
+
+
+def _with_headers(answer: Response, job: Job, place: QueuePlace | None) -> Response:
+    """Add what a 304 carries too: the tag, how long the answer holds, when to ask again."""
+    answer.set_etag(_tag(job))
+    answer.headers["X-HistoQueue-Notice"] = NOTICE
+    if job.expires_at_ms is not None:
+        # Kept by its reader alone, and asked for again: the job may be deleted before it expires.
+        answer.headers["Cache-Control"] = "private, no-cache"
+        answer.headers["Expires"] = http_date(job.expires_at_ms / 1000)
+    else:
+        answer.headers["Cache-Control"] = "no-store"
+        answer.headers["Retry-After"] = str(retry_after((place and place.eta_seconds) or 0))
+    return answer
+
+
+def _tag(job: Job) -> str:
+    return f"{job.id}-{job.version}"

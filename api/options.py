@@ -1,0 +1,60 @@
+"""The options of a submission, from form fields and query parameters; none is ever accepted and ignored."""
+
+import json
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from werkzeug.datastructures import MultiDict
+
+from shared.errors import InvalidRequest
+
+
+def _is_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("expected printable characters")
+    return text
+
+
+class Options(BaseModel):
+    """What a caller may state beside the image; the descriptions are what an error says was expected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    expires_in: Annotated[float, Field(gt=0, le=7 * 86_400, allow_inf_nan=False)] | None = Field(
+        default=None, description="seconds that the job may wait in the queue, over 0 and at most 604800"
+    )
+    model_version: Annotated[str, Field(max_length=40)] | None = Field(
+        default=None, description="a model version such as 1.0.0"
+    )
+    mpp: Annotated[float, Field(ge=0.05, le=10, allow_inf_nan=False)] | None = Field(
+        default=None, description="micrometres per pixel, from 0.05 to 10"
+    )
+    custom_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_is_printable)] | None = (
+        Field(default=None, description="1 to 128 printable characters")
+    )
+
+    def canonical(self) -> str:
+        """Return the same text for the same options, in whatever order and spelling they came."""
+        return json.dumps(self.model_dump(exclude_none=True), sort_keys=True)
+
+
+def read_options(query: MultiDict[str, str], form: MultiDict[str, str]) -> Options:
+    """Return the options of one request.
+
+    Raises:
+        InvalidRequest: if one is unknown, given twice, or out of range.
+    """
+    given: dict[str, str] = {}
+    for name, value in [*query.items(multi=True), *form.items(multi=True)]:
+        if name not in Options.model_fields:
+            known = ", ".join(Options.model_fields)
+            raise InvalidRequest(f"Expected only the options {known}. Received: {name[:40]!r}")
+        if name in given:
+            raise InvalidRequest(f"Expected the option {name} once. It came more than once.")
+        given[name] = value
+    try:
+        return Options.model_validate(given)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        expected = Options.model_fields[name].description
+        raise InvalidRequest(f"Expected {name} to be {expected}. Received: {given[name][:40]!r}") from None

@@ -1,0 +1,81 @@
+"""A job as its JSON: the only place that decides what a client sees of the ledger's record."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import url_for
+
+from api.problems import job_problem
+from shared.errors import JobStoreUnavailable
+from shared.job_store import JobStore
+from shared.schemas import Job, JobStatus
+
+
+@dataclass(frozen=True)
+class QueuePlace:
+    """How many queued jobs are ahead, and in how many seconds this one ends; None where that is unknown."""
+
+    position: int | None = None
+    eta_seconds: float | None = None
+
+
+def queue_place(jobs: JobStore, job: Job) -> QueuePlace | None:
+    """Return where a queued job stands; None for any other.
+
+    It is a courtesy: a ledger that cannot say makes no accepted job an error.
+    """
+    if job.status != JobStatus.QUEUED:
+        return None
+    try:
+        position = jobs.position(job.id)
+        rate = jobs.drain_rate()
+    except JobStoreUnavailable:
+        return QueuePlace()
+    if position is None or not rate:
+        return QueuePlace(position)
+    return QueuePlace(position, round((position + 1) / rate, 1))
+
+
+def job_json(job: Job, place: QueuePlace | None) -> dict[str, Any]:
+    """Return the job as docs/reference/http-api.md states it; links are paths on this server."""
+    spec = job.spec
+    return {
+        "id": job.id,
+        "status": job.status.value,
+        "custom_id": spec.custom_id,
+        "cached": False,
+        "created_at": timestamp(job.created_at_ms),
+        "started_at": timestamp(job.started_at_ms),
+        "finished_at": timestamp(job.finished_at_ms),
+        "expires_at": timestamp(job.expires_at_ms),
+        "attempt": job.attempt,
+        "queue": {"position": place.position, "eta_seconds": place.eta_seconds} if place else None,
+        "model": spec.model.model_dump(),
+        # Where the image lies is nobody's business.
+        "input": spec.input.model_dump(exclude={"key"}),
+        "result": job.result,
+        "error": job_problem(job),
+        "timings_ms": _timings(job),
+        "batch": None,
+        "links": {
+            "self": url_for("jobs.result", job_id=job.id),
+            "cancel": None if job.status.is_final else url_for("jobs.cancel", job_id=job.id),
+            "events": None,
+            "heatmap": None,
+        },
+    }
+
+
+def timestamp(milliseconds: int | None) -> str | None:
+    """Return RFC 3339 in UTC with milliseconds, such as 2026-01-31T09:30:00.125Z."""
+    if milliseconds is None:
+        return None
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _timings(job: Job) -> dict[str, float] | None:
+    if job.started_at_ms is None:
+        return None
+    return {"queue": job.started_at_ms - job.created_at_ms, **(job.timings_ms or {})}

@@ -1,0 +1,167 @@
+"""The use case of a submission: store the image, record its job, enqueue it; or find what it repeats."""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from api.options import Options
+from api.uploads import ImageUpload
+from shared.errors import (
+    IdempotencyKeyReused,
+    InvalidRequest,
+    ObjectStoreUnavailable,
+    QueueFull,
+    QueueUnavailable,
+)
+from shared.job_store import JobStore
+from shared.schemas import Idempotency, InputInfo, Job, JobSpec, NewJob, new_job_id
+from shared.services import Services
+from shared.settings import Settings
+
+#: The longest that a client is told to stay away, in seconds.
+MOST_RETRY_AFTER_SECONDS = 30
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_log = structlog.stdlib.get_logger("api.submission")
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job, and whether an earlier request with the same idempotency key made it."""
+
+    job: Job
+    replayed: bool
+
+
+def submit(
+    services: Services,
+    settings: Settings,
+    upload: ImageUpload,
+    options: Options,
+    repeat: Idempotency | None,
+    request_id: str,
+) -> Submitted:
+    """Accept an image: once this returns, its job is never lost.
+
+    Raises:
+        QueueFull: if as many jobs are open as are admitted.
+        IdempotencyKeyReused: if the key came with another request before.
+        UnknownModelVersion: if the options name a version that there is not.
+        Unavailable: if the ledger or the object store is away, or no model is published.
+        ResultExpired: if it repeats a request whose result is past its retention.
+    """
+    jobs = services.jobs
+    if repeat and (known := jobs.find_replay(repeat)):
+        return Submitted(jobs.get(known.id), replayed=True)
+    # Asked before the image is stored: a full queue, or a ledger that is away, then leaves nothing behind.
+    if (depth := jobs.depth().open) >= settings.max_open_jobs:
+        raise QueueFull(depth, settings.max_open_jobs, _seconds_until_room(jobs))
+    new = _describe(services, settings, upload, options, repeat, request_id)
+    key = new.spec.input.key
+    services.objects.put(key, upload.file, upload.media_type)
+    # A ledger that goes away right here may have recorded the job before its answer was lost. Then the
+    # repeated request finds that job, so its image stays; only a refusal is certain.
+    with _discarding_when_refused(services, key):
+        created = jobs.create(new, settings.max_open_jobs)
+    if created.replayed:
+        _discard(services, key)
+        return Submitted(jobs.get(created.job.id), replayed=True)
+    _publish(services, created.job)
+    return Submitted(created.job, replayed=False)
+
+
+def idempotency(header: str | None, path: str, upload: ImageUpload, options: Options) -> Idempotency | None:
+    """Return what makes a repetition of this request known again; None without the header.
+
+    Raises:
+        InvalidRequest: if the header is not 1 to 255 printable ASCII characters.
+    """
+    if header is None:
+        return None
+    if not _IDEMPOTENCY_KEY.fullmatch(header):
+        raise InvalidRequest("Expected Idempotency-Key to be 1 to 255 printable ASCII characters.")
+    return Idempotency(
+        key=_sha256(f"{path}\n{header}"), fingerprint=_sha256(f"{upload.sha256}\n{options.canonical()}")
+    )
+
+
+def _describe(
+    services: Services,
+    settings: Settings,
+    upload: ImageUpload,
+    options: Options,
+    repeat: Idempotency | None,
+    request_id: str,
+) -> NewJob:
+    job_id = new_job_id()
+    version = options.model_version
+    return NewJob(
+        id=job_id,
+        spec=JobSpec(
+            model=services.models.live() if version is None else services.models.reference(version),
+            input=InputInfo(
+                key=f"uploads/{datetime.now(UTC):%Y/%m/%d}/{job_id}",
+                sha256=upload.sha256,
+                bytes=upload.bytes,
+                width=upload.width,
+                height=upload.height,
+                media_type=upload.media_type,
+                mpp=options.mpp,
+            ),
+            custom_id=options.custom_id,
+            request_id=request_id,
+        ),
+        expires_in_seconds=options.expires_in or settings.job_expires_seconds,
+        retention_seconds=settings.result_retention_seconds,
+        tombstone_seconds=settings.tombstone_seconds,
+        idempotency=repeat,
+    )
+
+
+@contextmanager
+def _discarding_when_refused(services: Services, key: str) -> Iterator[None]:
+    try:
+        yield
+    except QueueFull as full:
+        _discard(services, key)
+        raise QueueFull(full.depth, full.limit, _seconds_until_room(services.jobs)) from None
+    except IdempotencyKeyReused:
+        _discard(services, key)
+        raise
+
+
+def _seconds_until_room(jobs: JobStore) -> int:
+    """Return when, at the present rate, one of the open jobs has ended and its place is free."""
+    rate = jobs.drain_rate()
+    return retry_after(1 / rate if rate else MOST_RETRY_AFTER_SECONDS)
+
+
+def retry_after(seconds: float) -> int:
+    """Return whole seconds for a `Retry-After` header, from 1 to 30."""
+    return max(1, min(MOST_RETRY_AFTER_SECONDS, math.ceil(seconds)))
+
+
+def _discard(services: Services, key: str) -> None:
+    try:
+        services.objects.delete(key)
+    except ObjectStoreUnavailable:
+        _log.warning("upload_left_behind", key=key)
+
+
+def _publish(services: Services, job: Job) -> None:
+    try:
+        services.queue.enqueue(job.id, job.published_at_ms)
+    except QueueUnavailable:
+        # The job is recorded, which is what counts: the reaper publishes it.
+        _log.warning("publication_left_to_the_reaper", job_id=job.id)
+    else:
+        _log.info("job_accepted", job_id=job.id)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,117 @@
+"""One uploaded image out of a request's body, limited in bytes while it streams in."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from api.body import UploadRequest
+from api.images import read_header
+from shared.errors import InvalidRequest, RequestTooLarge, UnsupportedImageFormat
+from shared.settings import Settings
+
+#: The one field that carries the image.
+FIELD = "file"
+_BLOCK_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class ImageUpload:
+    """An image that was received whole and whose header is sound; width and height in pixels."""
+
+    file: BinaryIO
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    media_type: str
+
+
+@contextmanager
+def received_image(request: UploadRequest, settings: Settings) -> Iterator[ImageUpload]:
+    """Read the request's body; its file is closed at the end of the block.
+
+    Raises:
+        InvalidRequest: if the body has no `file`, more than one, or breaks off.
+        RequestTooLarge: as soon as it is over `max_image_bytes`.
+        UnsupportedImageFormat: if it is declared, or turns out to be, something else than an image.
+        ImageTooLarge: if the header states more than `max_image_pixels`.
+        InvalidImage: if it is empty, broken or cut short.
+    """
+    if request.mimetype == "multipart/form-data":
+        file = _form_file(request, settings.max_image_bytes)
+    elif request.mimetype.startswith("image/") or request.mimetype in ("", "application/octet-stream"):
+        file = _raw_file(request, settings.max_image_bytes)
+    else:
+        raise UnsupportedImageFormat(
+            "Expected multipart/form-data, or an image as image/jpeg, image/png or image/tiff. "
+            f"Received: {request.mimetype[:80]!r}"
+        )
+    with file:
+        sha256, size = _digest(file, settings.max_image_bytes)
+        header = read_header(file, settings.max_image_pixels)
+        file.seek(0)
+        yield ImageUpload(file, sha256, size, header.width, header.height, header.media_type)
+
+
+def _form_file(request: UploadRequest, max_bytes: int) -> BinaryIO:
+    try:
+        files = list(request.files.items(multi=True))
+    except RequestEntityTooLarge:
+        if _is_over_limit(request):
+            raise _too_large(max_bytes) from None
+        raise InvalidRequest(f"Expected one {FIELD} and a few short options. Received: more") from None
+    if [name for name, _ in files] != [FIELD]:
+        received = ", ".join(repr(name[:40]) for name, _ in files) or "no file, or a form that breaks off"
+        raise InvalidRequest(
+            f"Expected a form with exactly one file, in the field {FIELD!r}. Received: {received}"
+        )
+    return cast(BinaryIO, files[0][1].stream)
+
+
+def _is_over_limit(request: UploadRequest) -> bool:
+    """Tell the body's own limit from those of its parts, which Werkzeug reports alike."""
+    limit = request.max_content_length or 0
+    return (request.content_length or request.stream.tell()) >= limit
+
+
+def _raw_file(request: UploadRequest, max_bytes: int) -> BinaryIO:
+    file = request.spool()
+    received = 0
+    while block := _read_block(request, max_bytes):
+        received += len(block)
+        if received > max_bytes:
+            raise _too_large(max_bytes)
+        file.write(block)
+    if request.content_length is not None and received < request.content_length:
+        raise InvalidRequest(
+            f"Expected a body of {request.content_length} bytes. Received: {received}. Send it again."
+        )
+    if not received and not request.mimetype:
+        raise InvalidRequest("Expected an image, in a form or as the body. Received: no body")
+    return file
+
+
+def _read_block(request: UploadRequest, max_bytes: int) -> bytes:
+    try:
+        return request.stream.read(_BLOCK_BYTES)
+    except RequestEntityTooLarge:
+        raise _too_large(max_bytes) from None
+
+
+def _digest(file: BinaryIO, max_bytes: int) -> tuple[str, int]:
+    """Return sha256 and size; a form's file may be over the limit by what its frame left unused."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while block := file.read(_BLOCK_BYTES):
+        digest.update(block)
+    if file.tell() > max_bytes:
+        raise _too_large(max_bytes)
+    return digest.hexdigest(), file.tell()
+
+
+def _too_large(max_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge(f"Expected an image of at most {max_bytes} bytes. Received: more")

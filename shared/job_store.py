@@ -1,0 +1,129 @@
+"""The job ledger: the only truth about a job, whatever the queue does.
+
+A record is written before its message is published, and every later change is one atomic transition:
+
+    create ─> queued ─claim─> running ─finish─> succeeded | failed
+                │  ^             │
+                │  └─ release, lost lease
+                └── cancel ─> canceled, deadline ─> expired   (from `running` too)
+
+A final status is never left. `job_store_redis.py` is the real side, `job_store_memory.py` the one for tests;
+both are held to `tests/contract/test_job_store.py`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from shared.schemas import Depth, Idempotency, Job, JobError, NewJob
+
+#: A job ends as failed when this many workers were lost while they ran it.
+MOST_LOST_WORKERS = 10
+#: A message is taken to be lost when newer ones have left the queue and its job is still unclaimed after
+#: this long; covers the moment between the record and the publication, and between delivery and the claim.
+REPUBLISH_AFTER_MS = 3_000
+#: The drain rate is taken over this long.
+DRAIN_WINDOW_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Created:
+    """A submission's job: its own, or (`replayed`) the one that the same idempotency key made before."""
+
+    job: Job
+    replayed: bool
+
+
+@dataclass(frozen=True)
+class Canceled:
+    """A job that was ended at its owner's wish; `was_running`: a worker was at it, its outcome is refused."""
+
+    job: Job
+    was_running: bool
+
+
+@dataclass(frozen=True)
+class Published:
+    """A job whose message must be published, with the time that the message carries."""
+
+    job_id: str
+    published_at_ms: int
+
+
+class JobStore(Protocol):
+    """What the ledger can do. Every method raises JobStoreUnavailable where it cannot answer in time."""
+
+    def create(self, new: NewJob, max_open: int) -> Created:
+        """Accept a job, or find the one that its idempotency key made.
+
+        Raises:
+            QueueFull: if `max_open` jobs are open already.
+            IdempotencyKeyReused: if the key came with another request before.
+        """
+
+    def find_replay(self, idempotency: Idempotency) -> Job | None:
+        """Return the job that this key made, before anything is stored for its repetition.
+
+        Raises:
+            IdempotencyKeyReused: if the key came with another request before.
+        """
+
+    def get(self, job_id: str) -> Job:
+        """Return a job; one that waited past its deadline is expired by this call.
+
+        Raises:
+            JobNotFound: if the id is unknown.
+            ResultExpired: if the job is final and past its retention.
+        """
+
+    def claim(self, job_id: str, token: str, lease_seconds: float, max_run_seconds: float) -> Job | None:
+        """Take the job for one worker, or return None: it is unknown, final, or somebody else's."""
+
+    def renew(self, job_id: str, token: str, lease_seconds: float) -> bool:
+        """Prolong the lease; False where the token holds the job no more, or has held it too long."""
+
+    def succeed(self, job_id: str, token: str, result: dict[str, Any], timings_ms: dict[str, float]) -> bool:
+        """Write the result; False where the token does not hold the job any more."""
+
+    def fail(self, job_id: str, token: str, error: JobError, timings_ms: dict[str, float]) -> bool:
+        """Write the error; False where the token does not hold the job any more."""
+
+    def release(self, job_id: str, token: str, hold_seconds: float) -> bool:
+        """Hand the job back, to be published again after the hold-off; the attempt is not counted."""
+
+    def strike(self, job_id: str, token: str) -> int:
+        """Book a crash of the engine with this job alone in it; return how many there are, 0 if not held."""
+
+    def cancel(self, job_id: str) -> Canceled:
+        """End the job for good.
+
+        Raises:
+            JobNotFound: if the id is unknown.
+            JobAlreadyFinal: if it had ended before.
+        """
+
+    def due(self, oldest_message_ms: int | None, limit: int) -> list[str]:
+        """Return open jobs that seem to have neither message nor worker, or are past their deadline.
+
+        Args:
+            oldest_message_ms: when the message that leaves the queue next was published; None if it is empty.
+            limit: how many ids at the most of each sort.
+        """
+
+    def reap(self, job_ids: Sequence[str], oldest_message_ms: int | None) -> list[Published]:
+        """Put those jobs right, each in one transition; return those whose message must be published."""
+
+    def depth(self) -> Depth:
+        """Count the open work."""
+
+    def position(self, job_id: str) -> int | None:
+        """Return how many queued jobs are ahead of this one; None if it does not wait."""
+
+    def drain_rate(self) -> float:
+        """Return how many jobs ended per second, over the last minute."""
+
+    def changes(self) -> Iterator[str | None]:
+        """Yield the id of each job as it changes; None about once a second, so that a listener can stop."""
+
+    def ping(self) -> None:
+        """Return if the store answers."""

@@ -1,0 +1,318 @@
+"""The job ledger in one process' memory: what tests run against, with a clock that they can move."""
+
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.errors import IdempotencyKeyReused, JobAlreadyFinal, JobNotFound, QueueFull, ResultExpired
+from shared.job_store import (
+    DRAIN_WINDOW_SECONDS,
+    MOST_LOST_WORKERS,
+    REPUBLISH_AFTER_MS,
+    Canceled,
+    Created,
+    Published,
+)
+from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob, wall_clock_ms
+
+
+@dataclass
+class _Record:
+    job: Job
+    retention_ms: int
+    tombstone_ms: int
+    token: str = ""
+    lease_until_ms: int = 0
+    run_until_ms: int = 0
+    #: When the reaper must look at it; None while a message is out for it.
+    look_at_ms: int | None = None
+
+    def change(self, **fields: Any) -> None:
+        self.job = self.job.model_copy(update={"version": self.job.version + 1, **fields})
+
+
+class MemoryJobStore:
+    """See `shared.job_store.JobStore` for what each method promises."""
+
+    def __init__(self, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
+        """`clock_ms` gives the time that every transition happens at."""
+        self._clock = clock_ms
+        self._records: dict[str, _Record] = {}
+        self._idempotency: dict[str, tuple[str, str]] = {}
+        self._ended_at: list[int] = []
+        self._listeners: list[queue.SimpleQueue[str]] = []
+        self._lock = threading.RLock()
+
+    def create(self, new: NewJob, max_open: int) -> Created:
+        with self._lock:
+            if new.id in self._records:
+                return Created(self._records[new.id].job, replayed=False)
+            if new.idempotency and (known := self.find_replay(new.idempotency)):
+                return Created(known, replayed=True)
+            if (depth := self.depth().open) >= max_open:
+                raise QueueFull(depth, max_open)
+            now = self._clock()
+            job = Job(
+                id=new.id,
+                spec=new.spec,
+                status=JobStatus.QUEUED,
+                version=1,
+                created_at_ms=now,
+                deadline_ms=now + int(new.expires_in_seconds * 1000),
+                published_at_ms=now,
+            )
+            self._records[new.id] = _Record(
+                job, int(new.retention_seconds * 1000), int(new.tombstone_seconds * 1000)
+            )
+            if new.idempotency:
+                self._idempotency[new.idempotency.key] = (new.idempotency.fingerprint, new.id)
+            return Created(job, replayed=False)
+
+    def find_replay(self, idempotency: Idempotency) -> Job | None:
+        with self._lock:
+            fingerprint, job_id = self._idempotency.get(idempotency.key, ("", ""))
+            record = self._find(job_id)
+            if record is None:
+                return None
+            if fingerprint != idempotency.fingerprint:
+                raise IdempotencyKeyReused(
+                    "This Idempotency-Key was used with another image or other options. "
+                    "Send a new key with a new request."
+                )
+            self._end_if_late(record)
+            return record.job
+
+    def get(self, job_id: str) -> Job:
+        with self._lock:
+            record = self._find(job_id)
+            if record is None:
+                raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
+            self._end_if_late(record)
+            if record.job.expires_at_ms is not None and self._clock() > record.job.expires_at_ms:
+                raise ResultExpired(
+                    "The result is past its retention and was dropped. Submit the image again."
+                )
+            return record.job
+
+    def claim(self, job_id: str, token: str, lease_seconds: float, max_run_seconds: float) -> Job | None:
+        with self._lock:
+            record = self._find(job_id)
+            if record is None or record.job.status.is_final or self._lease_is_live(record):
+                return None
+            if self._end_if_late(record):
+                return None
+            if record.job.status == JobStatus.RUNNING and self._lose_worker(record):
+                return None
+            now = self._clock()
+            record.token = token
+            record.lease_until_ms = record.look_at_ms = now + int(lease_seconds * 1000)
+            record.run_until_ms = now + int(max_run_seconds * 1000)
+            record.change(status=JobStatus.RUNNING, started_at_ms=now, attempt=record.job.attempt + 1)
+            self._tell(job_id)
+            return record.job
+
+    def renew(self, job_id: str, token: str, lease_seconds: float) -> bool:
+        with self._lock:
+            record = self._held(job_id, token)
+            if record is None or self._clock() > record.run_until_ms:
+                return False
+            until = min(self._clock() + int(lease_seconds * 1000), record.run_until_ms)
+            record.lease_until_ms = record.look_at_ms = until
+            return True
+
+    def succeed(self, job_id: str, token: str, result: dict[str, Any], timings_ms: dict[str, float]) -> bool:
+        with self._lock:
+            record = self._held(job_id, token)
+            if record is None:
+                return False
+            copy = json.loads(json.dumps(result))
+            self._finish(record, JobStatus.SUCCEEDED, result=copy, timings_ms=timings_ms)
+            return True
+
+    def fail(self, job_id: str, token: str, error: JobError, timings_ms: dict[str, float]) -> bool:
+        with self._lock:
+            record = self._held(job_id, token)
+            if record is None:
+                return False
+            self._finish(record, JobStatus.FAILED, error=error, timings_ms=timings_ms)
+            return True
+
+    def release(self, job_id: str, token: str, hold_seconds: float) -> bool:
+        with self._lock:
+            record = self._held(job_id, token)
+            if record is None:
+                return False
+            record.token = ""
+            record.look_at_ms = self._clock() + int(hold_seconds * 1000)
+            record.change(status=JobStatus.QUEUED, attempt=record.job.attempt - 1)
+            self._tell(job_id)
+            return True
+
+    def strike(self, job_id: str, token: str) -> int:
+        with self._lock:
+            record = self._held(job_id, token)
+            if record is None:
+                return 0
+            record.job = record.job.model_copy(update={"strikes": record.job.strikes + 1})
+            return record.job.strikes
+
+    def cancel(self, job_id: str) -> Canceled:
+        with self._lock:
+            record = self._find(job_id)
+            if record is None:
+                raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
+            self._end_if_late(record)
+            if record.job.status.is_final:
+                raise JobAlreadyFinal(
+                    f"Expected a queued or running job. This one has ended as {record.job.status}."
+                )
+            was_running = record.job.status == JobStatus.RUNNING
+            self._finish(record, JobStatus.CANCELED)
+            return Canceled(record.job, was_running)
+
+    def due(self, oldest_message_ms: int | None, limit: int) -> list[str]:
+        with self._lock:
+            now = self._clock()
+            mark = self._watermark(oldest_message_ms)
+            return [
+                job_id
+                for job_id, record in self._records.items()
+                if not record.job.status.is_final
+                and (
+                    now > record.job.deadline_ms
+                    or (record.look_at_ms is not None and record.look_at_ms < now)
+                    or (record.look_at_ms is None and record.job.published_at_ms < mark)
+                )
+            ][:limit]
+
+    def reap(self, job_ids: Sequence[str], oldest_message_ms: int | None) -> list[Published]:
+        with self._lock:
+            return [
+                Published(job_id, self._clock())
+                for job_id in job_ids
+                if self._reap(job_id, oldest_message_ms)
+            ]
+
+    def _reap(self, job_id: str, oldest_message_ms: int | None) -> bool:
+        record = self._find(job_id)
+        if record is None or record.job.status.is_final or self._end_if_late(record):
+            return False
+        now = self._clock()
+        if record.job.status == JobStatus.RUNNING:
+            if self._lease_is_live(record) or self._lose_worker(record):
+                return False
+            record.change()
+            self._tell(job_id)
+        elif self._is_out(record, oldest_message_ms):
+            return False
+        record.look_at_ms = None
+        record.job = record.job.model_copy(update={"published_at_ms": now})
+        return True
+
+    def depth(self) -> Depth:
+        with self._lock:
+            open_ = [record for record in self._records.values() if not record.job.status.is_final]
+            published = [record.job.published_at_ms for record in open_ if record.look_at_ms is None]
+            return Depth(
+                open=len(open_),
+                running=len(open_) - len(published),
+                oldest_published_at_ms=min(published, default=None),
+            )
+
+    def position(self, job_id: str) -> int | None:
+        with self._lock:
+            waiting = sorted(
+                (record.job.published_at_ms, waiting_id)
+                for waiting_id, record in self._records.items()
+                if record.look_at_ms is None and not record.job.status.is_final
+            )
+            return next((rank for rank, (_, waiting_id) in enumerate(waiting) if waiting_id == job_id), None)
+
+    def drain_rate(self) -> float:
+        with self._lock:
+            first = self._clock() - DRAIN_WINDOW_SECONDS * 1000
+            return sum(1 for ended in self._ended_at if ended > first) / DRAIN_WINDOW_SECONDS
+
+    def changes(self) -> Iterator[str | None]:
+        changed: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._listeners.append(changed)
+        try:
+            while True:
+                try:
+                    yield changed.get(timeout=1.0)
+                except queue.Empty:
+                    yield None
+        finally:
+            self._listeners.remove(changed)
+
+    def ping(self) -> None:
+        """Memory is always there."""
+
+    def _find(self, job_id: str) -> _Record | None:
+        """Return the record, unless its tombstone is past its time too."""
+        record = self._records.get(job_id)
+        if record is None or record.job.expires_at_ms is None:
+            return record
+        if self._clock() <= record.job.expires_at_ms + record.tombstone_ms:
+            return record
+        del self._records[job_id]
+        return None
+
+    def _held(self, job_id: str, token: str) -> _Record | None:
+        record = self._find(job_id)
+        if record and record.job.status == JobStatus.RUNNING and record.token == token:
+            return record
+        return None
+
+    def _lease_is_live(self, record: _Record) -> bool:
+        return record.job.status == JobStatus.RUNNING and record.lease_until_ms > self._clock()
+
+    def _end_if_late(self, record: _Record) -> bool:
+        late = self._clock() > record.job.deadline_ms
+        if record.job.status.is_final or not late or self._lease_is_live(record):
+            return False
+        detail = (
+            "The job waited in the queue longer than it was allowed to. "
+            "Submit it again, with a longer expires_in."
+        )
+        self._finish(record, JobStatus.EXPIRED, error=JobError(code="DEADLINE_EXCEEDED", detail=detail))
+        return True
+
+    def _lose_worker(self, record: _Record) -> bool:
+        lost = record.job.lost + 1
+        record.job = record.job.model_copy(update={"lost": lost})
+        if lost >= MOST_LOST_WORKERS:
+            detail = (
+                f"Every worker that ran this job was lost ({lost} times). "
+                "Look at the workers, then submit it again."
+            )
+            self._finish(record, JobStatus.FAILED, error=JobError(code="ATTEMPTS_EXHAUSTED", detail=detail))
+            return True
+        record.token = ""
+        record.job = record.job.model_copy(update={"status": JobStatus.QUEUED})
+        return False
+
+    def _is_out(self, record: _Record, oldest_message_ms: int | None) -> bool:
+        """Tell whether a queued job is held off, or may still have its message in the queue."""
+        if record.look_at_ms is not None:
+            return record.look_at_ms > self._clock()
+        return record.job.published_at_ms >= self._watermark(oldest_message_ms)
+
+    def _finish(self, record: _Record, status: JobStatus, **fields: Any) -> None:
+        now = self._clock()
+        record.token = ""
+        record.look_at_ms = None
+        record.change(status=status, finished_at_ms=now, expires_at_ms=now + record.retention_ms, **fields)
+        self._ended_at.append(now)
+        self._tell(record.job.id)
+
+    def _tell(self, job_id: str) -> None:
+        for listener in self._listeners:
+            listener.put(job_id)
+
+    def _watermark(self, oldest_message_ms: int | None) -> int:
+        now = self._clock()
+        return min(now, oldest_message_ms if oldest_message_ms is not None else now) - REPUBLISH_AFTER_MS

@@ -1,0 +1,23 @@
+"""Every Redis key and channel, named once."""
+
+#: Hash: one job's record.
+JOB = "job:"
+#: Sorted set of ids that are not final -> deadline in ms. An id is in it exactly while its job is open.
+OPEN = "jobs:open"
+#: Sorted set of queued ids -> when their message was published, in ms.
+PUBLISHED = "jobs:published"
+#: Sorted set of ids -> when the reaper must look at them, in ms: the end of a running job's lease, or of a
+#: released job's hold-off. Every open id is either here or in PUBLISHED.
+LEASED = "jobs:leased"
+#: Hash: number of a ten-second interval -> jobs that ended in it.
+DRAINED = "jobs:drained"
+#: String: "<fingerprint> <job id>", by the digest of an idempotency key.
+IDEMPOTENCY = "idempotency:"
+#: Channel: the id of each job whose status changed.
+CHANGES = "jobs:changes"
+#: Set: the names of workers that have reported, some of them gone.
+WORKERS = "workers"
+#: String with a time to live: one worker's last report.
+WORKER = "worker:"
+#: The Celery queue (a list) of inference messages.
+INFERENCE_QUEUE = "celery-inference"

@@ -1,0 +1,168 @@
+"""The values that cross a process: a job, its message, a worker's report."""
+
+import re
+import secrets
+import time
+import uuid
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+#: 128 random bits in the form of a UUID; nothing else is ever looked up or put into a key.
+JOB_ID_PATTERN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def new_job_id() -> str:
+    """Return an id of 128 random bits: knowing it is what allows reading a result."""
+    return str(uuid.UUID(bytes=secrets.token_bytes(16)))
+
+
+def is_job_id(text: str) -> bool:
+    """Tell whether this could be an id of ours."""
+    return JOB_ID_PATTERN.fullmatch(text) is not None
+
+
+class JobStatus(StrEnum):
+    """Where a job stands; the last four are final."""
+
+    #: Recorded, and not claimed by a worker.
+    QUEUED = "queued"
+    #: Claimed by a worker under a lease.
+    RUNNING = "running"
+    #: Has a result.
+    SUCCEEDED = "succeeded"
+    #: Has an error that another try would not mend.
+    FAILED = "failed"
+    #: Ended by its owner.
+    CANCELED = "canceled"
+    #: Waited longer than it was allowed to.
+    EXPIRED = "expired"
+
+    @property
+    def is_final(self) -> bool:
+        """A final status never changes again."""
+        return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelRef(_Value):
+    """The model version that a job was accepted for."""
+
+    name: str
+    version: str
+    #: Digest of the weights file.
+    sha256: str
+
+
+class InputInfo(_Value):
+    """The accepted image."""
+
+    #: Where it lies in the object store.
+    key: str
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    media_type: str
+    #: Micrometres per pixel, as the caller stated it.
+    mpp: float | None = None
+
+
+class JobSpec(_Value):
+    """What was asked for; never changes after the job is accepted."""
+
+    model: ModelRef
+    input: InputInfo
+    custom_id: Annotated[str, Field(max_length=128)] | None = None
+    #: Ties the worker's log lines to the request that made the job.
+    request_id: str | None = None
+
+
+class JobError(_Value):
+    """Why a job ended without a result."""
+
+    code: str
+    detail: str
+
+
+class Job(_Value):
+    """One image, one outcome: the ledger's record. Times are ms since the epoch, by Redis' clock."""
+
+    id: str
+    spec: JobSpec
+    status: JobStatus
+    #: Grows by one with every change; the ETag.
+    version: int
+    created_at_ms: int
+    #: Until when it may wait in the queue.
+    deadline_ms: int
+    #: When its message was last published.
+    published_at_ms: int
+    started_at_ms: int | None = None
+    finished_at_ms: int | None = None
+    #: When a final job's result is dropped; None while it is open.
+    expires_at_ms: int | None = None
+    #: How often a worker has claimed it, releases not counted.
+    attempt: int = 0
+    #: How many of those workers were lost with it.
+    lost: int = 0
+    #: How often it killed a healthy engine while alone in it.
+    strikes: int = 0
+    result: dict[str, Any] | None = None
+    error: JobError | None = None
+    timings_ms: dict[str, float] | None = None
+
+    @property
+    def is_suspect(self) -> bool:
+        """A worker or an engine died with it once, so it runs alone from now on."""
+        return self.lost > 0 or self.strikes > 0
+
+
+class NewJob(_Value):
+    """All that the ledger needs to accept a job."""
+
+    id: str
+    spec: JobSpec
+    #: How long it may wait in the queue.
+    expires_in_seconds: float
+    #: How long its result is kept, and how long after that its id still answers "expired".
+    retention_seconds: float
+    tombstone_seconds: float
+    idempotency: "Idempotency | None" = None
+
+
+class Idempotency(_Value):
+    """Makes a repeated submission give the first one's job."""
+
+    #: The caller's key, scoped and hashed: the raw header never becomes part of a Redis key.
+    key: str
+    #: Digest of the image and every option: the same key must come with the same request.
+    fingerprint: str
+
+
+class Depth(_Value):
+    """How much work is open."""
+
+    open: int
+    running: int
+    #: When the job that has waited longest was published; None where nothing waits.
+    oldest_published_at_ms: int | None
+
+
+class WorkerStatus(_Value):
+    """What a worker says of itself every few seconds."""
+
+    name: str
+    model_name: str
+    model_version: str
+    #: Milliseconds since the epoch, by that worker's clock: for people, never compared.
+    reported_at_ms: int
+
+
+def wall_clock_ms() -> int:
+    """Return this machine's time in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,62 @@
+"""The outside things of one process, chosen in one place: real ones from the settings, or all in memory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shared.job_store import JobStore
+from shared.job_store_memory import MemoryJobStore
+from shared.job_store_redis import RedisJobStore, connect
+from shared.model_registry import ModelRegistry
+from shared.object_store import MemoryObjectStore, ObjectStore, Patience, S3ObjectStore
+from shared.schemas import wall_clock_ms
+from shared.settings import Settings
+from shared.task_queue import CeleryTaskQueue, MemoryTaskQueue, TaskQueue, make_celery
+from shared.worker_registry import MemoryWorkerRegistry, RedisWorkerRegistry, WorkerRegistry
+
+#: One try of one Redis call. An idle connection can wait three times as long (its check, and two tries), and
+#: an answer is owed within five seconds.
+REDIS_TIMEOUT_SECONDS = 1.5
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the code talks to; it never knows which side it was given."""
+
+    jobs: JobStore
+    objects: ObjectStore
+    queue: TaskQueue
+    models: ModelRegistry
+    workers: WorkerRegistry
+
+
+def from_settings(settings: Settings, patience: Patience, connections: int = 32) -> Services:
+    """Return the real services; nothing is connected before it is used.
+
+    `connections` is how many threads may use the object store at once.
+    """
+    client = connect(settings.redis_url.get_secret_value(), REDIS_TIMEOUT_SECONDS)
+    objects = _open_bucket(settings, settings.s3_bucket, patience, connections)
+    models = _open_bucket(settings, settings.models_bucket, patience, connections)
+    return Services(
+        jobs=RedisJobStore(client),
+        objects=objects,
+        queue=CeleryTaskQueue(make_celery(settings), client),
+        models=ModelRegistry(models, settings.model_name),
+        workers=RedisWorkerRegistry(client),
+    )
+
+
+def _open_bucket(settings: Settings, bucket: str, patience: Patience, connections: int) -> S3ObjectStore:
+    return S3ObjectStore(bucket, settings.s3_endpoint_url, settings.s3_region, patience, connections)
+
+
+def in_memory(settings: Settings, clock_ms: Callable[[], int] = wall_clock_ms) -> Services:
+    """Return services that live and die with this process, for tests."""
+    objects = MemoryObjectStore()
+    return Services(
+        jobs=MemoryJobStore(clock_ms),
+        objects=objects,
+        queue=MemoryTaskQueue(),
+        models=ModelRegistry(objects, settings.model_name),
+        workers=MemoryWorkerRegistry(),
+    )

@@ -1,0 +1,67 @@
+"""Every environment variable of the servers, read once, typed and checked at start."""
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The settings that the API and the workers share; each field is the variable of the same name."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    # --- where things are ---
+    #: Broker and ledger; carries the password, so it is never logged.
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    #: Empty means AWS S3. Credentials come from boto3's usual chain.
+    s3_endpoint_url: str | None = None
+    s3_region: str = "us-east-1"
+    #: Holds `uploads/` and, unless `model_bucket` is set, `models/`.
+    s3_bucket: str = Field(default="histoqueue", min_length=3, max_length=63)
+    model_bucket: str | None = None
+    model_name: str = Field(default="lung-cnn", pattern=r"^[a-z][a-z0-9-]*$")
+
+    # --- what is admitted ---
+    #: One upload's size, and one image's width times height.
+    max_image_bytes: int = Field(default=20_000_000, gt=0)
+    max_image_pixels: int = Field(default=4096 * 4096, gt=0)
+    #: Jobs that may be open at once; one more gets 429.
+    max_open_jobs: int = Field(default=10_000, gt=0)
+    #: Requests per API process that may hold their answer back for a result.
+    max_waiters: int = Field(default=200, ge=0)
+
+    # --- how long ---
+    #: How long a job may wait in the queue where the caller does not say.
+    job_expires_seconds: float = Field(default=86_400, gt=0)
+    #: How long a result is kept, and how long its id then answers 410.
+    result_retention_seconds: float = Field(default=7 * 86_400, gt=0)
+    tombstone_seconds: float = Field(default=7 * 86_400, gt=0)
+    #: A claimed job whose worker is silent this long is run again.
+    lease_seconds: float = Field(default=15, ge=2)
+    #: One claim may hold a job this long at the most, renewals included.
+    max_run_seconds: float = Field(default=300, ge=10)
+    #: The engine answers a micro-batch within this time, or it is killed.
+    engine_timeout_seconds: float = Field(default=30, gt=0)
+
+    # --- the worker ---
+    max_batch_size: int = Field(default=8, ge=1, le=64)
+    #: TensorFlow threads; 0 means as many as the process may use.
+    engine_threads: int = Field(default=0, ge=0)
+    #: Where verified model files are kept between starts.
+    model_cache_dir: str = "/tmp/histoqueue-models"  # noqa: S108 - content is digest-checked before use
+
+    # --- logs ---
+    log_level: str = Field(default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")
+    log_json: bool = False
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis_url(cls, value: SecretStr) -> SecretStr:
+        scheme = value.get_secret_value().partition("://")[0]
+        if scheme not in ("redis", "rediss"):
+            raise ValueError(f"expected a redis:// or rediss:// address, received one of {scheme!r}")
+        return value
+
+    @property
+    def models_bucket(self) -> str:
+        """The bucket that model versions are read from."""
+        return self.model_bucket or self.s3_bucket

@@ -1,0 +1,141 @@
+"""The queue between the API and the workers: Celery on Redis, as transport only.
+
+A message holds a job's id and nothing else; the ledger holds the truth. Losing a message, or delivering it
+twice, is normal: `JobStore.claim` drops the second one and the reaper publishes the lost one again.
+"""
+
+import json
+import threading
+from collections import deque
+from typing import Any, Protocol
+
+import redis
+from celery import Celery
+from kombu import Queue
+from kombu.exceptions import OperationalError
+
+from shared import keys
+from shared.errors import QueueUnavailable
+from shared.settings import Settings
+
+#: The API enqueues by this name and never imports the task's code.
+INFER_TASK = "histoqueue.infer"
+#: A message that nobody acknowledged is delivered again after this long; the ledger drops what was done.
+VISIBILITY_TIMEOUT_SECONDS = 60
+_PUBLISHED_AT = "published_at_ms"
+
+
+class TaskQueue(Protocol):
+    """Messages out. Every method raises QueueUnavailable where the broker does not answer in time."""
+
+    def enqueue(self, job_id: str, published_at_ms: int) -> None:
+        """Publish the message of one job; the time is the ledger's, by Redis' clock."""
+
+    def oldest_published_at_ms(self) -> int | None:
+        """Return when the message that leaves the queue next was published; None if the queue is empty."""
+
+
+def make_celery(settings: Settings) -> Celery:
+    """Return the Celery application that both sides use; the reasons are in docs/explanation/delivery.md."""
+    app = Celery("histoqueue", set_as_current=False)
+    app.conf.update(
+        broker_url=settings.redis_url.get_secret_value(),
+        # JSON only: a pickle is code, run for whoever can write to Redis.
+        task_serializer="json",
+        accept_content=["json"],
+        result_accept_content=["json"],
+        # No result backend: `GET /result` is answered from the ledger, which can tell lost from pending.
+        result_backend=None,
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        task_queues=[Queue(keys.INFERENCE_QUEUE, routing_key=keys.INFERENCE_QUEUE)],
+        task_default_queue=keys.INFERENCE_QUEUE,
+        task_create_missing_queues=False,
+        # Acknowledge after the outcome is in the ledger; with a multiplier of 1, fetched means running.
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        # Both would bring a job that kills its worker back without end; the ledger counts and stops.
+        task_reject_on_worker_lost=False,
+        # A publication that fails is the reaper's to repeat: the client gets its 202 now.
+        task_publish_retry=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_connection_timeout=3,
+        broker_transport_options={
+            "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            # Longer than the second that a consumer blocks for; the default waits for ever.
+            "socket_timeout": 3,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+            # A publication knocks twice, at once; the default goes on for six seconds at a closed port. (The
+            # worker's own reconnection is bounded by `broker_connection_max_retries` instead.)
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_max": 0,
+        },
+        # Threads cannot be cancelled: finishing the micro-batch is cheaper, and a stale outcome is refused.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_enable_prefetch_count_reduction=False,
+        # No pub/sub of Celery's own: fewer rights in Redis, one way less to fail.
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+    )
+    return app
+
+
+class CeleryTaskQueue:
+    """Publishes through Celery, and looks at the head of the list through Redis."""
+
+    def __init__(self, app: Celery, client: redis.Redis) -> None:
+        """`client` reaches the same Redis as the app's broker."""
+        self._app = app
+        self._redis = client
+
+    def enqueue(self, job_id: str, published_at_ms: int) -> None:
+        try:
+            self._app.send_task(
+                INFER_TASK,
+                kwargs={"job_id": job_id},
+                task_id=job_id,
+                headers={_PUBLISHED_AT: published_at_ms},
+            )
+        except (OperationalError, redis.RedisError, OSError) as error:
+            raise QueueUnavailable("The queue does not answer. Ask again later.") from error
+
+    def oldest_published_at_ms(self) -> int | None:
+        try:
+            # kombu pushes on the left and pops on the right.
+            head = self._redis.lindex(keys.INFERENCE_QUEUE, -1)
+        except redis.RedisError as error:
+            raise QueueUnavailable("The queue does not answer. Ask again later.") from error
+        return None if head is None else _published_at(str(head))
+
+
+def _published_at(message: str) -> int:
+    """Read a message's time; 0 for one that is not ours: nothing is known until it has left the queue."""
+    try:
+        value: Any = json.loads(message)["headers"][_PUBLISHED_AT]
+        return int(value)
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
+class MemoryTaskQueue:
+    """Messages in a list, for tests."""
+
+    def __init__(self) -> None:
+        self.messages: deque[tuple[str, int]] = deque()
+        self._lock = threading.Lock()
+
+    def enqueue(self, job_id: str, published_at_ms: int) -> None:
+        with self._lock:
+            self.messages.append((job_id, published_at_ms))
+
+    def oldest_published_at_ms(self) -> int | None:
+        with self._lock:
+            return self.messages[0][1] if self.messages else None

@@ -1,0 +1,69 @@
+"""The documentation cannot lie: what it lists is what there is."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from shared.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGURATION = (ROOT / "docs/reference/configuration.md").read_text()
+
+
+def shown(value: object) -> str:
+    """Return a default as a reader of the page sees it."""
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_documented_with_its_default(name: str) -> None:
+    """A setting that nobody can read about does not exist."""
+    row = re.search(rf"^\| `{name.upper()}` \| (.+?) \| (.+) \|$", CONFIGURATION, re.MULTILINE)
+    assert row, name
+    default = Settings.model_fields[name].default
+    if name != "redis_url" and default is not None:
+        assert f"`{shown(default)}`" in row[1]
+
+
+def test_every_documented_setting_exists() -> None:
+    """Nor does one that nothing reads."""
+    documented = {name.lower() for name in re.findall(r"^\| `([A-Z0-9_]+)` \|", CONFIGURATION, re.MULTILINE)}
+    assert documented == set(Settings.model_fields)
+
+
+def test_the_example_file_names_every_setting() -> None:
+    """What can be set can be uncommented."""
+    example = (ROOT / ".env.example").read_text()
+    assert {f"#{name.upper()}=" for name in Settings.model_fields} <= set(
+        re.findall(r"^#[A-Z0-9_]+=", example, re.M)
+    )
+
+
+@pytest.mark.parametrize("command", ["make up", "make test"])
+def test_the_readme_starts_with_the_two_commands(command: str) -> None:
+    """They stand in its first screen."""
+    first_screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:45])
+    assert command in first_screen
+    assert "not for diagnostic use" in first_screen
+
+
+def test_every_make_target_explains_itself() -> None:
+    """`make` lists them all."""
+    makefile = (ROOT / "Makefile").read_text()
+    declared = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    assert declared
+    for target in declared[1].split():
+        assert re.search(rf"^{target}:.*## \S", makefile, re.MULTILINE), target
+
+
+def test_no_committed_text_names_a_registry() -> None:
+    """Lock files hold names, versions and hashes alone."""
+    for path in (ROOT / "requirements").glob("*.txt"):
+        assert not re.search(r"https?://|--(extra-)?index-url|--find-links", path.read_text()), path.name

@@ -1,0 +1,442 @@
+"""What a ledger promises, held against the Redis one and the one in memory."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from shared import keys
+from shared.errors import IdempotencyKeyReused, JobAlreadyFinal, JobNotFound, QueueFull, ResultExpired
+from shared.job_store import MOST_LOST_WORKERS, REPUBLISH_AFTER_MS, JobStore
+from shared.job_store_memory import MemoryJobStore
+from shared.job_store_redis import RedisJobStore
+from shared.schemas import (
+    Idempotency,
+    InputInfo,
+    Job,
+    JobError,
+    JobSpec,
+    JobStatus,
+    ModelRef,
+    NewJob,
+    new_job_id,
+    wall_clock_ms,
+)
+
+LEASE = 15.0
+RUN = 300.0
+
+
+class Clock:
+    """Time that a test moves; starts now."""
+
+    def __init__(self) -> None:
+        self.offset_ms = 0
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.offset_ms += int(seconds * 1000)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Time that a test moves."""
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[JobStore]:
+    """Each side of the port, empty."""
+    if request.param == "memory":
+        yield MemoryJobStore(lambda: wall_clock_ms() + clock.offset_ms)
+    else:
+        client = request.getfixturevalue("redis_client")
+        yield RedisJobStore(client, lambda: clock.offset_ms)
+
+
+def new_job(
+    expires_in: float = 3600, idempotency: Idempotency | None = None, retention: float = 600
+) -> NewJob:
+    """Return a job that can be accepted."""
+    return NewJob(
+        id=new_job_id(),
+        spec=JobSpec(
+            model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
+            input=InputInfo(
+                key="uploads/x", sha256="1" * 64, bytes=10, width=224, height=224, media_type="image/png"
+            ),
+            custom_id="Grüße",
+        ),
+        expires_in_seconds=expires_in,
+        retention_seconds=retention,
+        tombstone_seconds=600,
+        idempotency=idempotency,
+    )
+
+
+def accept(store: JobStore, **options: float) -> Job:
+    """Accept one job."""
+    return store.create(new_job(**options), max_open=1000).job  # type: ignore[arg-type]  # the float options only
+
+
+def reap(store: JobStore, oldest: int | None = None) -> list[str]:
+    """Do what the reaper does in one pass."""
+    return [item.job_id for item in store.reap(store.due(oldest, 1000), oldest)]
+
+
+def test_an_accepted_job_is_queued_and_reads_back_whole(store: JobStore) -> None:
+    """Given a new job, when it is accepted, then the record holds all of it."""
+    new = new_job()
+    created = store.create(new, max_open=10)
+    assert not created.replayed
+    assert created.job == store.get(new.id)
+    assert created.job.status == JobStatus.QUEUED
+    assert created.job.spec == new.spec
+    assert created.job.version == 1
+    assert created.job.deadline_ms - created.job.created_at_ms == 3_600_000
+    assert store.depth().open == 1
+    assert store.position(new.id) == 0
+
+
+def test_accepting_the_same_id_twice_makes_one_job(store: JobStore) -> None:
+    """A call that was repeated because its answer was lost changes nothing."""
+    new = new_job()
+    first = store.create(new, max_open=1)
+    assert store.create(new, max_open=1).job == first.job
+    assert store.depth().open == 1
+
+
+def test_one_job_too_many_is_refused_with_depth_and_limit(store: JobStore) -> None:
+    """Admission is decided in the same call as the record: nothing is left of the refused one."""
+    accept(store)
+    refused = new_job()
+    with pytest.raises(QueueFull) as caught:
+        store.create(refused, max_open=1)
+    assert (caught.value.depth, caught.value.limit) == (1, 1)
+    with pytest.raises(JobNotFound):
+        store.get(refused.id)
+
+
+def test_an_idempotency_key_gives_the_first_job_again(store: JobStore) -> None:
+    """A replay returns the job as it stands now, also over the admission limit."""
+    key = Idempotency(key="k" * 64, fingerprint="f" * 64)
+    assert store.find_replay(key) is None
+    first = store.create(new_job(idempotency=key), max_open=1)
+    store.claim(first.job.id, "token", LEASE, RUN)
+    again = store.create(new_job(idempotency=key), max_open=1)
+    assert again.replayed
+    assert again.job.id == first.job.id
+    assert again.job.status == JobStatus.RUNNING
+    assert store.find_replay(key) == again.job
+
+
+def test_an_idempotency_key_with_another_request_is_refused(store: JobStore) -> None:
+    """The same key for another image is the caller's mistake, said before anything is stored."""
+    store.create(new_job(idempotency=Idempotency(key="k", fingerprint="a")), max_open=10)
+    other = Idempotency(key="k", fingerprint="b")
+    with pytest.raises(IdempotencyKeyReused):
+        store.find_replay(other)
+    with pytest.raises(IdempotencyKeyReused):
+        store.create(new_job(idempotency=other), max_open=10)
+
+
+def test_an_unknown_id_is_not_found(store: JobStore) -> None:
+    """Unknown is never shown as pending."""
+    with pytest.raises(JobNotFound):
+        store.get(new_job_id())
+    with pytest.raises(JobNotFound):
+        store.cancel(new_job_id())
+    assert store.claim(new_job_id(), "token", LEASE, RUN) is None
+
+
+def test_a_claim_counts_the_attempt_before_any_work(store: JobStore) -> None:
+    """The record says "running, attempt 1" from the moment that a worker holds it."""
+    job = accept(store)
+    claimed = store.claim(job.id, "token", LEASE, RUN)
+    assert claimed is not None
+    assert (claimed.status, claimed.attempt) == (JobStatus.RUNNING, 1)
+    assert claimed.started_at_ms is not None
+    assert not claimed.is_suspect
+    assert store.get(job.id) == claimed
+    assert store.position(job.id) is None
+
+
+def test_a_second_delivery_is_dropped_while_the_lease_lives(store: JobStore, clock: Clock) -> None:
+    """Twice the message is once the work."""
+    job = accept(store)
+    assert store.claim(job.id, "first", LEASE, RUN)
+    assert store.claim(job.id, "second", LEASE, RUN) is None
+    clock.advance(LEASE - 1)
+    assert store.claim(job.id, "second", LEASE, RUN) is None
+
+
+def test_a_lapsed_lease_is_taken_over_and_the_loss_is_counted(store: JobStore, clock: Clock) -> None:
+    """The next worker knows that one was lost with this job."""
+    job = accept(store)
+    store.claim(job.id, "first", LEASE, RUN)
+    clock.advance(LEASE + 1)
+    claimed = store.claim(job.id, "second", LEASE, RUN)
+    assert claimed is not None
+    assert (claimed.attempt, claimed.lost, claimed.is_suspect) == (2, 1, True)
+
+
+def test_only_the_holder_can_finish(store: JobStore, clock: Clock) -> None:
+    """A worker that was given up for lost comes too late, whatever it has."""
+    job = accept(store)
+    store.claim(job.id, "first", LEASE, RUN)
+    clock.advance(LEASE + 1)
+    store.claim(job.id, "second", LEASE, RUN)
+    assert not store.succeed(job.id, "first", {"class": "old"}, {})
+    assert not store.renew(job.id, "first", LEASE)
+    assert not store.release(job.id, "first", 0)
+    assert store.strike(job.id, "first") == 0
+    assert store.succeed(job.id, "second", {"class": "new"}, {"decode": 1.5})
+    final = store.get(job.id)
+    assert final.result == {"class": "new"}
+    assert final.timings_ms == {"decode": 1.5}
+
+
+def test_the_first_final_write_wins(store: JobStore) -> None:
+    """Nothing changes a job that has ended."""
+    job = accept(store)
+    store.claim(job.id, "token", LEASE, RUN)
+    assert store.succeed(job.id, "token", {"class": "x"}, {})
+    before = store.get(job.id)
+    assert not store.fail(job.id, "token", JobError(code="X", detail="y"), {})
+    with pytest.raises(JobAlreadyFinal):
+        store.cancel(job.id)
+    assert store.claim(job.id, "other", LEASE, RUN) is None
+    assert store.get(job.id) == before
+    assert store.depth().open == 0
+
+
+def test_a_failure_keeps_its_reason(store: JobStore) -> None:
+    """The error reads back as it was written."""
+    job = accept(store)
+    store.claim(job.id, "token", LEASE, RUN)
+    error = JobError(code="INVALID_IMAGE", detail="Expected an image. Received: «text»")
+    assert store.fail(job.id, "token", error, {})
+    assert store.get(job.id).error == error
+    assert store.get(job.id).status == JobStatus.FAILED
+
+
+def test_a_renewed_lease_lives_on_up_to_the_longest_run(store: JobStore, clock: Clock) -> None:
+    """A worker keeps its job while it says so, but not for ever."""
+    job = accept(store)
+    store.claim(job.id, "token", LEASE, 40)
+    clock.advance(10)
+    assert store.renew(job.id, "token", LEASE)
+    clock.advance(10)
+    assert store.claim(job.id, "other", LEASE, 40) is None
+    assert store.renew(job.id, "token", LEASE)
+    clock.advance(14)
+    assert store.renew(job.id, "token", LEASE)
+    clock.advance(7)
+    assert not store.renew(job.id, "token", LEASE)
+    assert store.claim(job.id, "other", LEASE, 40) is not None
+
+
+def test_a_released_job_uses_no_attempt_and_waits_for_its_hold_off(store: JobStore, clock: Clock) -> None:
+    """Handing a job back is nobody's fault; the reaper publishes it when the hold-off is over."""
+    job = accept(store)
+    store.claim(job.id, "token", LEASE, RUN)
+    assert store.release(job.id, "token", 5)
+    released = store.get(job.id)
+    assert (released.status, released.attempt, released.lost) == (JobStatus.QUEUED, 0, 0)
+    assert reap(store) == []
+    clock.advance(6)
+    assert reap(store) == [job.id]
+    assert store.claim(job.id, "next", LEASE, RUN) is not None
+
+
+def test_strikes_are_counted_for_the_holder(store: JobStore) -> None:
+    """A job that kills the engine while alone is suspect from then on, also for the next worker."""
+    job = accept(store)
+    store.claim(job.id, "token", LEASE, RUN)
+    assert store.strike(job.id, "token") == 1
+    assert store.strike(job.id, "token") == 2
+    assert store.get(job.id).is_suspect
+
+
+def test_canceling_a_queued_job_ends_it_for_good(store: JobStore) -> None:
+    """It holds with every worker down: a later delivery finds a final job."""
+    job = accept(store)
+    canceled = store.cancel(job.id)
+    assert not canceled.was_running
+    assert canceled.job.status == JobStatus.CANCELED
+    assert store.claim(job.id, "token", LEASE, RUN) is None
+    assert store.depth().open == 0
+
+
+def test_canceling_a_running_job_discards_its_result(store: JobStore) -> None:
+    """The worker's outcome is refused."""
+    job = accept(store)
+    store.claim(job.id, "token", LEASE, RUN)
+    assert store.cancel(job.id).was_running
+    assert not store.succeed(job.id, "token", {"class": "x"}, {})
+    assert store.get(job.id).result is None
+
+
+def test_a_job_past_its_deadline_ends_by_being_read(store: JobStore, clock: Clock) -> None:
+    """No worker is needed for it."""
+    job = accept(store, expires_in=5)
+    clock.advance(6)
+    late = store.get(job.id)
+    assert late.status == JobStatus.EXPIRED
+    assert late.error is not None
+    assert late.error.code == "DEADLINE_EXCEEDED"
+    assert store.depth().open == 0
+
+
+def test_a_job_past_its_deadline_is_not_run(store: JobStore, clock: Clock) -> None:
+    """A claim that comes too late ends the job."""
+    job = accept(store, expires_in=5)
+    clock.advance(6)
+    assert store.claim(job.id, "token", LEASE, RUN) is None
+    assert store.get(job.id).status == JobStatus.EXPIRED
+
+
+def test_the_deadline_bounds_the_wait_and_not_the_run(store: JobStore, clock: Clock) -> None:
+    """A job that was claimed in time may finish, while its worker lives."""
+    job = accept(store, expires_in=5)
+    store.claim(job.id, "token", LEASE, RUN)
+    clock.advance(6)
+    assert store.get(job.id).status == JobStatus.RUNNING
+    assert reap(store) == []
+    assert store.succeed(job.id, "token", {"class": "x"}, {})
+
+
+def test_a_lost_worker_past_the_deadline_ends_the_job(store: JobStore, clock: Clock) -> None:
+    """Nothing runs for ever."""
+    job = accept(store, expires_in=5)
+    store.claim(job.id, "token", LEASE, RUN)
+    clock.advance(LEASE + 1)
+    assert reap(store) == []
+    assert store.get(job.id).status == JobStatus.EXPIRED
+
+
+def test_a_result_past_its_retention_is_expired_and_later_unknown(store: JobStore, clock: Clock) -> None:
+    """410 first; the tombstone outlives the result."""
+    job = accept(store, retention=60)
+    store.cancel(job.id)
+    clock.advance(61)
+    with pytest.raises(ResultExpired):
+        store.get(job.id)
+
+
+def test_the_reaper_leaves_a_fresh_and_a_waiting_job_alone(store: JobStore, clock: Clock) -> None:
+    """A long queue is not published twice: older messages are still ahead of it."""
+    first = accept(store)
+    assert reap(store) == []
+    clock.advance(3600 / 2)
+    second = accept(store)
+    assert reap(store, oldest=first.published_at_ms) == []
+    assert store.get(first.id).version == 1
+    assert store.get(second.id).version == 1
+
+
+def test_the_reaper_publishes_a_job_whose_message_was_lost(store: JobStore, clock: Clock) -> None:
+    """Newer messages have left the queue, or none is there: this one's is gone."""
+    lost = accept(store)
+    clock.advance(REPUBLISH_AFTER_MS / 1000 + 2)
+    newer = accept(store)
+    assert reap(store, oldest=newer.published_at_ms) == [lost.id]
+    republished = store.get(lost.id)
+    assert republished.published_at_ms > lost.published_at_ms
+    assert reap(store, oldest=newer.published_at_ms) == []
+
+
+def test_the_reaper_publishes_a_job_whose_worker_was_lost(store: JobStore, clock: Clock) -> None:
+    """As soon as the lease has lapsed, whatever lies in the queue."""
+    job = accept(store)
+    store.claim(job.id, "token", LEASE, RUN)
+    assert reap(store, oldest=0) == []
+    clock.advance(LEASE + 1)
+    assert reap(store, oldest=0) == [job.id]
+    assert (store.get(job.id).status, store.get(job.id).lost) == (JobStatus.QUEUED, 1)
+
+
+def test_a_job_that_loses_every_worker_fails_at_last(store: JobStore, clock: Clock) -> None:
+    """There is an end to it, and the end says why."""
+    job = accept(store)
+    for _ in range(MOST_LOST_WORKERS):
+        assert store.claim(job.id, "token", LEASE, RUN)
+        clock.advance(LEASE + 1)
+        reap(store)
+    final = store.get(job.id)
+    assert final.status == JobStatus.FAILED
+    assert final.error is not None
+    assert final.error.code == "ATTEMPTS_EXHAUSTED"
+    assert store.depth().open == 0
+
+
+def test_the_reaper_never_brings_an_ended_job_back(store: JobStore, clock: Clock) -> None:
+    """It raced with the end of the job: nothing is published, nothing is indexed."""
+    job = accept(store)
+    store.claim(job.id, "token", LEASE, RUN)
+    clock.advance(LEASE + 1)
+    due = store.due(None, 10)
+    assert due == [job.id]
+    store.cancel(job.id)
+    assert store.reap(due, None) == []
+    assert store.due(None, 10) == []
+    assert store.depth().open == 0
+
+
+def test_the_depth_tells_waiting_from_running(store: JobStore) -> None:
+    """What capacity and readiness are judged by."""
+    first, second = accept(store), accept(store)
+    store.claim(first.id, "token", LEASE, RUN)
+    depth = store.depth()
+    assert (depth.open, depth.running) == (2, 1)
+    assert depth.oldest_published_at_ms == second.published_at_ms
+
+
+def test_the_drain_rate_counts_the_last_minute(store: JobStore, clock: Clock) -> None:
+    """Jobs that ended per second, and zero again when a minute has passed."""
+    assert store.drain_rate() == 0
+    for _ in range(6):
+        store.cancel(accept(store).id)
+    assert store.drain_rate() == pytest.approx(0.1)
+    clock.advance(75)
+    assert store.drain_rate() == 0
+
+
+def test_a_change_is_told_to_who_listens(store: JobStore) -> None:
+    """Waiting for a result needs no polling."""
+    changes = store.changes()
+    assert next(changes) is None
+    job = accept(store)
+    store.cancel(job.id)
+    heard = [next(changes) for _ in range(2)]
+    assert job.id in heard
+    changes.close()  # type: ignore[attr-defined]  # both are generators
+
+
+def test_every_version_of_a_job_is_a_new_one(store: JobStore, clock: Clock) -> None:
+    """The ETag changes with each visible change."""
+    job = accept(store)
+    seen = [job.version]
+    store.claim(job.id, "a", LEASE, RUN)
+    seen.append(store.get(job.id).version)
+    store.release(job.id, "a", 0)
+    seen.append(store.get(job.id).version)
+    store.claim(job.id, "b", LEASE, RUN)
+    seen.append(store.get(job.id).version)
+    clock.advance(LEASE + 1)
+    reap(store)
+    seen.append(store.get(job.id).version)
+    store.cancel(job.id)
+    seen.append(store.get(job.id).version)
+    assert seen == sorted(set(seen))
+
+
+def test_redis_keeps_no_index_entry_of_an_ended_job(redis_client: object, clock: Clock) -> None:
+    """Every index is empty when every job has ended, and the record has a time to live."""
+    client = redis_client
+    store = RedisJobStore(client, lambda: clock.offset_ms)  # type: ignore[arg-type]
+    job = accept(store)
+    store.claim(job.id, "token", LEASE, RUN)
+    store.succeed(job.id, "token", {}, {})
+    for index in (keys.OPEN, keys.PUBLISHED, keys.LEASED):
+        assert client.zcard(index) == 0  # type: ignore[attr-defined]
+    assert client.pttl(keys.JOB + job.id) > 0  # type: ignore[attr-defined]

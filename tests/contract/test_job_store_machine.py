@@ -1,0 +1,190 @@
+"""Any order of calls and any lapse of time: the ledger's two sides agree, and its invariants hold."""
+
+import secrets
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from shared import keys
+from shared.errors import HistoQueueError
+from shared.job_store_memory import MemoryJobStore
+from shared.job_store_redis import RedisJobStore
+from shared.schemas import (
+    Idempotency,
+    InputInfo,
+    JobError,
+    JobSpec,
+    JobStatus,
+    ModelRef,
+    NewJob,
+    wall_clock_ms,
+)
+
+# Both sides run on this machine's clock, a moment apart: no sum of the lapses meets one of these limits.
+LEASE, RUN, DEADLINE, RETENTION, HOLD = 15.5, 41.5, 90.5, 300.5, 3.5
+LAPSES = (1.3, 7.3, 16.3, 100.3)
+TOKENS = ("a", "b", "c")
+MOST_OPEN = 4
+SPEC = JobSpec(
+    model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
+    input=InputInfo(key="k", sha256="1" * 64, bytes=1, width=1, height=1, media_type="image/png"),
+)
+
+
+class Ledgers(RuleBasedStateMachine):
+    """Does the same to both sides, and remembers how every job ended."""
+
+    client: ClassVar[redis.Redis]
+    ids = Bundle("ids")
+
+    @initialize()
+    def begin(self) -> None:
+        """Start empty."""
+        self.client.flushall()
+        self.offset_ms = 0
+        self.memory = MemoryJobStore(lambda: wall_clock_ms() + self.offset_ms)
+        self.redis = RedisJobStore(self.client, lambda: self.offset_ms)
+        self.ended: dict[str, tuple[Any, ...]] = {}
+        self.known: list[str] = []
+
+    def both(self, call: Callable[[Any], Any]) -> Any:
+        """Make one call on each side; they must answer alike, also with their errors."""
+        answers = []
+        for store in (self.memory, self.redis):
+            try:
+                answers.append(call(store))
+            except HistoQueueError as error:
+                answers.append((type(error), str(error)))
+        assert answers[0] == answers[1]
+        return answers[0]
+
+    @rule(target=ids, key=st.sampled_from([None, "k1", "k2"]), fingerprint=st.sampled_from("xy"))
+    def create(self, key: str | None, fingerprint: str) -> str:
+        """Accept a job, a repetition, or refuse one too many."""
+        new = NewJob(
+            id=f"job-{secrets.token_hex(4)}",
+            spec=SPEC,
+            expires_in_seconds=DEADLINE,
+            retention_seconds=RETENTION,
+            tombstone_seconds=1e6,
+            idempotency=Idempotency(key=key, fingerprint=fingerprint) if key else None,
+        )
+
+        def outcome(store: Any) -> tuple[str, str, bool]:
+            created = store.create(new, MOST_OPEN)
+            return created.job.id, created.job.status, created.replayed
+
+        answer = self.both(outcome)
+        if answer[0] == new.id:
+            self.known.append(new.id)
+        return new.id
+
+    @rule(job=ids, token=st.sampled_from(TOKENS))
+    def claim(self, job: str, token: str) -> None:
+        """A message is delivered, perhaps twice."""
+        self.both(lambda store: _view(store.claim(job, token, LEASE, RUN)))
+
+    @rule(job=ids, token=st.sampled_from(TOKENS))
+    def renew(self, job: str, token: str) -> None:
+        """A worker says that it lives."""
+        self.both(lambda store: store.renew(job, token, LEASE))
+
+    @rule(job=ids, token=st.sampled_from(TOKENS))
+    def succeed(self, job: str, token: str) -> None:
+        """A worker has a result."""
+        self.both(lambda store: store.succeed(job, token, {"by": token}, {}))
+
+    @rule(job=ids, token=st.sampled_from(TOKENS))
+    def fail(self, job: str, token: str) -> None:
+        """A worker has an error."""
+        self.both(lambda store: store.fail(job, token, JobError(code="C", detail=token), {}))
+
+    @rule(job=ids, token=st.sampled_from(TOKENS))
+    def release(self, job: str, token: str) -> None:
+        """A worker hands a job back."""
+        self.both(lambda store: store.release(job, token, HOLD))
+
+    @rule(job=ids, token=st.sampled_from(TOKENS))
+    def strike(self, job: str, token: str) -> None:
+        """An engine died."""
+        self.both(lambda store: store.strike(job, token))
+
+    @rule(job=ids)
+    def cancel(self, job: str) -> None:
+        """The owner ends it."""
+        self.both(lambda store: (store.cancel(job)).was_running)
+
+    @rule(job=ids)
+    def read(self, job: str) -> None:
+        """A client asks."""
+        self.both(lambda store: _view(store.get(job)))
+
+    @rule(messages_are_gone=st.booleans())
+    def reap(self, messages_are_gone: bool) -> None:
+        """A reaper looks; either the queue is empty, or its head is as old as can be."""
+        oldest = None if messages_are_gone else 0
+        due = self.both(lambda store: sorted(store.due(oldest, 100)))
+        self.both(lambda store: sorted(item.job_id for item in store.reap(due, oldest)))
+
+    @rule(seconds=st.sampled_from(LAPSES))
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.offset_ms += int(seconds * 1000)
+
+    @invariant()
+    def the_counts_agree(self) -> None:
+        """The two sides have the same work open."""
+        depths = [store.depth() for store in (self.memory, self.redis)]
+        assert (depths[0].open, depths[0].running) == (depths[1].open, depths[1].running)
+
+    @invariant()
+    def an_open_job_is_in_each_index_that_it_belongs_to(self) -> None:
+        """Open means in OPEN and in exactly one of PUBLISHED and LEASED; ended means in none."""
+        indexes = [set(self.client.zrange(name, 0, -1)) for name in (keys.OPEN, keys.PUBLISHED, keys.LEASED)]
+        open_, published, leased = indexes
+        assert published | leased == open_
+        assert not published & leased
+        for job in self.known:
+            status = JobStatus(str(self.client.hget(keys.JOB + job, "status")))
+            assert (job in open_) is not status.is_final
+
+    @invariant()
+    def what_has_ended_never_changes(self) -> None:
+        """The first final write wins, for good."""
+        for job in self.known:
+            record = self.client.hgetall(keys.JOB + job)
+            if JobStatus(record["status"]).is_final:
+                seen = (record["status"], record.get("result"), record.get("error"), record["version"])
+                assert self.ended.setdefault(job, seen) == seen
+
+
+def _view(job: Any) -> tuple[Any, ...] | None:
+    """Return all of a job but its times, which are a moment apart."""
+    if job is None:
+        return None
+    error = job.error.code if job.error else None
+    return job.id, job.status, job.version, job.attempt, job.lost, job.strikes, job.result, error
+
+
+@pytest.mark.integration
+def test_the_two_ledgers_agree_whatever_happens(redis_client: redis.Redis) -> None:
+    """Random walks through the state machine with a clock that the walk moves."""
+    Ledgers.client = redis_client
+    run_state_machine_as_test(
+        Ledgers,
+        settings=settings(
+            max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

@@ -1,0 +1,146 @@
+"""What an object store promises, held against rclone, moto and the one in memory."""
+
+import io
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from ops.servers import ObjectServer, free_port
+from shared.errors import ObjectStoreUnavailable
+from shared.object_store import MemoryObjectStore, ObjectStore, Patience, S3ObjectStore
+
+PATIENCE = Patience(connect_seconds=1, read_seconds=5, attempts=1)
+
+
+@pytest.fixture(scope="module")
+def moto_url() -> Iterator[str]:
+    """Another S3 server, so that nothing rests on one server's habits."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "rclone", "moto"])
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """Each side of the port, with an empty bucket."""
+    if request.param == "memory":
+        return MemoryObjectStore()
+    if request.param == "rclone":
+        server: ObjectServer = request.getfixturevalue("object_server")
+        url = server.url
+    else:
+        url = request.getfixturevalue("moto_url")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    made = S3ObjectStore(f"test-{uuid4().hex[:12]}", url, "us-east-1", PATIENCE)
+    made.ensure_bucket()
+    return made
+
+
+def test_what_was_put_comes_back(store: ObjectStore) -> None:
+    """Bytes in, the same bytes out, an empty object included."""
+    store.put("uploads/2026/11/22/a", b"\x00\xff" * 1000, "image/png")
+    store.put("uploads/2026/11/22/empty", b"", "image/png")
+    assert store.get("uploads/2026/11/22/a", 2000) == b"\x00\xff" * 1000
+    assert store.get("uploads/2026/11/22/empty", 0) == b""
+
+
+def test_a_file_is_put_from_where_it_stands(store: ObjectStore) -> None:
+    """An upload on disk is never read into memory whole by us."""
+    body = io.BytesIO(b"x" * 3_000_000)
+    store.put("uploads/file", body, "image/tiff")
+    assert len(store.get("uploads/file", 3_000_000)) == 3_000_000
+
+
+def test_a_put_replaces_the_whole_object(store: ObjectStore) -> None:
+    """Nothing of the longer one before it is left."""
+    store.put("k/a", b"long long long", "text/plain")
+    store.put("k/a", b"short", "text/plain")
+    assert store.get("k/a", 100) == b"short"
+
+
+def test_a_missing_object_is_a_missing_file(store: ObjectStore) -> None:
+    """Missing is an answer, not an outage."""
+    with pytest.raises(FileNotFoundError):
+        store.get("uploads/none", 10)
+
+
+def test_an_object_over_the_limit_is_not_read(store: ObjectStore) -> None:
+    """The size is checked before the bytes are taken."""
+    store.put("k/big", b"x" * 11, "text/plain")
+    with pytest.raises(ValueError, match="at most 10 bytes"):
+        store.get("k/big", 10)
+
+
+def test_delete_removes_and_may_be_repeated(store: ObjectStore) -> None:
+    """Deleting what is gone is no error."""
+    store.put("k/a", b"x", "text/plain")
+    store.delete("k/a")
+    store.delete("k/a")
+    with pytest.raises(FileNotFoundError):
+        store.get("k/a", 10)
+
+
+def test_keys_are_listed_by_prefix_in_order(store: ObjectStore) -> None:
+    """Also where there are none."""
+    for key in ("m/b/2", "m/a/1", "n/c"):
+        store.put(key, b"x", "text/plain")
+    assert store.list_keys("m/") == ["m/a/1", "m/b/2"]
+    assert store.list_keys("none/") == []
+
+
+def test_making_the_bucket_twice_changes_nothing(store: ObjectStore) -> None:
+    """What was put before is still there."""
+    store.put("k/a", b"x", "text/plain")
+    store.ensure_bucket()
+    store.ping()
+    assert store.get("k/a", 10) == b"x"
+
+
+def test_threads_share_one_store(store: ObjectStore) -> None:
+    """Uploads, reads and deletions at once, none of them lost or mixed up."""
+    barrier = threading.Barrier(8)
+
+    def work(number: int) -> bool:
+        barrier.wait()
+        body = bytes([number]) * 5000
+        for turn in range(10):
+            store.put(f"t/{number}/{turn}", body, "image/png")
+            if store.get(f"t/{number}/{turn}", 5000) != body:
+                return False
+            store.delete(f"t/{number}/{turn}")
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
+
+
+def test_a_server_that_is_not_there_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call says so, and names no address."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    port = free_port()
+    store = S3ObjectStore("bucket", f"http://127.0.0.1:{port}", "us-east-1", PATIENCE)
+    for call in (
+        lambda: store.put("k", b"x", "text/plain"),
+        lambda: store.get("k", 1),
+        lambda: store.delete("k"),
+        lambda: store.list_keys("k"),
+        store.ping,
+    ):
+        with pytest.raises(ObjectStoreUnavailable) as caught:
+            call()
+        assert str(port) not in str(caught.value)
+
+
+def test_a_wrong_key_is_refused(object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is not open to whoever reaches its port."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(ObjectStoreUnavailable):
+        S3ObjectStore("histoqueue", object_server.url, "us-east-1", PATIENCE).list_keys("")

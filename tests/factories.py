@@ -1,0 +1,144 @@
+"""Images and model versions for tests, drawn and written here so that nothing binary is committed."""
+
+import hashlib
+import io
+import random
+import struct
+import zlib
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from shared.manifest import (
+    ClassInfo,
+    ColourStatistics,
+    FileDigest,
+    Gates,
+    GoldenTile,
+    InputSpec,
+    Manifest,
+)
+
+
+def tile(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
+    """Return an RGB image that looks a little like H&E: pink ground with purple nuclei."""
+    draw_at = random.Random(seed)
+    image = Image.new("RGB", (width, height), (232, 170, 205))
+    canvas = ImageDraw.Draw(image)
+    for _ in range(max(4, width * height // 200)):
+        x, y, r = draw_at.randrange(width), draw_at.randrange(height), draw_at.randrange(1, 5)
+        canvas.ellipse((x - r, y - r, x + r, y + r), fill=(88, 52, draw_at.randrange(110, 160)))
+    return image
+
+
+def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
+    """Return the image as a file of this format."""
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def jpeg_bytes(width: int = 64, height: int = 48, seed: int = 0) -> bytes:
+    """Return a JPEG tile."""
+    return encoded(tile(width, height, seed), "JPEG", quality=90)
+
+
+def png_bytes(width: int = 64, height: int = 48, seed: int = 0) -> bytes:
+    """Return a PNG tile."""
+    return encoded(tile(width, height, seed), "PNG")
+
+
+def tiff_bytes(width: int = 64, height: int = 48, seed: int = 0) -> bytes:
+    """Return an uncompressed TIFF tile."""
+    return encoded(tile(width, height, seed), "TIFF")
+
+
+def truncated(image: bytes, keep: float = 0.5) -> bytes:
+    """Return the first part of a file."""
+    return image[: int(len(image) * keep)]
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    """Return one chunk of a PNG, with its length and checksum."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_file(width: int, height: int, pixels: bytes, *extra: bytes) -> bytes:
+    """Return a grey 8-bit PNG with any header over any packed pixels; `extra` chunks come before them."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"".join(
+        [b"\x89PNG\r\n\x1a\n", header, *extra, png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b"")]
+    )
+
+
+def png_with_huge_header() -> bytes:
+    """Return a PNG of a few bytes whose header claims 65,500 x 65,500 pixels."""
+    return png_file(65_500, 65_500, zlib.compress(b"\0"))
+
+
+def png_bomb(width: int = 12_000, height: int = 12_000) -> bytes:
+    """Return a sound PNG of some hundred kilobytes that unpacks to width times height zero bytes."""
+    packer = zlib.compressobj(9)
+    row = b"\0" * (width + 1)
+    return png_file(width, height, b"".join([*(packer.compress(row) for _ in range(height)), packer.flush()]))
+
+
+def png_with_text_bomb() -> bytes:
+    """Return a PNG whose text chunk unpacks to far more than it may."""
+    text = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"\0" * 50_000_000, 9))
+    return png_file(8, 8, zlib.compress(b"\0" * 72), text)
+
+
+def jpeg_with_huge_header() -> bytes:
+    """Return a JPEG tile whose frame header claims 65,500 x 65,500 pixels."""
+    image = jpeg_bytes()
+    at = image.index(b"\xff\xc0")
+    return image[: at + 5] + struct.pack(">HH", 65_500, 65_500) + image[at + 9 :]
+
+
+def html_page() -> bytes:
+    """Return what a broken proxy sends instead of an image."""
+    return b"<!doctype html><html><head><title>502</title></head><body>Bad Gateway</body></html>"
+
+
+def write_model(folder: Path, version: str = "1.0.0") -> Path:
+    """Write a version whose weights are no weights: the API never opens them."""
+    folder.mkdir()
+    files = {"weights.keras": f"weights of {version}".encode(), "golden-0.png": b"golden tile"}
+    for name, body in files.items():
+        (folder / name).write_bytes(body)
+    names = ("lung_n", "lung_aca", "lung_scc")
+    identity = tuple(tuple(float(row == column) for column in range(6)) for row in range(6))
+    manifest = Manifest(
+        name="lung-cnn",
+        version=version,
+        created_at="2026-01-01T00:00:00Z",
+        licence="Apache-2.0",
+        intended_use="tests",
+        weights="weights.keras",
+        logits_layer="logits",
+        features_layer="features",
+        classes=tuple(ClassInfo(name=name, label=name, malignant=name != "lung_n") for name in names),
+        input=InputSpec(width=224, height=224, resample="bilinear"),
+        temperature=1.0,
+        indeterminate_below=0.5,
+        gates=Gates(
+            background_level=220,
+            background_reject=0.9,
+            background_warn=0.5,
+            sharpness_low=10,
+            sharpness_high=1000,
+            domain_distance=6,
+            colour=(ColourStatistics(class_name="lung_n", mean=(0.0,) * 6, inverse_covariance=identity),),
+        ),
+        golden=(GoldenTile(file="golden-0.png", probabilities=(0.1, 0.8, 0.1)),),
+        golden_tolerance=0.01,
+        files=tuple(
+            FileDigest(name=name, bytes=len(body), sha256=hashlib.sha256(body).hexdigest())
+            for name, body in files.items()
+        ),
+        metrics={},
+        training={},
+    )
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    return folder

@@ -1,0 +1,94 @@
+"""`make up` as its operator meets it: starting, ending, starting again."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ops.processes import wait_until
+from tests.stack import ROOT, Stack, png
+
+pytestmark = [pytest.mark.integration, pytest.mark.tensorflow]
+
+
+def run_up(**environment: str) -> subprocess.CompletedProcess[str]:
+    """Run it to an end that comes by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "ops.up"],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_a_taken_port_is_said_in_one_line(tmp_path: Path) -> None:
+    """Nothing is started, and the line says what to do."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = run_up(PORT=str(port), DATA_DIR=str(tmp_path))
+    assert ended.returncode == 1
+    assert (
+        f"error: port {port} of 127.0.0.1 is taken. Choose another: PORT={port + 1} make up" in ended.stdout
+    )
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
+def test_data_survives_ctrl_c_and_a_new_start(tmp_path: Path) -> None:
+    """Ctrl-C ends every process in time; the next start knows the results and the model."""
+    with Stack(tmp_path / "stack") as first:
+        answer = first.submit(png(3), Prefer="wait=30")
+        assert answer.status_code == 200
+        path = answer.json()["links"]["self"]
+        processes = first.processes()
+        assert len(processes) >= 5
+        asked = time.monotonic()
+        first.process.send_signal(signal.SIGINT)
+        assert first.process.wait(20) == 0
+        assert time.monotonic() - asked < 15
+        assert not [process for process in processes if process.is_running()]
+        assert first.says("published the bundled model")
+    with Stack(tmp_path / "stack") as second:
+        assert second.says("found model")
+        again = second.client.get(path)
+        assert again.status_code == 200
+        assert again.json()["result"] == answer.json()["result"]
+        ended = run_up(PORT=str(second.port + 1), DATA_DIR=str(tmp_path / "stack" / "data"))
+        assert ended.returncode == 1
+        assert "another `make up` runs on" in ended.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
+def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
+    """`kill -9` gives it no time to end anybody; the kernel does."""
+    with Stack(tmp_path / "stack") as stack:
+        processes = stack.processes()
+        stack.process.kill()
+        stack.process.wait()
+
+        def all_gone() -> bool:
+            return not [
+                item for item in processes if item.is_running() and item.status() != psutil.STATUS_ZOMBIE
+            ]
+
+        assert wait_until(all_gone, 20), [item for item in processes if item.is_running()]
+
+
+def test_a_stop_with_work_under_way_hands_it_back(tmp_path: Path) -> None:
+    """What was accepted before Ctrl-C is finished after the next start."""
+    with Stack(tmp_path / "stack") as first:
+        image = png(4)
+        paths = [first.submit(image).headers["Location"] for _ in range(100)]
+    with Stack(tmp_path / "stack") as second:
+        jobs = [second.finish(path) for path in paths]
+        assert {job["status"] for job in jobs} == {"succeeded"}

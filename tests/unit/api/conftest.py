@@ -1,0 +1,89 @@
+"""An application over services in memory, with a published model, a live worker and a clock to move."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from api import create_app
+from shared.schemas import WorkerStatus
+from shared.services import Services, in_memory
+from shared.settings import Settings
+from tests.factories import jpeg_bytes, write_model
+
+Submit = Callable[..., Any]
+
+
+class Clock:
+    """The ledger's time in milliseconds since the epoch, which only moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_ms = 1_800_000_000_125
+
+    def __call__(self) -> int:
+        """Return the time."""
+        return self.now_ms
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_ms += int(seconds * 1000)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(max_image_bytes=300_000, max_image_pixels=1_000_000, max_open_jobs=5, max_waiters=2)
+
+
+@pytest.fixture
+def bare_services(settings: Settings, clock: Clock) -> Services:
+    """Services without a model or a worker."""
+    return in_memory(settings, clock)
+
+
+@pytest.fixture
+def services(bare_services: Services, tmp_path: Path) -> Services:
+    bare_services.models.publish(write_model(tmp_path / "1.0.0"))
+    bare_services.workers.report(
+        WorkerStatus(name="w1", model_name="lung-cnn", model_version="1.0.0", reported_at_ms=0)
+    )
+    return bare_services
+
+
+@pytest.fixture
+def app(services: Services, settings: Settings) -> Flask:
+    return create_app(services, settings)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def submit(client: FlaskClient) -> Submit:
+    """Send a JPEG as the body; keywords go to the test client."""
+
+    def send(image: bytes | None = None, path: str = "/predict", **options: Any) -> Any:
+        options.setdefault("content_type", "image/jpeg")
+        return client.post(path, data=jpeg_bytes() if image is None else image, **options)
+
+    return send
+
+
+@pytest.fixture
+def finish(services: Services) -> Callable[[str], None]:
+    """Do a worker's work: claim the job and write a result."""
+
+    def run(job_id: str) -> None:
+        assert services.jobs.claim(job_id, "token", 15, 300) is not None
+        assert services.jobs.succeed(job_id, "token", {"class": "lung_aca", "confidence": 0.97}, {"fetch": 1})
+
+    return run

@@ -1,0 +1,89 @@
+"""Alive is not ready, and ready says why it is not."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from flask.testing import FlaskClient
+
+from api import create_app, health
+from shared.errors import JobStoreUnavailable
+from shared.schemas import WorkerStatus
+from shared.services import Services
+from shared.settings import Settings
+
+
+class Pinging:
+    """A store of which only the ping is of interest."""
+
+    def __init__(self, ping: object) -> None:
+        self.ping = ping
+
+
+def test_an_idle_process_is_alive_whatever_is_away(bare_services: Services, settings: Settings) -> None:
+    """It asks nobody."""
+    answer = create_app(bare_services, settings).test_client().get("/healthz")
+    assert answer.status_code == 200
+    assert answer.get_json() == {"status": "ok", "notice": "Research use only, not for diagnostic use."}
+
+
+def test_ready_means_that_a_job_would_be_done(client: FlaskClient) -> None:
+    """Both stores, a model and a worker are there."""
+    answer = client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.get_json() == {
+        "status": "ready",
+        "checks": {"job_store": "ok", "object_store": "ok", "model": "ok", "worker": "ok"},
+    }
+
+
+def test_each_reason_is_told(bare_services: Services, settings: Settings) -> None:
+    """No model is published, and the only worker has loaded another one."""
+    bare_services.workers.report(
+        WorkerStatus(name="w1", model_name="colon-cnn", model_version="1.0.0", reported_at_ms=0)
+    )
+    answer = create_app(bare_services, settings).test_client().get("/readyz")
+    problem = answer.get_json()
+    assert (answer.status_code, answer.mimetype) == (503, "application/problem+json")
+    assert (problem["code"], answer.headers["Retry-After"]) == ("NOT_READY", "2")
+    assert [reason.partition(":")[0] for reason in problem["reasons"]] == ["model", "worker"]
+    assert problem["checks"]["job_store"] == "ok"
+
+
+def test_a_store_that_hangs_does_not_hang_the_answer(
+    services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer names it, and later ones come as fast although its threads are all taken."""
+    monkeypatch.setattr(health, "CHECKS_SECONDS", 0.2)
+    release = threading.Event()
+    hanging = replace(services, objects=Pinging(release.wait))  # type: ignore[arg-type]
+    client = create_app(hanging, settings).test_client()
+    try:
+        for _ in range(10):
+            began = time.monotonic()
+            answer = client.get("/readyz")
+            assert answer.status_code == 503
+            assert answer.get_json()["checks"]["object_store"] == "failing"
+            assert time.monotonic() - began < 1
+    finally:
+        release.set()
+
+
+def test_a_store_that_refuses_or_breaks_is_told_without_its_inside(
+    services: Services, settings: Settings
+) -> None:
+    """An address or a traceback is for the log."""
+
+    def refuse() -> None:
+        raise JobStoreUnavailable("The job store does not answer. Ask again later.")
+
+    def explode() -> None:
+        raise RuntimeError("redis://secret@host")
+
+    broken = replace(services, jobs=Pinging(refuse), objects=Pinging(explode))  # type: ignore[arg-type]
+    answer = create_app(broken, settings).test_client().get("/readyz")
+    assert answer.get_json()["reasons"] == [
+        "job_store: The job store does not answer. Ask again later.",
+        "object_store: The check broke; the log says why.",
+    ]

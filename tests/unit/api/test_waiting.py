@@ -1,0 +1,206 @@
+"""`?wait=` and `Prefer: wait=` hold an answer back, within bounds."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from flask import Flask, Request
+from flask.testing import FlaskClient
+from werkzeug.test import EnvironBuilder
+
+from api import create_app, events
+from api.context import context
+from api.preferences import Wait, preferred_wait
+from shared.errors import JobStoreUnavailable
+from shared.job_store import JobStore
+from shared.services import Services
+from shared.settings import Settings
+
+Submit = Callable[..., Any]
+Finish = Callable[[str], None]
+
+
+@pytest.fixture(autouse=True)
+def listeners_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener leaves right after its last waiter."""
+    monkeypatch.setattr(events, "LINGER_SECONDS", 0.0)
+
+
+def later(seconds: float, act: Callable[[], None]) -> threading.Timer:
+    """Do something while the test waits."""
+    timer = threading.Timer(seconds, act)
+    timer.start()
+    return timer
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("wait=10", 10),
+        ("respond-async, wait=10", 10),
+        ("WAIT=10", 10),
+        ('wait="10"', 10),
+        ("wait = 10 ; foo=bar", 10),
+        ("wait=5, wait=9", 5),
+        ("wait=3600", 30),
+        ("wait=0", 0),
+        ("wait=-1", 0),
+        ("wait=ten", 0),
+        ("wait=1.5", 0),
+        ("wait", 0),
+        ("return=minimal", 0),
+        ('foo="a, wait=9"', 0),
+        ("", 0),
+        (",,;=", 0),
+    ],
+)
+def test_prefer_is_read_as_a_list(header: str, seconds: int) -> None:
+    """As RFC 7240 has it; what is malformed is ignored."""
+    request = Request(EnvironBuilder(headers={"Prefer": header}).get_environ())
+    assert preferred_wait(request).seconds == seconds
+
+
+def test_a_waiting_request_is_answered_as_its_job_ends(
+    submit: Submit, client: FlaskClient, finish: Finish
+) -> None:
+    """Long before the time is up, by the notice and not by looking again and again."""
+    job_id = submit().get_json()["id"]
+    began = time.monotonic()
+    timer = later(0.3, lambda: finish(job_id))
+    answer = client.get(f"/result/{job_id}?wait=20")
+    timer.join()
+    assert (answer.status_code, answer.get_json()["status"]) == (200, "succeeded")
+    assert time.monotonic() - began < 1.9
+    assert "Preference-Applied" not in answer.headers
+
+
+def test_a_submission_can_wait_for_its_result(submit: Submit, services: Services, finish: Finish) -> None:
+    """200 with the result, saying that the preference was applied."""
+
+    def work() -> None:
+        while not services.queue.messages:  # type: ignore[attr-defined]
+            time.sleep(0.01)
+        finish(services.queue.messages[0][0])  # type: ignore[attr-defined]
+
+    timer = later(0.05, work)
+    answer = submit(headers={"Prefer": "respond-async, wait=20"})
+    timer.join()
+    assert (answer.status_code, answer.get_json()["status"]) == (200, "succeeded")
+    assert answer.headers["Preference-Applied"] == "wait=20"
+
+
+def test_a_wait_that_is_not_met_is_an_ordinary_202(submit: Submit, client: FlaskClient) -> None:
+    """Never a time-out: the job goes on."""
+    answer = submit(headers={"Prefer": "wait=1"})
+    assert answer.status_code == 202
+    assert "Preference-Applied" not in answer.headers
+    began = time.monotonic()
+    assert client.get(f"/result/{answer.get_json()['id']}?wait=0.2").status_code == 202
+    assert 0.2 <= time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "1e3", "1,5"])
+def test_a_wait_that_is_no_number_is_refused_in_the_query(
+    submit: Submit, client: FlaskClient, value: str
+) -> None:
+    """A query is a request, and not a preference."""
+    job_id = submit().get_json()["id"]
+    assert client.get(f"/result/{job_id}?wait={value}").status_code == 400
+
+
+def test_over_the_bound_of_waiting_requests_the_answer_comes_at_once(submit: Submit, app: Flask) -> None:
+    """Those that wait already are not disturbed."""
+    job_id = submit().get_json()["id"]
+    codes: list[int] = []
+
+    def wait() -> None:
+        codes.append(app.test_client().get(f"/result/{job_id}?wait=1.5").status_code)
+
+    waiting = [threading.Thread(target=wait) for _ in range(2)]
+    for thread in waiting:
+        thread.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+    assert app.test_client().get(f"/result/{job_id}?wait=20").status_code == 202
+    assert time.monotonic() - began < 0.5
+    for thread in waiting:
+        thread.join()
+    assert codes == [202, 202]
+
+
+class Deaf:
+    """A ledger whose notices never arrive."""
+
+    def __init__(self, inner: JobStore) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def changes(self) -> Iterator[str | None]:
+        """Fail before the first notice."""
+        raise JobStoreUnavailable("away")
+        yield None
+
+
+def test_a_lost_notice_only_costs_time(
+    services: Services, settings: Settings, submit: Submit, finish: Finish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every waiter looks for itself now and then."""
+    monkeypatch.setattr(events, "REREAD_SECONDS", 0.2)
+    monkeypatch.setattr(events, "RECONNECT_SECONDS", 0.05)
+    deaf = create_app(replace(services, jobs=Deaf(services.jobs)), settings)  # type: ignore[arg-type]
+    job_id = submit().get_json()["id"]
+    timer = later(0.2, lambda: finish(job_id))
+    began = time.monotonic()
+    assert deaf.test_client().get(f"/result/{job_id}?wait=20").status_code == 200
+    assert time.monotonic() - began < 2
+    timer.join()
+
+
+def test_a_stopping_server_lets_its_waiters_go(submit: Submit, app: Flask) -> None:
+    """Their clients ask again elsewhere; the wait does not delay the stop."""
+    job_id = submit().get_json()["id"]
+    stopping = threading.Event()
+    context(app).waiting.stop_when(stopping.is_set)
+    timer = later(0.2, stopping.set)
+    began = time.monotonic()
+    assert app.test_client().get(f"/result/{job_id}?wait=20").status_code == 202
+    assert time.monotonic() - began < 2.5
+    timer.join()
+
+
+def test_one_listener_serves_all_and_leaves_with_the_last(submit: Submit, app: Flask) -> None:
+    """No thread and no subscription is kept for nothing, and the next waiter gets a new one."""
+
+    def listeners() -> int:
+        return sum(thread.name == "job-changes" for thread in threading.enumerate())
+
+    def quiet() -> bool:
+        until = time.monotonic() + 3
+        while listeners() and time.monotonic() < until:
+            time.sleep(0.05)
+        return listeners() == 0
+
+    assert quiet()
+    job_id = submit().get_json()["id"]
+    for _ in range(2):
+        waiting = [
+            threading.Thread(target=lambda: app.test_client().get(f"/result/{job_id}?wait=0.4"))
+            for _ in range(2)
+        ]
+        for thread in waiting:
+            thread.start()
+        time.sleep(0.2)
+        assert listeners() == 1
+        for thread in waiting:
+            thread.join()
+        assert quiet()
+
+
+def test_a_wish_of_nothing_is_no_wish() -> None:
+    """The default is not to wait."""
+    assert Wait() == Wait(seconds=0, preferred=False)

@@ -1,0 +1,123 @@
+"""Labelled tiles are read as the worker would read them, or the trouble is named."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.manifest import InputSpec
+from training.dataset import CLASS_NAMES, digest_of_tiles, labels_of, load_images, read_tiles
+from training.errors import TrainingError
+from worker.engine.decode import decode
+from worker.engine.preprocess import preprocess
+
+SPEC = InputSpec(width=32, height=32, resample="bicubic")
+
+
+@pytest.fixture
+def copy(data: Path, tmp_path: Path) -> Path:
+    """Return a copy of the data folder that a test may damage."""
+    return Path(shutil.copytree(data, tmp_path / "copy"))
+
+
+def rewrite(folder: Path, old: str, new: str) -> None:
+    path = folder / "clusters.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+
+
+def test_every_listed_tile_is_found_with_its_digest(data: Path) -> None:
+    """54 tiles, sorted by path, each with 64 hex digits."""
+    tiles = read_tiles(data)
+    assert len(tiles) == 54
+    assert [tile.path for tile in tiles] == sorted(tile.path for tile in tiles)
+    assert all(len(tile.sha256) == 64 for tile in tiles)
+    assert sorted(set(labels_of(tiles).tolist())) == [0, 1, 2]
+
+
+def test_a_tile_is_decoded_and_preprocessed_as_it_is_served(data: Path, tmp_path: Path) -> None:
+    """Training sees exactly what the worker's engine computes."""
+    tiles = read_tiles(data)[:3]
+    images = load_images(data, tiles, SPEC, tmp_path)
+    expected = preprocess(decode((data / tiles[2].path).read_bytes(), 10**6), SPEC)
+    np.testing.assert_array_equal(images.inputs[2], expected)
+    assert images.measured.shape == (3, 7)
+
+
+def test_decoded_tiles_come_from_the_cache_the_second_time(data: Path, tmp_path: Path) -> None:
+    """The originals are not opened again."""
+    tiles = read_tiles(data)[:2]
+    first = load_images(data, tiles, SPEC, tmp_path)
+    second = load_images(tmp_path / "gone", tiles, SPEC, tmp_path)
+    np.testing.assert_array_equal(first.inputs, second.inputs)
+    np.testing.assert_array_equal(first.measured, second.measured)
+
+
+def test_another_input_size_is_decoded_anew(data: Path, tmp_path: Path) -> None:
+    """The cache knows what it was made for."""
+    tiles = read_tiles(data)[:2]
+    load_images(data, tiles, SPEC, tmp_path)
+    other = load_images(data, tiles, InputSpec(width=40, height=40, resample="bicubic"), tmp_path)
+    assert other.inputs.shape == (2, 40, 40, 3)
+
+
+def test_a_changed_file_changes_the_digest_of_the_tiles(copy: Path) -> None:
+    """Same names, other content: other data."""
+    before = digest_of_tiles(read_tiles(copy))
+    shutil.copyfile(copy / "lung_n/0-0.png", copy / "lung_n/1-0.png")
+    assert digest_of_tiles(read_tiles(copy)) != before
+
+
+def test_a_folder_without_a_list_is_refused(tmp_path: Path) -> None:
+    """The missing file is named with its columns."""
+    with pytest.raises(TrainingError, match=r"clusters\.csv with the columns path, class and cluster"):
+        read_tiles(tmp_path)
+
+
+def test_a_list_without_the_columns_is_refused(copy: Path) -> None:
+    """A list of another shape says which column is missing."""
+    rewrite(copy, "path,class,cluster", "file,class,cluster")
+    with pytest.raises(TrainingError, match="'path'"):
+        read_tiles(copy)
+
+
+def test_a_missing_class_is_refused(copy: Path) -> None:
+    """Two of three classes make no three-class model."""
+    path = copy / "clusters.csv"
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if "lung_scc" not in line]
+    path.write_text("\n".join(kept), encoding="utf-8")
+    with pytest.raises(TrainingError, match="Expected tiles of exactly lung_n, lung_aca, lung_scc"):
+        read_tiles(copy)
+
+
+def test_an_unknown_class_is_refused(copy: Path) -> None:
+    """A misspelt class is not a fourth one."""
+    rewrite(copy, "lung_n/0-0.png,lung_n,", "lung_n/0-0.png,lung_m,")
+    with pytest.raises(TrainingError, match="lung_m"):
+        read_tiles(copy)
+
+
+def test_a_cluster_that_straddles_classes_is_refused(copy: Path) -> None:
+    """Copies of one tile cannot have two diagnoses."""
+    rewrite(copy, "lung_n/0-0.png,lung_n,lung_n-0", "lung_n/0-0.png,lung_n,lung_aca-0")
+    with pytest.raises(TrainingError, match="Expected one class in cluster lung_aca-0"):
+        read_tiles(copy)
+
+
+def test_a_listed_file_that_is_missing_is_named(copy: Path) -> None:
+    """The list promises more than the folder holds."""
+    (copy / "lung_aca/3-1.png").unlink()
+    with pytest.raises(TrainingError, match=r"3-1\.png"):
+        read_tiles(copy)
+
+
+def test_an_unreadable_image_is_named(copy: Path, tmp_path: Path) -> None:
+    """One corrupt file among thousands can be found."""
+    (copy / "lung_aca/3-1.png").write_bytes(b"no image")
+    with pytest.raises(TrainingError, match=r"readable image at lung_aca/3-1\.png"):
+        load_images(copy, read_tiles(copy), SPEC, tmp_path)
+
+
+def test_the_class_order_is_fixed() -> None:
+    """Weights depend on it: changing it would swap diagnoses."""
+    assert CLASS_NAMES == ("lung_n", "lung_aca", "lung_scc")

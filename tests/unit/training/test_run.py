@@ -1,0 +1,167 @@
+"""A whole run on drawn tiles: train, resume, calibrate, evaluate, publish, load."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.manifest import MANIFEST_NAME, parse_manifest
+
+pytestmark = [
+    pytest.mark.tensorflow,
+    # Keras 3.15 itself calls NumPy 2 in the old way when it reads and saves weights.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+
+main = pytest.importorskip("training.__main__").main
+pytest.importorskip("tensorflow")
+
+CONFIG = """
+[input]
+width = 32
+height = 32
+resample = "bicubic"
+[split]
+test_folds = 3
+held_out_folds = 3
+[network]
+filters = [4, 8]
+convolutions = [1, 1]
+dense_units = 8
+[train]
+epochs = 3
+copies_per_cluster = 2
+batch_size = 8
+"""
+
+
+def command(name: str, data: Path, folder: Path, *more: str) -> int:
+    """Run one command on the run folder `folder/run`."""
+    shared = ["--data", str(data), "--cache", str(folder / "cache"), "--run", str(folder / "run")]
+    return int(main([name, *shared, *more]))
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a trained, calibrated, evaluated run and its published version."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.toml").write_text(CONFIG, encoding="utf-8")
+    assert command("train", data, folder, "--config", str(folder / "tiny.toml")) == 0
+    for step in ("calibrate", "evaluate"):
+        assert command(step, data, folder) == 0
+    assert command("publish", data, folder, "--version", "0.0.1", "--models", str(folder / "models")) == 0
+    return folder
+
+
+def weights(folder: Path) -> list[np.ndarray]:
+    with np.load(folder / "run/checkpoint.npz") as stored:
+        return [stored[name] for name in sorted(stored.files) if name.startswith("average")]
+
+
+def test_a_published_version_is_complete_and_true(finished: Path) -> None:
+    """Every listed file is there with its size and digest, and nothing else but the manifest."""
+    folder = finished / "models/lung-cnn-0.0.1"
+    manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
+    assert {file.name for file in manifest.files} | {MANIFEST_NAME} == {
+        path.name for path in folder.iterdir()
+    }
+    for file in manifest.files:
+        data = (folder / file.name).read_bytes()
+        assert (file.bytes, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert [info.name for info in manifest.classes] == ["lung_n", "lung_aca", "lung_scc"]
+    assert [info.malignant for info in manifest.classes] == [False, True, True]
+
+
+def test_a_published_version_states_its_figures_and_terms(finished: Path) -> None:
+    """Measured figures, where they come from, both citations, and what it is not for."""
+    folder = finished / "models/lung-cnn-0.0.1"
+    manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
+    assert manifest.metrics["test_clusters"] == 9
+    assert 0 <= float(manifest.metrics["test_accuracy"]) <= 1
+    assert manifest.training["epochs"] == 3
+    assert (
+        manifest.training["split_sha256"] == json.loads((finished / "run/split.json").read_text())["digest"]
+    )
+    notice = (folder / "NOTICE").read_text(encoding="utf-8")
+    for needed in ("1912.12142v1", "10.1007/978-3-031-73748-0_2", "not for diagnostic use"):
+        assert needed in notice
+
+
+def test_a_published_version_loads_in_the_worker_and_passes_its_golden_tiles(finished: Path) -> None:
+    """What training wrote, serving accepts."""
+    from worker.engine.golden import check_golden  # noqa: PLC0415  # after the skip above
+    from worker.engine.predictor import Predictor  # noqa: PLC0415  # imports TensorFlow
+
+    folder = finished / "models/lung-cnn-0.0.1"
+    manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
+    check_golden(Predictor(folder / manifest.weights, manifest, threads=1), manifest, folder)
+
+
+def test_a_version_never_changes(data: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Publishing over an existing version is refused."""
+    models = str(finished / "models")
+    assert command("publish", data, finished, "--version", "0.0.1", "--models", models) == 1
+    assert "a version never changes" in capsys.readouterr().err
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the second epoch costs that epoch and nothing else."""
+    from training.train import Trainer  # noqa: PLC0415  # imports TensorFlow
+
+    shutil.copyfile(finished / "tiny.toml", tmp_path / "tiny.toml")
+    whole = Trainer._update_average
+
+    def interrupted(trainer: Trainer, step: int) -> None:
+        if len(trainer._history) == 1:
+            raise KeyboardInterrupt
+        whole(trainer, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_update_average", interrupted)
+        assert command("train", data, tmp_path, "--config", str(tmp_path / "tiny.toml")) == 130
+    assert command("train", data, tmp_path, "--resume") == 0
+    for received, expected in zip(weights(tmp_path), weights(finished), strict=True):
+        np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
+def test_a_run_folder_belongs_to_one_experiment(
+    data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another configuration in the same folder would mix two runs."""
+    (tmp_path / "other.toml").write_text(CONFIG + "seed = 2\n", encoding="utf-8")
+    assert command("train", data, finished, "--config", str(tmp_path / "other.toml")) == 1
+    assert "Expected a new run folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("step", "missing"),
+    [("calibrate", "Run `train"), ("evaluate", "Run `calibrate"), ("publish", "Run `evaluate")],
+)
+def test_steps_out_of_order_say_what_to_run_first(
+    data: Path, finished: Path, tmp_path: Path, step: str, missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run folder without the step before ends with one clear line."""
+    (tmp_path / "run").mkdir()
+    shutil.copyfile(finished / "run/experiment.json", tmp_path / "run/experiment.json")
+    more = ["--version", "0.0.2", "--models", str(tmp_path)] if step == "publish" else []
+    assert command(step, data, tmp_path, *more) == 1
+    assert missing in capsys.readouterr().err
+
+
+def test_a_folder_without_data_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No trace, exit code 1."""
+    assert command("train", tmp_path, tmp_path) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("error: Expected ")
+    assert text.count("\n") == 1
+
+
+def test_prepare_counts_what_it_found(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tiles and clusters."""
+    assert main(["prepare", "--data", str(data), "--cache", str(tmp_path)]) == 0
+    assert "54 tiles of 27 clusters are ready" in capsys.readouterr().out

@@ -1,0 +1,26 @@
+"""A supervisor over an engine without a model."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.schemas import ModelRef
+from worker.supervisor import EngineOptions, EngineSupervisor
+
+MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
+
+
+@pytest.fixture
+def supervisor() -> Iterator[EngineSupervisor]:
+    """Starts fake engines; a version of 6.6.6 is broken."""
+    command = [sys.executable, str(Path(__file__).with_name("fake_engine.py"))]
+    made = EngineSupervisor(
+        fetch_model=lambda model: Path("broken" if model.version == "6.6.6" else "good"),
+        options=EngineOptions(threads=1, max_batch_size=4, max_pixels=10_000),
+        timeout_seconds=1.0,
+        command=command,
+    )
+    yield made
+    made.stop()

@@ -1,0 +1,94 @@
+"""The model version that lies in the repository is complete, true, and as good as it says."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shared.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from worker.engine.golden import check_golden
+from worker.engine.pipeline import Pipeline
+
+MODELS = Path(__file__).parents[4] / "models"
+FOLDERS = sorted(path.parent for path in MODELS.glob(f"*/{MANIFEST_NAME}"))
+MAX_PIXELS = 4096 * 4096
+
+
+@pytest.fixture(scope="module", params=FOLDERS, ids=lambda folder: folder.name)
+def folder(request: pytest.FixtureRequest) -> Path:
+    return Path(request.param)
+
+
+@pytest.fixture(scope="module")
+def manifest(folder: Path) -> Manifest:
+    return parse_manifest((folder / MANIFEST_NAME).read_bytes())
+
+
+@pytest.fixture(scope="module")
+def predictor(folder: Path, manifest: Manifest) -> Any:
+    from worker.engine.predictor import Predictor  # noqa: PLC0415  # imports TensorFlow, so only here
+
+    return Predictor(folder / manifest.weights, manifest, threads=2)
+
+
+def test_a_model_is_bundled() -> None:
+    """An empty bucket has something to be filled from."""
+    assert FOLDERS
+
+
+def test_every_file_has_its_listed_size_and_digest(folder: Path, manifest: Manifest) -> None:
+    """What the worker will check before it opens anything."""
+    for file in manifest.files:
+        data = (folder / file.name).read_bytes()
+        assert (file.bytes, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert manifest.digest_of(manifest.weights).bytes <= 8_000_000
+
+
+def test_its_claims_stay_inside_the_budget(manifest: Manifest) -> None:
+    """At least 0.95 on its held-out clusters, with fewer than 150 million multiply-accumulates."""
+    assert float(manifest.metrics["test_accuracy"]) >= 0.95
+    assert int(manifest.metrics["multiply_accumulates"]) <= 150_000_000
+    assert int(manifest.metrics["parameters"]) <= 600_000
+
+
+@pytest.mark.tensorflow
+def test_it_passes_its_golden_tiles(folder: Path, manifest: Manifest, predictor: Any) -> None:
+    """The weights answer as they did when they were published."""
+    check_golden(predictor, manifest, folder)
+
+
+@pytest.mark.tensorflow
+def test_an_answer_does_not_depend_on_its_batch_mates(manifest: Manifest, predictor: Any) -> None:
+    """Alone or among fifteen others: the same probabilities within 1e-5."""
+    shape = (21, manifest.input.height, manifest.input.width, 3)
+    batch = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    together, _ = predictor.predict(batch)
+    alone = np.concatenate([predictor.predict(image[np.newaxis])[0] for image in batch])
+    np.testing.assert_allclose(together, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.tensorflow
+def test_it_reaches_its_figure_on_held_out_tiles(
+    manifest: Manifest, predictor: Any, real_tiles: Path
+) -> None:
+    """Served from the stored files of clusters that it never saw, it is as accurate as its manifest says."""
+    splits = pytest.importorskip("training.splits")
+    dataset, experiment = pytest.importorskip("training.dataset"), pytest.importorskip("training.experiment")
+    tiles = dataset.read_tiles(real_tiles)
+    split = splits.split_by_cluster(tiles, experiment.SplitPlan())
+    assert splits.digest_of_split(tiles, split) == manifest.training["split_sha256"]
+    held_out = [tiles[row] for row in split.test]
+    pipeline = Pipeline(predictor, manifest, MAX_PIXELS)
+    outcomes = [
+        outcome
+        for start in range(0, len(held_out), 16)
+        for outcome in pipeline.run(
+            [(real_tiles / tile.path).read_bytes() for tile in held_out[start : start + 16]]
+        )
+    ]
+    answers = [outcome["result"]["class"] if "result" in outcome else None for outcome in outcomes]
+    accuracy = np.mean([answer == tile.class_name for answer, tile in zip(answers, held_out, strict=True)])
+    assert accuracy >= 0.95
+    assert accuracy == pytest.approx(float(manifest.metrics["test_accuracy"]), abs=0.002)

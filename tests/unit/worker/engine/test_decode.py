@@ -1,0 +1,326 @@
+"""Every kind of upload becomes upright RGB, or one of three errors."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+
+from shared.errors import CallerError, ImageTooLarge, InvalidImage, UnsupportedImageFormat
+from worker.engine.decode import decode
+
+LIMIT = 4_000_000
+SIDE = 40
+PINK = (220, 120, 180)
+
+
+def encode(image: Image.Image, format_name: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format_name, **options)
+    return file.getvalue()
+
+
+def plain(mode: str, colour: object) -> Image.Image:
+    return Image.new(mode, (SIDE, SIDE), colour)  # type: ignore[arg-type]  # a colour's type depends on mode
+
+
+def decoded(data: bytes) -> NDArray[np.uint8]:
+    return decode(data, LIMIT)
+
+
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png_with_header(width: int, height: int, depth: int, colour_type: int, rows: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(name, body) for name, body in chunks)
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "TIFF"])
+def test_a_lossless_image_comes_out_pixel_for_pixel(format_name: str) -> None:
+    """RGB stays RGB, height before width, uint8."""
+    pixels = np.random.default_rng(1).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    received = decoded(encode(Image.fromarray(pixels), format_name))
+    assert received.dtype == np.uint8
+    np.testing.assert_array_equal(received, pixels)
+
+
+def test_a_jpeg_comes_out_nearly_as_it_went_in() -> None:
+    """JPEG is decoded to RGB, within its own losses."""
+    received = decoded(encode(plain("RGB", PINK), "JPEG", quality=95))
+    assert np.abs(received.astype(int) - PINK).max() <= 3
+
+
+@pytest.mark.parametrize("format_name", ["GIF", "BMP", "WEBP", "PPM", "ICO", "JPEG2000"])
+def test_another_image_format_is_unsupported(format_name: str) -> None:
+    """A parser that is not allowed is not tried, even for a perfectly good file."""
+    with pytest.raises(UnsupportedImageFormat, match=r"Expected a JPEG, PNG or TIFF"):
+        decoded(encode(plain("RGB", PINK), format_name))
+
+
+@pytest.mark.parametrize("data", [b"hello", b"<!doctype html><html></html>", b"%PDF-1.7", b"\x00" * 500])
+def test_content_that_is_no_image_is_unsupported(data: bytes) -> None:
+    """Text, HTML, a PDF and zeros are of another kind, not damaged images."""
+    with pytest.raises(UnsupportedImageFormat):
+        decoded(data)
+
+
+def test_an_empty_upload_is_an_invalid_image() -> None:
+    """Nothing at all is named as such."""
+    with pytest.raises(InvalidImage, match="0 bytes"):
+        decoded(b"")
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("kept", [0.02, 0.3, 0.6, 0.95])
+def test_a_truncated_image_is_an_invalid_image(format_name: str, kept: float) -> None:
+    """Half a picture is never classified, wherever it breaks off."""
+    noise = Image.fromarray(np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    data = encode(noise, format_name)
+    with pytest.raises(InvalidImage):
+        decoded(data[: int(len(data) * kept)])
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF"])
+def test_flipped_bytes_never_raise_anything_but_a_caller_error(format_name: str) -> None:
+    """Whatever a damaged file does to Pillow, the caller gets a code or pixels."""
+    random = np.random.default_rng(3)
+    original = encode(Image.fromarray(random.integers(0, 256, (48, 48, 3), dtype=np.uint8)), format_name)
+    for _ in range(150):
+        data = bytearray(original)
+        for position in random.integers(0, len(data), 4):
+            data[position] = int(random.integers(0, 256))
+        try:
+            received = decoded(bytes(data))
+        except CallerError:
+            continue
+        assert received.shape[2] == 3
+
+
+def test_a_huge_header_is_too_large_before_any_pixel_is_decoded() -> None:
+    """65,500 x 65,500 in a file of a few bytes costs nothing."""
+    with pytest.raises(ImageTooLarge):
+        decoded(png_with_header(65_500, 65_500, 8, 2, b""))
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(SIDE * SIDE, True), (SIDE * SIDE - 1, False)])
+def test_the_pixel_limit_is_exact(limit: int, fits: bool) -> None:
+    """As many pixels as allowed are fine, one more is not."""
+    data = encode(plain("RGB", PINK), "PNG")
+    if fits:
+        assert decode(data, limit).shape == (SIDE, SIDE, 3)
+    else:
+        with pytest.raises(ImageTooLarge, match=f"at most {limit} pixels"):
+            decode(data, limit)
+
+
+def test_an_image_over_pillows_own_limit_is_too_large() -> None:
+    """A bomb warning of Pillow is an error here, even where our own limit would allow the size."""
+    with pytest.raises(ImageTooLarge):
+        decode(png_with_header(10_000, 10_000, 8, 2, b""), 10**12)
+
+
+@pytest.mark.parametrize(("width", "height", "fits"), [(50, 30, True), (31, 31, False), (200, 15, False)])
+def test_an_image_must_show_something(width: int, height: int, fits: bool) -> None:
+    """Under 1,024 pixels, or under 16 a side, there is no tissue to judge."""
+    data = encode(Image.new("RGB", (width, height), PINK), "PNG")
+    if fits:
+        assert decoded(data).shape == (height, width, 3)
+    else:
+        with pytest.raises(InvalidImage, match=r"Expected at least 1024 pixels"):
+            decoded(data)
+
+
+def test_a_png_text_bomb_is_an_invalid_image() -> None:
+    """Pillow raises a bare ValueError for it."""
+    info = PngImagePlugin.PngInfo()
+    for number in range(70):
+        info.add_text(f"k{number}", "x" * 1_000_000, zip=True)
+    with pytest.raises(InvalidImage):
+        decoded(encode(plain("RGB", PINK), "PNG", pnginfo=info))
+
+
+def test_an_error_says_nothing_of_the_files_content() -> None:
+    """Pillow's own words can quote addresses and metadata; ours do not."""
+    with pytest.raises(InvalidImage) as caught:
+        decoded(encode(plain("RGB", PINK), "PNG")[:60])
+    assert str(caught.value) == "Expected a complete image. Received one that is truncated or damaged."
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF"])
+def test_the_exif_orientation_is_applied(orientation: int, format_name: str) -> None:
+    """The red corner comes out at the upper left, however the camera was held."""
+    upright = np.full((48, 64, 3), 200, np.uint8)
+    upright[:24, :32] = (200, 0, 0)
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose that undoes each orientation
+    stored = Image.fromarray(upright)
+    if orientation in back:
+        stored = stored.transpose(Image.Transpose(back[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    received = decoded(encode(stored, format_name, exif=exif))
+    assert received.shape == (48, 64, 3)
+    assert received[12, 16, 1] < 60
+    assert received[36, 48, 1] > 150
+
+
+def test_damaged_exif_does_not_cost_the_image() -> None:
+    """Metadata that cannot be read is dropped like all metadata."""
+    data = encode(plain("RGB", PINK), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage")
+    assert decoded(data).shape == (SIDE, SIDE, 3)
+
+
+def half_transparent() -> Image.Image:
+    image = plain("RGBA", (*PINK, 255))
+    image.paste((0, 0, 0, 0), (0, 0, SIDE // 2, SIDE))
+    return image
+
+
+def grey_with_alpha() -> Image.Image:
+    image = plain("LA", (90, 255))
+    image.paste((0, 0), (0, 0, SIDE // 2, SIDE))
+    return image
+
+
+def palette(transparent: bool) -> bytes:
+    image = plain("P", 1)
+    image.putpalette([0, 0, 0, *PINK])
+    image.paste(0, (0, 0, SIDE // 2, SIDE))
+    return encode(image, "PNG", transparency=0) if transparent else encode(image, "PNG")
+
+
+@pytest.mark.parametrize(
+    ("data", "left", "right"),
+    [
+        pytest.param(encode(half_transparent(), "PNG"), (255, 255, 255), PINK, id="RGBA"),
+        pytest.param(encode(half_transparent(), "TIFF"), (255, 255, 255), PINK, id="RGBA-TIFF"),
+        pytest.param(encode(grey_with_alpha(), "PNG"), (255, 255, 255), (90, 90, 90), id="LA"),
+        pytest.param(palette(transparent=False), (0, 0, 0), PINK, id="P"),
+        pytest.param(palette(transparent=True), (255, 255, 255), PINK, id="P-transparent"),
+    ],
+)
+def test_what_is_transparent_becomes_white(data: bytes, left: object, right: object) -> None:
+    """An empty slide is white, so no tissue is white, whatever colour hid under the transparency."""
+    received = decoded(data)
+    assert tuple(received[5, 5]) == left
+    assert tuple(received[5, -5]) == right
+
+
+def test_half_an_alpha_is_half_white() -> None:
+    """Alpha is composited and not cut off."""
+    received = decoded(encode(plain("RGBA", (0, 0, 0, 128)), "PNG"))
+    assert np.abs(received.astype(int) - 127).max() <= 1
+
+
+def test_a_transparent_colour_of_an_rgb_png_becomes_white() -> None:
+    """PNG can name one colour as transparent without an alpha channel."""
+    received = decoded(encode(plain("RGB", PINK), "PNG", transparency=PINK))
+    assert received.min() == 255
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "expected"), [("1", 1, 255), ("1", 0, 0), ("L", 77, 77)], ids=["white", "black", "grey"]
+)
+@pytest.mark.parametrize("format_name", ["PNG", "TIFF"])
+def test_grey_and_black_and_white_become_rgb(mode: str, value: int, expected: int, format_name: str) -> None:
+    """Three equal channels, at the full range."""
+    received = decoded(encode(plain(mode, value), format_name))
+    assert received.shape == (SIDE, SIDE, 3)
+    assert (received == expected).all()
+
+
+def deep_tiff(pixels: NDArray[np.generic]) -> bytes:
+    return encode(Image.fromarray(pixels), "TIFF")
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        pytest.param(lambda: deep_tiff(np.full((SIDE, SIDE), 32_896, np.uint16)), 128, id="I;16"),
+        pytest.param(lambda: deep_tiff(np.full((SIDE, SIDE), 32_896, np.int32)), 128, id="I"),
+        pytest.param(lambda: deep_tiff(np.full((SIDE, SIDE), 0.5, np.float32)), 128, id="F-unit"),
+        pytest.param(lambda: deep_tiff(np.full((SIDE, SIDE), 128.0, np.float32)), 128, id="F-8-bit"),
+        pytest.param(lambda: deep_tiff(np.full((SIDE, SIDE), 32_896.0, np.float32)), 128, id="F-16-bit"),
+        pytest.param(
+            lambda: png_with_header(SIDE, SIDE, 16, 0, (b"\0" + b"\x80\x80" * SIDE) * SIDE), 128, id="PNG-16"
+        ),
+        pytest.param(
+            lambda: png_with_header(SIDE, SIDE, 16, 2, (b"\0" + b"\x80\x80" * SIDE * 3) * SIDE),
+            128,
+            id="PNG-48-bit-RGB",
+        ),
+    ],
+)
+def test_deep_grey_levels_are_scaled_and_not_clipped(build: Callable[[], bytes], expected: int) -> None:
+    """Half of the full scale is middle grey, in 16 and 32 bits and in floating point."""
+    assert (decoded(build()) == expected).all()
+
+
+def test_grey_levels_of_no_customary_scale_are_stretched() -> None:
+    """Negative and very large values keep their order: the darkest is black, the brightest is white."""
+    ramp = np.linspace(-1e6, 1e6, SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE)
+    received = decoded(deep_tiff(ramp))
+    assert received[0, 0, 0] == 0
+    assert received[-1, -1, 0] == 255
+    assert (np.diff(received[:, 0, 0].astype(int)) >= 0).all()
+
+
+def test_grey_levels_that_are_not_finite_are_an_invalid_image() -> None:
+    """NaN is no colour."""
+    with pytest.raises(InvalidImage, match="finite"):
+        decoded(deep_tiff(np.full((SIDE, SIDE), np.nan, np.float32)))
+
+
+def without_adobe_marker(data: bytes) -> bytes:
+    start = data.index(b"\xff\xee")
+    length = struct.unpack(">H", data[start + 2 : start + 4])[0]
+    return data[:start] + data[start + 2 + length :]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(encode(plain("CMYK", (0, 200, 0, 0)), "TIFF"), (255, 55, 255), id="TIFF"),
+        pytest.param(
+            encode(plain("CMYK", (0, 200, 0, 0)), "JPEG", quality=100), (255, 55, 255), id="Adobe JPEG"
+        ),
+        pytest.param(
+            # Pillow stores the inverse; a reader that meets no Adobe marker must take the inks as they stand.
+            without_adobe_marker(encode(plain("CMYK", (255, 55, 255, 255)), "JPEG", quality=100)),
+            (255, 55, 255),
+            id="plain JPEG",
+        ),
+    ],
+)
+def test_inks_become_the_colour_that_they_print(data: bytes, expected: tuple[int, int, int]) -> None:
+    """CMYK is right in TIFF, in Adobe's inverted JPEG, and in JPEG that is not inverted."""
+    assert np.abs(decoded(data).astype(int) - expected).max() <= 3
+
+
+def test_a_ycck_jpeg_becomes_the_colour_that_it_prints() -> None:
+    """The Adobe marker's transform 2 says that the inks are stored as luma and chroma."""
+    data = bytearray(encode(plain("CMYK", (255, 255, 255, 0)), "JPEG", quality=100))
+    data[data.index(b"Adobe") + 11] = 2
+    # Stored 0, 0, 0, 255: as luma and chroma that is the green (0, 135, 0), inverted by Adobe's custom.
+    assert np.abs(decoded(bytes(data)).astype(int) - (255, 120, 255)).max() <= 4
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "TIFF"])
+def test_of_several_pictures_the_first_is_used(format_name: str) -> None:
+    """An animated PNG and a TIFF of several pages are judged by their first picture."""
+    data = encode(plain("RGB", PINK), format_name, save_all=True, append_images=[plain("RGB", (0, 0, 0))])
+    assert tuple(decoded(data)[0, 0]) == PINK
+
+
+def test_pixel_limits_hold_for_every_format() -> None:
+    """A large TIFF and a large JPEG are refused by their header too."""
+    for format_name in ("JPEG", "TIFF"):
+        with pytest.raises(ImageTooLarge):
+            decode(encode(Image.new("RGB", (300, 300)), format_name), 300 * 299)

@@ -1,0 +1,155 @@
+"""From bytes to outcomes with a fake model: no TensorFlow, no network."""
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from shared.manifest import Manifest
+from worker.engine.pipeline import Outcome, Pipeline
+
+Encode = Callable[[NDArray[np.uint8]], bytes]
+
+
+class FakeModel:
+    """Answers with the logits that it was given, row by row, and remembers the batches."""
+
+    def __init__(self, *rows: tuple[float, float, float]) -> None:
+        self.rows = rows
+        self.batches: list[NDArray[np.uint8]] = []
+
+    def predict(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the prepared logits."""
+        self.batches.append(batch)
+        logits = [self.rows[index % len(self.rows)] for index in range(len(batch))]
+        return np.array(logits, np.float32), np.zeros((len(batch), 4), np.float32)
+
+
+def run(model: FakeModel, manifest: Manifest, *images: bytes) -> list[Outcome]:
+    return Pipeline(model, manifest, max_pixels=1_000_000).run(images)
+
+
+@pytest.fixture
+def tile(tissue: NDArray[np.uint8], png: Encode) -> bytes:
+    return png(tissue)
+
+
+@pytest.fixture
+def blank(png: Encode) -> bytes:
+    return png(np.full((64, 64, 3), 250, np.uint8))
+
+
+def test_a_tile_is_classified(manifest: Manifest, tile: bytes) -> None:
+    """The outcome holds everything that a client reads."""
+    (outcome,) = run(FakeModel((0.0, 3.0, 0.0)), manifest, tile)
+    assert "result" in outcome
+    result = outcome["result"]
+    assert (result["class"], result["label"], result["verdict"]) == (
+        "lung_aca",
+        "Label lung_aca",
+        "classified",
+    )
+    assert result["probabilities"] is not None
+    assert result["confidence"] == result["probabilities"]["lung_aca"] == pytest.approx(0.909, abs=1e-3)
+    assert sum(result["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+    assert result["reasons"] == []
+    assert (outcome["width"], outcome["height"]) == (224, 224)
+    assert outcome["timings_ms"]["decode"] > 0
+    assert outcome["timings_ms"]["inference"] > 0
+
+
+def test_the_cancer_probability_sums_the_malignant_classes(manifest: Manifest, tile: bytes) -> None:
+    """Both carcinomas count, normal tissue does not."""
+    (outcome,) = run(FakeModel((1.0, 1.0, 1.0)), manifest, tile)
+    assert "result" in outcome
+    assert outcome["result"]["cancer_probability"] == pytest.approx(2 / 3, abs=1e-5)
+
+
+def test_a_doubtful_answer_is_indeterminate_with_its_reason(manifest: Manifest, tile: bytes) -> None:
+    """The likeliest class is named, and so is the doubt."""
+    (outcome,) = run(FakeModel((0.1, 0.0, 0.0)), manifest, tile)
+    assert "result" in outcome
+    assert outcome["result"]["verdict"] == "indeterminate"
+    assert outcome["result"]["class"] == "lung_n"
+    assert outcome["result"]["reasons"] == ["low_confidence"]
+
+
+def test_background_never_gets_a_class(manifest: Manifest, blank: bytes) -> None:
+    """An empty slide is rejected without asking the model."""
+    model = FakeModel((9.0, 0.0, 0.0))
+    (outcome,) = run(model, manifest, blank)
+    assert "result" in outcome
+    result = outcome["result"]
+    assert result["verdict"] == "rejected"
+    assert "background" in result["reasons"]
+    nothing = (result["class"], result["label"], result["confidence"])
+    assert nothing == (None, None, None)
+    assert (result["probabilities"], result["cancer_probability"]) == (None, None)
+    assert result["quality"]["background_fraction"] == 1.0
+    assert model.batches == []
+
+
+def test_a_bad_image_fails_alone_in_its_micro_batch(manifest: Manifest, tile: bytes, blank: bytes) -> None:
+    """Answers stay with their images although some never reach the model."""
+    model = FakeModel((5.0, 0.0, 0.0), (0.0, 0.0, 5.0))
+    outcomes = run(model, manifest, b"nonsense", tile, blank, tile[:500], tile)
+    assert [outcome["error"]["code"] for outcome in outcomes if "error" in outcome] == [
+        "UNSUPPORTED_IMAGE_FORMAT",
+        "INVALID_IMAGE",
+    ]
+    answers = [outcome["result"]["class"] if "result" in outcome else "error" for outcome in outcomes]
+    assert answers == ["error", "lung_n", None, "error", "lung_scc"]
+    assert len(model.batches[0]) == 2
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_answer_that_is_not_finite_fails_alone(manifest: Manifest, tile: bytes, bad: float) -> None:
+    """The neighbour in the micro-batch keeps its result."""
+    broken, fine = run(FakeModel((bad, 0.0, 0.0), (0.0, 4.0, 0.0)), manifest, tile, tile)
+    assert "error" in broken
+    assert broken["error"]["code"] == "MODEL_ERROR"
+    assert "result" in fine
+    assert fine["result"]["class"] == "lung_aca"
+
+
+def test_an_image_of_too_many_pixels_is_refused(manifest: Manifest, tile: bytes) -> None:
+    """The limit is the pipeline's, and its code reaches the caller."""
+    (outcome,) = Pipeline(FakeModel((0.0, 0.0, 0.0)), manifest, max_pixels=100).run([tile])
+    assert "error" in outcome
+    assert outcome["error"]["code"] == "IMAGE_TOO_LARGE"
+
+
+def test_warnings_do_not_keep_an_image_from_its_class(manifest: Manifest, png: Encode) -> None:
+    """Foreign colours and blur are told beside the answer."""
+    flat_green = np.full((100, 100, 3), (20, 160, 40), np.uint8)
+    (outcome,) = run(FakeModel((0.0, 0.0, 7.0)), manifest, png(flat_green))
+    assert "result" in outcome
+    assert outcome["result"]["verdict"] == "classified"
+    assert outcome["result"]["reasons"] == ["blurred", "out_of_domain"]
+
+
+def test_outcomes_are_plain_json(manifest: Manifest, tile: bytes, blank: bytes) -> None:
+    """They cross a process border: no NumPy number, no NaN."""
+    outcomes = run(FakeModel((0.0, 2.0, 0.0)), manifest, tile, blank, b"")
+    assert json.loads(json.dumps(outcomes, allow_nan=False)) == outcomes
+
+
+def test_no_images_give_no_outcomes(manifest: Manifest) -> None:
+    """An empty micro-batch does not reach the model."""
+    model = FakeModel((0.0, 0.0, 0.0))
+    assert run(model, manifest) == []
+    assert model.batches == []
+
+
+def test_what_the_predictor_raises_is_passed_on(manifest: Manifest, tile: bytes) -> None:
+    """Trouble of the engine is not booked on an image."""
+
+    class Broken(FakeModel):
+        def predict(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            """Fail as a whole."""
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(Broken(), manifest, tile)

@@ -1,0 +1,187 @@
+"""Micro-batches, and what happens to the members of one that goes wrong."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from shared.errors import EngineCrashed, InvalidModel
+from shared.schemas import ModelRef
+from worker.batcher import Batcher, Draining, EngineUnusable, Unwanted
+from worker.supervisor import EngineSupervisor, Outcome
+
+MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
+OTHER = ModelRef(name="lung-cnn", version="2.0.0", sha256="1" * 64)
+
+
+def wanted() -> bool:
+    """Somebody waits for it."""
+    return True
+
+
+class GatedEngine:
+    """Notes each micro-batch, and runs it when the test opens the gate."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, list[bytes]]] = []
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+        self.broken = False
+
+    def ensure(self, model: ModelRef) -> None:
+        """Fail where the test says so."""
+        if self.broken:
+            raise InvalidModel("Expected a golden tile's answer.")
+
+    def run(self, model: ModelRef, images: Sequence[bytes]) -> list[Outcome]:
+        """Wait for the gate, then crash or answer."""
+        self.batches.append((model.version, list(images)))
+        self.entered.set()
+        self.gate.wait(10)
+        if b"crash" in images:
+            raise EngineCrashed("died")
+        if b"bug" in images:
+            raise RuntimeError("a bug of ours")
+        return [{"result": {"text": image.decode()}} for image in images]
+
+
+@pytest.fixture
+def engine() -> GatedEngine:
+    """An engine that the test controls."""
+    return GatedEngine()
+
+
+@pytest.fixture
+def batcher(engine: GatedEngine) -> Iterator[Batcher]:
+    """A running batcher with micro-batches of at most four."""
+    made = Batcher(engine, max_batch_size=4)
+    made.start()
+    yield made
+    engine.gate.set()
+    made.drain()
+    made.join(5)
+
+
+def submit(batcher: Batcher, *images: bytes, alone: bool = False, model: ModelRef = MODEL):  # type: ignore[no-untyped-def]
+    """Queue images that are wanted."""
+    return [batcher.submit(image, model, alone, wanted) for image in images]
+
+
+def hold(batcher: Batcher, engine: GatedEngine):  # type: ignore[no-untyped-def]
+    """Keep the engine busy with one image."""
+    future = batcher.submit(b"first", MODEL, False, wanted)
+    assert engine.entered.wait(5)
+    return future
+
+
+def test_what_arrives_while_the_engine_is_busy_goes_together(batcher: Batcher, engine: GatedEngine) -> None:
+    """A lone image starts at once; those behind it form the next micro-batch, up to the largest."""
+    first = hold(batcher, engine)
+    rest = submit(batcher, b"a", b"b", b"c", b"d", b"e")
+    engine.gate.set()
+    assert first.result(5)["result"]["text"] == "first"
+    assert [future.result(5)["result"]["text"] for future in rest] == ["a", "b", "c", "d", "e"]
+    assert [images for _, images in engine.batches] == [[b"first"], [b"a", b"b", b"c", b"d"], [b"e"]]
+
+
+def test_a_micro_batch_holds_one_model_version(batcher: Batcher, engine: GatedEngine) -> None:
+    """Jobs of two versions never share a forward pass."""
+    hold(batcher, engine)
+    futures = submit(batcher, b"a") + submit(batcher, b"b", model=OTHER) + submit(batcher, b"c")
+    engine.gate.set()
+    for future in futures:
+        future.result(5)
+    assert engine.batches[1:] == [("1.0.0", [b"a"]), ("2.0.0", [b"b"]), ("1.0.0", [b"c"])]
+
+
+def test_the_members_of_a_crashed_batch_run_again_alone(batcher: Batcher, engine: GatedEngine) -> None:
+    """The innocent succeed, and only the one that crashes alone is blamed."""
+    hold(batcher, engine)
+    good, bad, other = submit(batcher, b"good", b"crash", b"other")
+    engine.gate.set()
+    assert good.result(5)["result"]["text"] == "good"
+    assert other.result(5)["result"]["text"] == "other"
+    with pytest.raises(EngineCrashed):
+        bad.result(5)
+    assert [images for _, images in engine.batches[2:]] == [[b"good"], [b"crash"], [b"other"]]
+
+
+def test_nobody_is_blamed_while_no_engine_is_well(batcher: Batcher, engine: GatedEngine) -> None:
+    """A crash counts against an image only if a fresh engine passes its golden tiles."""
+    engine.broken = True
+    engine.gate.set()
+    (future,) = submit(batcher, b"crash", alone=True)
+    with pytest.raises(EngineUnusable):
+        future.result(5)
+
+
+def test_suspects_take_turns_with_the_others(batcher: Batcher, engine: GatedEngine) -> None:
+    """A row of suspects does not hold up the traffic, nor the traffic them."""
+    hold(batcher, engine)
+    submit(batcher, b"s1", b"s2", alone=True)
+    last = submit(batcher, b"a", b"b", b"c", b"d", b"e")[-1]
+    engine.gate.set()
+    last.result(5)
+    assert [images for _, images in engine.batches[1:5]] == [
+        [b"s1"],
+        [b"a", b"b", b"c", b"d"],
+        [b"s2"],
+        [b"e"],
+    ]
+
+
+def test_an_image_that_nobody_waits_for_is_not_run(batcher: Batcher, engine: GatedEngine) -> None:
+    """A canceled job costs no forward pass."""
+    hold(batcher, engine)
+    dropped = batcher.submit(b"dropped", MODEL, False, lambda: False)
+    kept = batcher.submit(b"kept", MODEL, False, wanted)
+    engine.gate.set()
+    kept.result(5)
+    with pytest.raises(Unwanted):
+        dropped.result(5)
+    assert engine.batches[1][1] == [b"kept"]
+
+
+def test_a_drain_finishes_what_runs_and_hands_back_the_rest(batcher: Batcher, engine: GatedEngine) -> None:
+    """The running micro-batch ends well, the waiting ones and later ones are refused."""
+    running = hold(batcher, engine)
+    (waiting,) = submit(batcher, b"waiting")
+    batcher.drain()
+    with pytest.raises(Draining):
+        submit(batcher, b"late")
+    engine.gate.set()
+    assert running.result(5)["result"]["text"] == "first"
+    with pytest.raises(Draining):
+        waiting.result(5)
+
+
+def test_a_bug_of_ours_fails_no_job_and_the_batcher_lives_on(batcher: Batcher, engine: GatedEngine) -> None:
+    """The members are handed back, and the next micro-batch runs."""
+    engine.gate.set()
+    (bug,) = submit(batcher, b"bug")
+    with pytest.raises(EngineUnusable):
+        bug.result(5)
+    (good,) = submit(batcher, b"good")
+    assert good.result(5)["result"]["text"] == "good"
+
+
+def test_a_batch_that_never_ends_is_seen_as_stuck(batcher: Batcher, engine: GatedEngine) -> None:
+    """The lease keeper asks this before it renews."""
+    assert not batcher.is_stuck(0.0)
+    hold(batcher, engine)
+    assert batcher.is_stuck(0.0)
+    assert not batcher.is_stuck(60)
+
+
+def test_a_real_process_that_dies_harms_only_the_image_that_kills_it(supervisor: EngineSupervisor) -> None:
+    """Crash and hang among good images, with a real engine process under the batcher."""
+    batcher = Batcher(supervisor, max_batch_size=8)
+    texts = [b"a", b"crash", b"b", b"hang", b"c", b"d"]
+    futures = {text: batcher.submit(text, MODEL, False, wanted) for text in texts}
+    batcher.start()
+    good: Callable[[bytes], str] = lambda text: futures[text].result(30)["result"]["text"]  # noqa: E731
+    assert [good(text) for text in (b"a", b"b", b"c", b"d")] == ["a", "b", "c", "d"]
+    for text in (b"crash", b"hang"):
+        assert futures[text].exception(30) is not None
+    batcher.drain()
+    batcher.join(5)

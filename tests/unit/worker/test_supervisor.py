@@ -1,0 +1,98 @@
+"""The engine process as its parent sees it."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from shared.errors import EngineCrashed, EngineTimedOut, InvalidModel
+from shared.schemas import ModelRef
+from worker.supervisor import EngineSupervisor
+
+MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
+OTHER = ModelRef(name="lung-cnn", version="2.0.0", sha256="1" * 64)
+BROKEN = ModelRef(name="lung-cnn", version="6.6.6", sha256="2" * 64)
+
+
+def is_alive(pid: int | None) -> bool:
+    """Tell whether a process has this id."""
+    try:
+        os.kill(pid or -1, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_outcomes_come_back_in_order(supervisor: EngineSupervisor) -> None:
+    """One outcome an image, each for its own."""
+    outcomes = supervisor.run(MODEL, [b"a", b"", b"ccc"])
+    assert [outcome["result"]["text"] for outcome in outcomes] == ["a", "", "ccc"]
+
+
+def test_one_engine_serves_many_micro_batches(supervisor: EngineSupervisor) -> None:
+    """Nothing is started again without need."""
+    supervisor.run(MODEL, [b"a"])
+    pid = supervisor.pid
+    supervisor.run(MODEL, [b"b" * 300_000])
+    assert supervisor.pid == pid
+
+
+def test_a_crash_is_told_and_the_next_call_has_a_fresh_engine(supervisor: EngineSupervisor) -> None:
+    """A segmentation fault ends the engine and nothing else."""
+    with pytest.raises(EngineCrashed, match="-11"):
+        supervisor.run(MODEL, [b"crash", b"a"])
+    assert supervisor.model is None
+    assert supervisor.run(MODEL, [b"a"])[0]["result"]["text"] == "a"
+
+
+def test_a_hanging_engine_is_killed_in_time(supervisor: EngineSupervisor) -> None:
+    """No answer by the deadline, then no process either."""
+    supervisor.ensure(MODEL)
+    pid = supervisor.pid
+    started = time.monotonic()
+    with pytest.raises(EngineTimedOut):
+        supervisor.run(MODEL, [b"hang"])
+    assert time.monotonic() - started < 3
+    assert not is_alive(pid)
+
+
+def test_an_engine_that_takes_no_bytes_is_killed_in_time(supervisor: EngineSupervisor) -> None:
+    """A stopped process leaves its pipe full; the deadline holds for sending too."""
+    supervisor.ensure(MODEL)
+    assert supervisor.pid is not None
+    os.kill(supervisor.pid, signal.SIGSTOP)
+    with pytest.raises(EngineTimedOut):
+        supervisor.run(MODEL, [b"x" * 5_000_000])
+
+
+def test_an_engine_that_died_while_idle_is_replaced_without_blame(supervisor: EngineSupervisor) -> None:
+    """The image that comes next did not kill it."""
+    supervisor.ensure(MODEL)
+    assert supervisor.pid is not None
+    os.kill(supervisor.pid, signal.SIGKILL)
+    while supervisor.model is not None:
+        time.sleep(0.01)
+    assert supervisor.run(MODEL, [b"a"])[0]["result"]["text"] == "a"
+
+
+def test_another_version_gets_another_engine(supervisor: EngineSupervisor) -> None:
+    """A job runs with the version that it was accepted for."""
+    supervisor.run(MODEL, [b"a"])
+    first = supervisor.pid
+    supervisor.run(OTHER, [b"a"])
+    assert supervisor.model == OTHER
+    assert not is_alive(first)
+
+
+def test_a_broken_model_is_told_in_its_own_words(supervisor: EngineSupervisor) -> None:
+    """The engine's reason reaches the operator's log."""
+    with pytest.raises(InvalidModel, match="Expected a whole model"):
+        supervisor.ensure(BROKEN)
+    assert supervisor.pid is None
+
+
+def test_too_few_outcomes_are_never_matched_to_the_wrong_image(supervisor: EngineSupervisor) -> None:
+    """An answer of another length is no answer."""
+    with pytest.raises(EngineCrashed, match="Expected 2 outcomes"):
+        supervisor.run(MODEL, [b"a", b"short"])

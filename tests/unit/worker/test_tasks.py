@@ -1,0 +1,262 @@
+"""One message's way through the worker, all in memory, with an engine that does what an image says."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from shared.errors import EngineCrashed, JobStoreUnavailable, ObjectStoreUnavailable
+from shared.schemas import InputInfo, Job, JobSpec, JobStatus, ModelRef, NewJob, new_job_id
+from shared.services import Services, in_memory
+from shared.settings import Settings
+from worker.batcher import Batcher
+from worker.leases import Lease, LeaseKeeper
+from worker.reaper import reap_once
+from worker.supervisor import Outcome
+from worker.tasks import MOST_STRIKES, JobRunner
+
+MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
+
+
+class Engine:
+    """Answers with the image's text; "crash" crashes, "bad" is no image, `during` is called in between."""
+
+    def __init__(self) -> None:
+        self.runs: list[list[bytes]] = []
+        self.during: Callable[[], object] = lambda: None
+
+    def ensure(self, model: ModelRef) -> None:
+        """It is always well."""
+
+    def run(self, model: ModelRef, images: Sequence[bytes]) -> list[Outcome]:
+        """Do what the images say."""
+        self.runs.append(list(images))
+        self.during()
+        if b"crash" in images:
+            raise EngineCrashed("died")
+        return [
+            {"error": {"code": "INVALID_IMAGE", "detail": "no image"}}
+            if image == b"bad"
+            else {"result": {"text": image.decode()}, "timings_ms": {"decode": 1.0}}
+            for image in images
+        ]
+
+
+@dataclass
+class World:
+    """A worker, its surroundings, and a clock."""
+
+    services: Services
+    engine: Engine
+    runner: JobRunner
+    now_ms: int = 1_700_000_000_000
+
+    def accept(self, image: bytes, sha256: str | None = None) -> str:
+        """Do what the API does with an upload."""
+        job_id = new_job_id()
+        key = f"uploads/{job_id}"
+        self.services.objects.put(key, image, "image/png")
+        spec = JobSpec(
+            model=MODEL,
+            input=InputInfo(
+                key=key,
+                sha256=sha256 or hashlib.sha256(image).hexdigest(),
+                bytes=len(image),
+                width=1,
+                height=1,
+                media_type="image/png",
+            ),
+        )
+        new = NewJob(
+            id=job_id, spec=spec, expires_in_seconds=3600, retention_seconds=600, tombstone_seconds=600
+        )
+        created = self.services.jobs.create(new, max_open=100)
+        self.services.queue.enqueue(job_id, created.job.published_at_ms)
+        return job_id
+
+    def job(self, job_id: str) -> Job:
+        """Read the record."""
+        return self.services.jobs.get(job_id)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A worker with one lane, whose time is moved by the test."""
+    made: list[World] = []
+    services = in_memory(Settings(), clock_ms=lambda: made[0].now_ms)
+    engine = Engine()
+    batcher = Batcher(engine, max_batch_size=4)
+    leases = LeaseKeeper(services.jobs, 15, lambda: False)
+    runner = JobRunner(
+        services.jobs, services.objects, batcher, leases, lease_seconds=15, max_run_seconds=300
+    )
+    made.append(World(services, engine, runner))
+    batcher.start()
+    yield made[0]
+    batcher.drain()
+    batcher.join(5)
+
+
+def test_a_message_becomes_a_result(world: World) -> None:
+    """The ordinary day: claimed, fetched, inferred, recorded, no lease left."""
+    job_id = world.accept(b"tile")
+    world.runner.run(job_id)
+    job = world.job(job_id)
+    assert job.status == JobStatus.SUCCEEDED
+    assert job.result == {"text": "tile"}
+    assert job.timings_ms is not None
+    assert set(job.timings_ms) == {"fetch", "decode"}
+
+
+def test_the_same_message_three_times_is_one_run(world: World) -> None:
+    """A duplicate costs one look at the ledger."""
+    job_id = world.accept(b"tile")
+    for _ in range(3):
+        world.runner.run(job_id)
+    assert world.engine.runs == [[b"tile"]]
+    assert world.job(job_id).attempt == 1
+
+
+@pytest.mark.parametrize("text", ["", "x", "../../etc/passwd", "job:*", "0" * 36])
+def test_a_message_that_is_not_ours_touches_nothing(world: World, text: str) -> None:
+    """Whoever can write to the queue can at most waste a lookup."""
+    world.runner.run(text)
+    assert world.engine.runs == []
+
+
+def test_a_bad_image_is_a_failed_job_with_its_reason(world: World) -> None:
+    """The engine's word for it reaches the client."""
+    job_id = world.accept(b"bad")
+    world.runner.run(job_id)
+    job = world.job(job_id)
+    assert job.status == JobStatus.FAILED
+    assert job.error is not None
+    assert job.error.code == "INVALID_IMAGE"
+
+
+def test_an_image_that_is_gone_or_altered_fails_for_good(world: World) -> None:
+    """No amount of trying brings it back."""
+    gone = world.accept(b"tile")
+    world.services.objects.delete(f"uploads/{gone}")
+    altered = world.accept(b"tile", sha256="f" * 64)
+    for job_id in (gone, altered):
+        world.runner.run(job_id)
+        error = world.job(job_id).error
+        assert error is not None
+        assert error.code == "INPUT_MISSING"
+
+
+def test_an_image_that_crashes_the_engine_alone_twice_is_poison(world: World) -> None:
+    """Two strikes, and the job ends; the worker lives."""
+    job_id = world.accept(b"crash")
+    world.runner.run(job_id)
+    job = world.job(job_id)
+    assert job.status == JobStatus.FAILED
+    assert job.error is not None
+    assert job.error.code == "POISON"
+    assert len(world.engine.runs) == MOST_STRIKES
+    good = world.accept(b"tile")
+    world.runner.run(good)
+    assert world.job(good).status == JobStatus.SUCCEEDED
+
+
+def test_a_store_that_is_away_costs_no_attempt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job goes back, waits a little, and is published again."""
+    job_id = world.accept(b"tile")
+
+    def away(key: str, max_bytes: int) -> bytes:
+        raise ObjectStoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.services.objects, "get", away)
+        world.runner.run(job_id)
+    job = world.job(job_id)
+    assert (job.status, job.attempt, job.lost, job.strikes) == (JobStatus.QUEUED, 0, 0, 0)
+    assert reap_once(world.services.jobs, world.services.queue) == 0
+    world.now_ms += 6_000
+    assert reap_once(world.services.jobs, world.services.queue) == 1
+    world.runner.run(job_id)
+    assert world.job(job_id).status == JobStatus.SUCCEEDED
+
+
+def test_a_draining_worker_hands_its_jobs_back_unharmed(world: World) -> None:
+    """A deploy is nobody's fault."""
+    job_id = world.accept(b"tile")
+    world.runner.batcher.drain()
+    world.runner.run(job_id)
+    job = world.job(job_id)
+    assert (job.status, job.attempt) == (JobStatus.QUEUED, 0)
+    world.now_ms += 1_000
+    assert reap_once(world.services.jobs, world.services.queue) == 1
+
+
+def test_a_job_canceled_while_it_runs_keeps_its_end(world: World) -> None:
+    """The outcome is discarded, and nothing is raised."""
+    job_id = world.accept(b"tile")
+    world.engine.during = lambda: world.services.jobs.cancel(job_id)
+    world.runner.run(job_id)
+    assert world.job(job_id).status == JobStatus.CANCELED
+
+
+def test_a_job_store_that_comes_back_within_the_lease_gets_the_outcome(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work is done once, although the ledger was away when it ended."""
+    job_id = world.accept(b"tile")
+    succeed = world.services.jobs.succeed
+    answers = iter([True, True, False])
+
+    def away_twice(*arguments: object) -> bool:
+        if next(answers):
+            raise JobStoreUnavailable("away")
+        return succeed(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(world.services.jobs, "succeed", away_twice)
+    world.runner.run(job_id)
+    assert world.job(job_id).status == JobStatus.SUCCEEDED
+    assert len(world.engine.runs) == 1
+
+
+def test_a_suspect_runs_alone(world: World) -> None:
+    """A worker was lost with it once: it shares the engine with no other from now on."""
+    job_id = world.accept(b"tile")
+    world.services.jobs.claim(job_id, "a worker that dies", 15, 300)
+    world.now_ms += 16_000
+    submitted: list[bool] = []
+    submit = world.runner.batcher.submit
+
+    def spy(image: bytes, model: ModelRef, alone: bool, is_wanted: Callable[[], bool]) -> object:
+        submitted.append(alone)
+        return submit(image, model, alone, is_wanted)
+
+    world.runner.batcher.submit = spy  # type: ignore[method-assign,assignment]
+    world.runner.run(job_id)
+    assert submitted == [True]
+    assert world.job(job_id).status == JobStatus.SUCCEEDED
+
+
+def test_a_lease_that_is_renewed_outlives_its_length(world: World) -> None:
+    """Renewals keep other workers off; a canceled job's lease is dropped."""
+    job_id = world.accept(b"tile")
+    lease = Lease(job_id)
+    world.services.jobs.claim(job_id, lease.token, 15, 300)
+    world.runner.leases.add(lease)
+    for _ in range(4):
+        world.now_ms += 10_000
+        world.runner.leases.renew_all()
+    assert lease.is_held
+    assert world.services.jobs.claim(job_id, "other", 15, 300) is None
+    world.services.jobs.cancel(job_id)
+    world.runner.leases.renew_all()
+    assert not lease.is_held
+
+
+def test_a_message_that_was_lost_is_published_again(world: World) -> None:
+    """It left the queue and reached nobody."""
+    job_id = world.accept(b"tile")
+    world.services.queue.messages.clear()  # type: ignore[attr-defined]
+    assert reap_once(world.services.jobs, world.services.queue) == 0
+    world.now_ms += 4_000
+    assert reap_once(world.services.jobs, world.services.queue) == 1
+    assert [item for item, _ in world.services.queue.messages] == [job_id]  # type: ignore[attr-defined]

@@ -1,0 +1,64 @@
+"""Build the network: blocks of convolutions, global pooling, a small dense head.
+
+Normalisation is a layer of the model, so serving cannot disagree with training; the logits are a layer
+before the softmax, so calibration works on what the loss was computed on.
+"""
+
+from typing import Any, Final
+
+import keras
+from keras import layers
+
+from shared.manifest import InputSpec
+from training.experiment import NetworkPlan
+
+FEATURES_LAYER: Final = "features"
+LOGITS_LAYER: Final = "logits"
+
+
+def build_model(spec: InputSpec, plan: NetworkPlan, class_count: int) -> Any:
+    """Return a `keras.Model` from images (n, height, width, 3), values 0 to 255, to probabilities.
+
+    Raises:
+        ValueError: if filters and convolutions do not name the same number of blocks.
+    """
+    if len(plan.filters) != len(plan.convolutions):
+        raise ValueError(
+            f"Expected one count of convolutions per block. Received: {plan.filters}, {plan.convolutions}"
+        )
+    image = keras.Input((spec.height, spec.width, 3), name="image")
+    values = layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(image)
+    for number, (filters, count) in enumerate(zip(plan.filters, plan.convolutions, strict=True)):
+        if number:
+            values = layers.MaxPooling2D(name=f"block{number}_pool")(values)
+        for step in range(count):
+            values = _convolution(values, filters, f"block{number + 1}_conv{step + 1}")
+    features = layers.GlobalAveragePooling2D(name=FEATURES_LAYER)(values)
+    logits = layers.Dense(class_count, name=LOGITS_LAYER)(_head(features, plan))
+    return keras.Model(image, layers.Softmax(name="probabilities")(logits), name="lung_cnn")
+
+
+def count_multiply_accumulates(model: Any) -> int:
+    """Return the multiply-accumulates of one image through the convolutions and dense layers."""
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D):
+            total += int(layer.kernel.shape.num_elements()) * layer.output.shape[1] * layer.output.shape[2]
+        elif isinstance(layer, layers.Dense):
+            total += int(layer.kernel.shape.num_elements())
+    return total
+
+
+def _convolution(values: Any, filters: int, name: str) -> Any:
+    values = layers.Conv2D(
+        filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
+    )(values)
+    values = layers.BatchNormalization(momentum=0.98, name=f"{name}_norm")(values)
+    return layers.ReLU(name=f"{name}_relu")(values)
+
+
+def _head(features: Any, plan: NetworkPlan) -> Any:
+    values = layers.Dense(plan.dense_units, use_bias=False, name="head_dense")(features)
+    values = layers.BatchNormalization(momentum=0.98, name="head_norm")(values)
+    values = layers.ReLU(name="head_relu")(values)
+    return layers.Dropout(plan.dropout, name="head_dropout")(values)

@@ -1,0 +1,48 @@
+"""Keep the state of an unfinished run on disk, whole or not at all."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHECKPOINT_NAME: Final = "checkpoint.npz"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that the next epoch starts from."""
+
+    network: list[NDArray[Any]]
+    average: list[NDArray[Any]]
+    optimizer: list[NDArray[Any]]
+    #: One record of figures per finished epoch.
+    history: list[dict[str, float]]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Replace the folder's checkpoint; a crash in the middle leaves the one before."""
+    arrays = {
+        f"{name}-{number:03}": array
+        for name in ("network", "average", "optimizer")
+        for number, array in enumerate(getattr(checkpoint, name))
+    }
+    unfinished = folder / "checkpoint.part.npz"
+    np.savez(unfinished, history=np.array(json.dumps(checkpoint.history)), **arrays)
+    unfinished.replace(folder / CHECKPOINT_NAME)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """Return the folder's checkpoint, or None where there is none yet."""
+    path = folder / CHECKPOINT_NAME
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        groups = {
+            name: [stored[key] for key in sorted(stored.files) if key.startswith(f"{name}-")]
+            for name in ("network", "average", "optimizer")
+        }
+        history = json.loads(str(stored["history"]))
+    return Checkpoint(groups["network"], groups["average"], groups["optimizer"], history)

@@ -1,0 +1,79 @@
+"""Open the folder of one run: its experiment, its tiles and the split that every later step must share."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from training.dataset import Images, Tile, digest_of_tiles, load_images, read_tiles
+from training.errors import TrainingError
+from training.experiment import Experiment
+from training.splits import Split, digest_of_split, split_by_cluster
+
+EXPERIMENT_NAME: Final = "experiment.json"
+SPLIT_NAME: Final = "split.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run with its data in memory."""
+
+    folder: Path
+    experiment: Experiment
+    tiles: tuple[Tile, ...]
+    images: Images
+    split: Split
+    split_digest: str
+
+
+def open_run(
+    folder: Path, data: Path, cache: Path, experiment: Experiment, report: Callable[[str], None] = print
+) -> Run:
+    """Read tiles and split for an experiment, and write both down; a second opening must find them equal.
+
+    Raises:
+        TrainingError: if the folder belongs to another experiment or other data, or the data is not usable.
+    """
+    tiles = read_tiles(data)
+    split = split_by_cluster(tiles, experiment.split)
+    digest = digest_of_split(tiles, split)
+    folder.mkdir(parents=True, exist_ok=True)
+    _keep_experiment(folder, experiment)
+    _keep(folder / SPLIT_NAME, _describe(tiles, split, digest))
+    images = load_images(data, tiles, experiment.input, cache, report)
+    return Run(folder, experiment, tiles, images, split, digest)
+
+
+def read_run_experiment(folder: Path) -> Experiment:
+    """Return the experiment of a run that was started before.
+
+    Raises:
+        TrainingError: if the folder holds no run.
+    """
+    try:
+        return Experiment.model_validate_json((folder / EXPERIMENT_NAME).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"Expected a run folder. Received: {folder}: {error}") from error
+
+
+def _keep_experiment(folder: Path, experiment: Experiment) -> None:
+    path = folder / EXPERIMENT_NAME
+    if path.is_file() and read_run_experiment(folder) == experiment:
+        return  # compared as values: an older file lacks the settings that were added since
+    _keep(path, experiment.model_dump_json(indent=1))
+
+
+def _keep(path: Path, text: str) -> None:
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise TrainingError(f"Expected a new run folder: {path} was written by another experiment or data.")
+    path.write_text(text, encoding="utf-8")
+
+
+def _describe(tiles: tuple[Tile, ...], split: Split, digest: str) -> str:
+    clusters = {
+        name: sorted({tiles[index].cluster for index in rows}) for name, rows in split.parts().items()
+    }
+    counts = {name: len(rows) for name, rows in split.parts().items()}
+    body = {"digest": digest, "tiles": digest_of_tiles(tiles), "counts": counts, "clusters": clusters}
+    return json.dumps(body, indent=1)

@@ -1,0 +1,1 @@
+"""Message in, result out: a parent that never decodes a pixel, and a killable engine process."""

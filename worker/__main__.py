@@ -1,0 +1,5 @@
+"""Start a worker: `python -m worker`."""
+
+from worker.app import main
+
+main()

@@ -1,0 +1,80 @@
+"""`python -m worker`: the Celery worker, wired to our own life cycle."""
+
+from typing import Any
+
+import structlog
+from celery import Celery, signals
+from celery.exceptions import Reject
+
+from shared.logs import configure_logs
+from shared.object_store import WORKER_PATIENCE
+from shared.services import from_settings
+from shared.settings import Settings
+from shared.task_queue import INFER_TASK, make_celery
+from worker.lifecycle import Worker
+
+_log = structlog.get_logger(__name__)
+
+
+def make_app(settings: Settings, worker: Worker) -> Celery:
+    """Return the Celery application with its one task and the hooks of the worker's life."""
+    app = make_celery(settings)
+    connected: list[object] = []
+
+    @app.task(name=INFER_TASK)
+    def infer(job_id: str) -> None:
+        if worker.is_draining:
+            raise Reject("the worker is shutting down", requeue=True)
+        worker.runner.run(job_id)
+
+    def set_up_logs(**_: Any) -> None:
+        configure_logs(settings.log_level, settings.log_json)
+
+    def begin(**_: Any) -> None:
+        # Celery connects to the broker only after this returns: no message is taken without a proven model.
+        worker.start()
+
+    def consume(sender: Any, **_: Any) -> None:
+        worker.tick()
+        if sender not in connected:  # sent again after each reconnection, while the timer lives on
+            connected.append(sender)
+            sender.timer.call_repeatedly(1.0, worker.tick)
+
+    def drain(**_: Any) -> None:
+        worker.drain()
+
+    def end(**_: Any) -> None:
+        worker.stop()
+
+    for signal, handler in (
+        (signals.setup_logging, set_up_logs),
+        (signals.worker_init, begin),
+        (signals.worker_ready, consume),
+        (signals.worker_shutting_down, drain),
+        (signals.worker_shutdown, end),
+    ):
+        signal.connect(handler, weak=False)
+    return app
+
+
+def main() -> None:
+    """Run until SIGTERM; then finish what runs, hand back the rest, and end."""
+    settings = Settings()
+    configure_logs(settings.log_level, settings.log_json)
+    worker = Worker(settings, from_settings(settings, WORKER_PATIENCE))
+    app = make_app(settings, worker)
+    app.worker_main(
+        [
+            "--quiet",
+            "worker",
+            # Threads only wait for the object store and the engine; twice the largest micro-batch keeps the
+            # next one ready while one runs.
+            "--pool=threads",
+            f"--concurrency={2 * settings.max_batch_size}",
+            f"--hostname={worker.name}@histoqueue",
+            f"--loglevel={settings.log_level}",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
+    )

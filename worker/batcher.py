@@ -1,0 +1,178 @@
+"""Gather micro-batches while the engine is busy, and keep one bad image from harming the others."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from shared.errors import EngineFailed, HistoQueueError, Unavailable
+from shared.schemas import ModelRef
+from worker.supervisor import Outcome
+
+_log = structlog.get_logger(__name__)
+
+
+class Draining(Unavailable):
+    """The worker is shutting down and will not run this any more."""
+
+
+class EngineUnusable(Unavailable):
+    """No engine could be started that reproduces its golden tiles; no job is to blame."""
+
+
+class Unwanted(Unavailable):
+    """Nobody waits for this image any more: its job was canceled, or its lease was lost."""
+
+
+class Engine(Protocol):
+    """What the batcher needs of the supervisor."""
+
+    def ensure(self, model: ModelRef) -> None:
+        """Have a proven engine with this model."""
+
+    def run(self, model: ModelRef, images: Sequence[bytes]) -> list[Outcome]:
+        """Run one micro-batch."""
+
+
+@dataclass
+class _Item:
+    image: bytes
+    model: ModelRef
+    alone: bool
+    is_wanted: Callable[[], bool]
+    future: Future[Outcome] = field(default_factory=Future)
+
+
+class Batcher:
+    """Many threads put images in; one thread feeds the engine.
+
+    Work-conserving: when the engine is free it gets what waits, up to the largest micro-batch, and nothing
+    waits for company. When an engine dies, each image that was in it runs again alone, on a second lane that
+    takes turns with the first, so that suspects do not hold up the others.
+    """
+
+    def __init__(self, engine: Engine, max_batch_size: int) -> None:
+        self._engine = engine
+        self._max_batch_size = max_batch_size
+        self._waiting: deque[_Item] = deque()
+        self._suspects: deque[_Item] = deque()
+        self._arrived = threading.Condition()
+        self._draining = threading.Event()
+        self._busy_since: float | None = None
+        self._suspect_was_last = False
+        self._thread = threading.Thread(target=self._feed, name="batcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to feed the engine."""
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Finish the micro-batch that runs, refuse all others. Safe in a signal handler: takes no lock."""
+        self._draining.set()
+
+    def join(self, timeout_seconds: float) -> None:
+        """Wait for the end of the draining."""
+        self._thread.join(timeout_seconds)
+
+    def submit(
+        self, image: bytes, model: ModelRef, alone: bool, is_wanted: Callable[[], bool]
+    ) -> Future[Outcome]:
+        """Queue one image; `alone`: it shares the engine with no other.
+
+        The future raises EngineFailed if the image was alone in an engine that died while a fresh one is
+        well, EngineUnusable if the image is not to blame, Draining, or Unwanted.
+        """
+        item = _Item(image, model, alone, is_wanted)
+        with self._arrived:
+            if self._draining.is_set():
+                raise Draining("The worker is shutting down.")
+            (self._suspects if alone else self._waiting).append(item)
+            self._arrived.notify()
+        return item.future
+
+    def is_stuck(self, limit_seconds: float) -> bool:
+        """Tell whether one micro-batch has been running for longer than it ever may."""
+        busy_since = self._busy_since
+        return not self._thread.is_alive() or (
+            busy_since is not None and time.monotonic() - busy_since > limit_seconds
+        )
+
+    def _feed(self) -> None:
+        while not self._draining.is_set():
+            batch = self._next_batch()
+            if batch:
+                self._busy_since = time.monotonic()
+                self._run(batch)
+                self._busy_since = None
+        self._refuse_all()
+
+    def _next_batch(self) -> list[_Item]:
+        with self._arrived:
+            if not self._waiting and not self._suspects:
+                self._arrived.wait(0.2)  # wakes to see a drain that began in a signal handler
+            batch = self._take()
+        wanted = [item for item in batch if item.is_wanted()]
+        for item in batch:
+            if item not in wanted:
+                item.future.set_exception(Unwanted("The job was ended while it waited."))
+        return wanted
+
+    def _take(self) -> list[_Item]:
+        if self._suspects and (self._suspect_was_last is False or not self._waiting):
+            self._suspect_was_last = True
+            return [self._suspects.popleft()]
+        self._suspect_was_last = False
+        batch: list[_Item] = []
+        while self._waiting and len(batch) < self._max_batch_size:
+            if batch and self._waiting[0].model != batch[0].model:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    def _run(self, batch: list[_Item]) -> None:
+        model = batch[0].model
+        try:
+            outcomes = self._engine.run(model, [item.image for item in batch])
+        except EngineFailed as error:
+            self._after_a_crash(batch, error)
+        except HistoQueueError as error:
+            _fail(batch, EngineUnusable(f"No engine for {model.name} {model.version}: {error}"))
+        except Exception as error:  # noqa: BLE001 - logged whole
+            # Whatever it is, the feeding thread must live: it is a bug of ours, and no job's fault.
+            _log.exception("batch_failed", size=len(batch))
+            _fail(batch, EngineUnusable(f"Unexpected: {type(error).__name__}"))
+        else:
+            for item, outcome in zip(batch, outcomes, strict=True):
+                item.future.set_result(outcome)
+
+    def _after_a_crash(self, batch: list[_Item], error: EngineFailed) -> None:
+        """Run each member again alone; blame one that was alone, if a fresh engine is well without it."""
+        _log.warning("engine_failed_in_batch", size=len(batch), error=str(error))
+        if len(batch) > 1:
+            with self._arrived:
+                self._suspects.extend(batch)
+            return
+        try:
+            self._engine.ensure(batch[0].model)
+        except HistoQueueError as broken:
+            _log.error("engine_unusable", error=str(broken))
+            _fail(batch, EngineUnusable(str(broken)))
+        else:
+            _fail(batch, error)
+
+    def _refuse_all(self) -> None:
+        with self._arrived:
+            left = [*self._waiting, *self._suspects]
+            self._waiting.clear()
+            self._suspects.clear()
+        _fail(left, Draining("The worker is shutting down."))
+
+
+def _fail(batch: list[_Item], error: Exception) -> None:
+    for item in batch:
+        item.future.set_exception(error)

@@ -1,0 +1,1 @@
+"""What runs in the spawned engine process; only `predictor.py` imports TensorFlow."""

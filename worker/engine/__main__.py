@@ -1,0 +1,98 @@
+"""The engine process: micro-batch in, outcomes out, over one pipe to its parent.
+
+    python -m worker.engine FILE_DESCRIPTOR PARENT_PID
+
+First comes one frame that says what to load; the answer is `{"ready": true}` or `{"fatal": …}`. Then, for
+each micro-batch, a frame with the sizes and a frame with the images' bytes one after the other; the answer is
+`{"outcomes": […]}`. It ends when the pipe does.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from shared.errors import HistoQueueError
+from shared.manifest import MANIFEST_NAME, parse_manifest
+from worker.engine.golden import check_golden
+from worker.engine.pipeline import Pipeline
+from worker.engine.predictor import Predictor
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(descriptor: int, parent: int) -> int:
+    """Serve one parent until it closes the pipe; returns the exit status."""
+    _end_with(parent)
+    with Connection(descriptor) as connection:
+        try:
+            pipeline = _load(json.loads(connection.recv_bytes()))
+        except HistoQueueError as error:
+            _send(connection, {"fatal": {"code": error.code, "detail": error.detail}})
+            return 1
+        _send(connection, {"ready": True})
+        _serve(connection, pipeline)
+    return 0
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel end this process when its parent is gone, even in the middle of a micro-batch."""
+    # Ctrl-C goes to the whole group of a terminal; when to end is the parent's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before we asked
+            sys.exit(1)
+
+
+def _load(options: dict[str, object]) -> Pipeline:
+    folder = Path(str(options["folder"]))
+    manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
+    predictor = Predictor(
+        folder / manifest.weights,
+        manifest,
+        threads=int(str(options["threads"])),
+        buckets=tuple(_buckets(int(str(options["max_batch_size"])))),
+    )
+    predictor.warm_up()
+    check_golden(predictor, manifest, folder)
+    return Pipeline(predictor, manifest, max_pixels=int(str(options["max_pixels"])))
+
+
+def _buckets(largest: int) -> Iterator[int]:
+    """Yield the batch sizes that are traced: powers of two, and the largest micro-batch."""
+    size = 1
+    while size < largest:
+        yield size
+        size *= 2
+    yield largest
+
+
+def _serve(connection: "Connection[bytes, bytes]", pipeline: Pipeline) -> None:
+    while True:
+        try:
+            sizes = json.loads(connection.recv_bytes())["sizes"]
+            body = connection.recv_bytes()
+        except EOFError:
+            return
+        _send(connection, {"outcomes": pipeline.run(_split(body, sizes))})
+
+
+def _split(body: bytes, sizes: Sequence[int]) -> list[bytes]:
+    images, start = [], 0
+    for size in sizes:
+        images.append(body[start : start + size])
+        start += size
+    return images
+
+
+def _send(connection: "Connection[bytes, bytes]", answer: object) -> None:
+    connection.send_bytes(json.dumps(answer, allow_nan=False).encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,151 @@
+"""Turn the bytes of one upload into an upright RGB array, or say exactly why that is impossible.
+
+Decided on purpose, and tested:
+
+- Content decides, never a declared type; only JPEG, PNG and TIFF parsers are ever tried.
+- Of an animated PNG or a TIFF with several pages, the first picture is used: in a slide pyramid and in a
+  scanner's stack that is the full-size image.
+- The EXIF orientation is applied. Everything else beside the pixels (ICC profile, text, EXIF) is dropped:
+  it may hold patient data, and the model was trained on pixels as they are stored.
+- What is transparent becomes white, the colour of an empty slide.
+- Grey levels of more than 8 bits are scaled down by their range, never clipped.
+"""
+
+import warnings
+from io import BytesIO
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops
+
+from shared.errors import HistoQueueError, ImageTooLarge, InvalidImage, UnsupportedImageFormat
+
+#: Pillow has some 40 more parsers; none of them is ever given a stranger's bytes.
+FORMATS: Final = ("JPEG", "PNG", "TIFF")
+#: Fewer pixels than 32 x 32, or a side of less than 16, show no tissue that a tile model could judge.
+MIN_PIXELS: Final = 32 * 32
+MIN_SIDE_PIXELS: Final = 16
+
+_SIGNATURES: Final = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"II*\x00",
+    b"MM\x00*",
+    b"II+\x00",
+    b"MM\x00+",
+)
+_ORIENTATION_TAG: Final = 0x0112
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DEEP_GREY_MODES: Final = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
+
+
+def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    """Return the image as an array of shape (height, width, 3), red, green and blue from 0 to 255.
+
+    `max_pixels` limits width times height and is checked on the header, before any pixel is decoded.
+    Pillow's own limit (about 89 million) holds as well, whatever is passed.
+
+    Raises:
+        UnsupportedImageFormat: if the content is no JPEG, PNG or TIFF.
+        ImageTooLarge: if the header states more than `max_pixels`.
+        InvalidImage: if it is empty, truncated, corrupt, too small, or of a kind that cannot become RGB.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of damaged metadata, which is dropped anyway
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            return _decode(data, max_pixels)
+        except HistoQueueError:
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ImageTooLarge(f"Expected at most {max_pixels} pixels. Received: many more.") from error
+        except (
+            Exception
+        ) as error:  # a hostile file raises anything: SyntaxError, struct.error, bare ValueError
+            raise _refusal(data) from error
+
+
+def _decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    with Image.open(BytesIO(data), formats=FORMATS) as image:
+        _check_size(image.width, image.height, max_pixels)
+        image.load()
+        return np.array(_upright(_to_rgb(image), _orientation(image)), dtype=np.uint8)
+
+
+def _refusal(data: bytes) -> HistoQueueError:
+    """Name the fact without Pillow's own words: they quote memory addresses and the file's content."""
+    if not data:
+        return InvalidImage("Expected a JPEG, PNG or TIFF image. Received: 0 bytes.")
+    if data.startswith(_SIGNATURES):
+        return InvalidImage("Expected a complete image. Received one that is truncated or damaged.")
+    return UnsupportedImageFormat("Expected a JPEG, PNG or TIFF image. Received content of another kind.")
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageTooLarge(f"Expected at most {max_pixels} pixels. Received: {width} x {height}.")
+    if width * height < MIN_PIXELS or min(width, height) < MIN_SIDE_PIXELS:
+        raise InvalidImage(
+            f"Expected at least {MIN_PIXELS} pixels and {MIN_SIDE_PIXELS} a side."
+            f" Received: {width} x {height}."
+        )
+
+
+def _orientation(image: Image.Image) -> object:
+    try:
+        return image.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # noqa: BLE001  # damaged EXIF raises anything, and says nothing about the pixels
+        return None
+
+
+def _upright(image: Image.Image, orientation: object) -> Image.Image:
+    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _DEEP_GREY_MODES:
+        return _deep_grey_to_rgb(image)
+    if image.has_transparency_data:
+        return _over_white(image.convert("RGBA"))
+    if image.mode == "CMYK" and image.format in ("JPEG", "MPO"):
+        image = _true_inks(image)
+    return image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    paper = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(paper, image).convert("RGB")
+
+
+def _true_inks(image: Image.Image) -> Image.Image:
+    """Undo an inversion that Pillow applies to every CMYK JPEG; only Adobe's own are stored inverted."""
+    return image if "adobe" in image.info else ImageChops.invert(image)
+
+
+def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
+    grey = np.asarray(image).astype(np.float64)
+    if not np.isfinite(grey).all():
+        raise InvalidImage("Expected finite grey levels. Received an image with NaN or infinite ones.")
+    low, high = _grey_range(grey, image.mode)
+    scaled = np.round((grey - low) * (255.0 / (high - low)))
+    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+
+
+def _grey_range(grey: NDArray[np.float64], mode: str) -> tuple[float, float]:
+    """Return what is black and what is white: the customary full scale, or the image's own extremes."""
+    scales = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
+    low, high = float(grey.min()), float(grey.max())
+    for scale in scales:
+        if low >= 0 and high <= scale:
+            return 0.0, scale
+    return low, max(high, low + 1.0)

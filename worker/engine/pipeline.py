@@ -1,0 +1,206 @@
+"""The story of a micro-batch in order: decode, gates, preprocess, predict, calibrate, one outcome each."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal, Protocol, TypedDict, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import HistoQueueError, ModelError
+from shared.manifest import Manifest
+from worker.engine.calibration import calibrate, judge
+from worker.engine.decode import decode
+from worker.engine.preprocess import preprocess
+from worker.engine.quality import Assessment, Quality, assess, measure
+
+#: Decimals that a client is shown: enough to compare two answers, no pretence beyond float32.
+_DECIMALS = 6
+
+
+class Model(Protocol):
+    """Whatever answers like `worker.engine.predictor.Predictor`."""
+
+    def predict(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return logits (n, classes) and pooled features (n, features) of a batch (n, height, width, 3)."""
+        ...
+
+
+class QualityFigures(TypedDict):
+    """The gates' measurements, as clients see them."""
+
+    background_fraction: float
+    sharpness: float
+    domain_distance: float
+
+
+class _ResultBody(TypedDict):
+    label: str | None
+    confidence: float | None
+    probabilities: dict[str, float] | None
+    cancer_probability: float | None
+    verdict: Literal["classified", "indeterminate", "rejected"]
+    reasons: list[str]
+    quality: QualityFigures
+
+
+#: `class` is no Python name, hence the second spelling.
+_ResultClass = TypedDict("_ResultClass", {"class": str | None})
+
+
+class Result(_ResultBody, _ResultClass):
+    """The answer for one image; a rejected one has no class, label, confidence or probability."""
+
+
+class Timings(TypedDict):
+    """Milliseconds: decoding and gates of this image; the forward pass of the whole micro-batch."""
+
+    decode: float
+    inference: float
+
+
+@final
+class Success(TypedDict):
+    """An image that was answered; `width` and `height` are those of the upright upload, in pixels."""
+
+    result: Result
+    timings_ms: Timings
+    width: int
+    height: int
+
+
+class Problem(TypedDict):
+    """A code of `shared.errors` with its text."""
+
+    code: str
+    detail: str
+
+
+@final
+class Failure(TypedDict):
+    """An image that could not be answered; the others of its micro-batch are."""
+
+    error: Problem
+
+
+Outcome = Success | Failure
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All that is kept of an image once it is decoded: a large upload's pixels are gone by then."""
+
+    tensor: NDArray[np.uint8]
+    quality: Quality
+    assessment: Assessment
+    width: int
+    height: int
+    decode_ms: float
+
+
+class Pipeline:
+    """From uploads to outcomes with one model version."""
+
+    def __init__(self, predictor: Model, manifest: Manifest, max_pixels: int) -> None:
+        self._predictor = predictor
+        self._manifest = manifest
+        self._max_pixels = max_pixels
+
+    def run(self, images: Sequence[bytes]) -> list[Outcome]:
+        """Return one JSON-ready outcome per image, in order.
+
+        A bad image fails alone. Whatever the predictor raises is passed on: it concerns the whole engine.
+        """
+        prepared = [self._prepare(data) for data in images]
+        judged = [item for item in prepared if isinstance(item, _Prepared) and not item.assessment.rejected]
+        started = perf_counter()
+        rows = iter(self._probabilities(judged))
+        inference_ms = _milliseconds_since(started) if judged else 0.0
+        return [self._outcome(item, rows, inference_ms) for item in prepared]
+
+    def _prepare(self, data: bytes) -> _Prepared | HistoQueueError:
+        started = perf_counter()
+        try:
+            image = decode(data, self._max_pixels)
+        except HistoQueueError as error:
+            return error
+        quality = measure(image, self._manifest.gates)
+        return _Prepared(
+            tensor=preprocess(image, self._manifest.input),
+            quality=quality,
+            assessment=assess(quality, self._manifest.gates),
+            width=image.shape[1],
+            height=image.shape[0],
+            decode_ms=_milliseconds_since(started),
+        )
+
+    def _probabilities(self, items: Sequence[_Prepared]) -> Sequence[NDArray[np.float64]]:
+        if not items:
+            return ()
+        logits, _ = self._predictor.predict(np.stack([item.tensor for item in items]))
+        return tuple(calibrate(logits, self._manifest.temperature))
+
+    def _outcome(
+        self, item: _Prepared | HistoQueueError, rows: Iterator[NDArray[np.float64]], inference_ms: float
+    ) -> Outcome:
+        if isinstance(item, HistoQueueError):
+            return _failure(item)
+        if item.assessment.rejected:
+            return _success(item, _rejection(item), 0.0)
+        probabilities = next(rows)
+        if not np.isfinite(probabilities).all():
+            return _failure(
+                ModelError("Expected finite probabilities. The model gave others for this image.")
+            )
+        return _success(item, self._classification(item, probabilities), inference_ms)
+
+    def _classification(self, item: _Prepared, probabilities: NDArray[np.float64]) -> Result:
+        judgement = judge(probabilities, self._manifest.indeterminate_below)
+        classes = self._manifest.classes
+        pairs = list(zip(classes, probabilities.tolist(), strict=True))
+        doubts = ["low_confidence"] if judgement.verdict == "indeterminate" else []
+        return {
+            "class": classes[judgement.index].name,
+            "label": classes[judgement.index].label,
+            "confidence": round(judgement.confidence, _DECIMALS),
+            "probabilities": {info.name: round(value, _DECIMALS) for info, value in pairs},
+            "cancer_probability": round(sum(value for info, value in pairs if info.malignant), _DECIMALS),
+            "verdict": judgement.verdict,
+            "reasons": [*doubts, *item.assessment.reasons],
+            "quality": _figures(item.quality),
+        }
+
+
+def _rejection(item: _Prepared) -> Result:
+    return {
+        "class": None,
+        "label": None,
+        "confidence": None,
+        "probabilities": None,
+        "cancer_probability": None,
+        "verdict": "rejected",
+        "reasons": list(item.assessment.reasons),
+        "quality": _figures(item.quality),
+    }
+
+
+def _success(item: _Prepared, result: Result, inference_ms: float) -> Success:
+    timings: Timings = {"decode": item.decode_ms, "inference": inference_ms}
+    return {"result": result, "timings_ms": timings, "width": item.width, "height": item.height}
+
+
+def _failure(error: HistoQueueError) -> Failure:
+    return {"error": {"code": error.code, "detail": error.detail}}
+
+
+def _figures(quality: Quality) -> QualityFigures:
+    return {
+        "background_fraction": round(quality.background_fraction, 4),
+        "sharpness": round(quality.sharpness, 1),
+        "domain_distance": round(quality.domain_distance, 2),
+    }
+
+
+def _milliseconds_since(started: float) -> float:
+    return round((perf_counter() - started) * 1000, 3)

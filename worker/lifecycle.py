@@ -1,0 +1,134 @@
+"""A worker's life: load and prove the model, consume, report, drain, end."""
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+import structlog
+
+from shared.errors import HistoQueueError
+from shared.schemas import WorkerStatus, wall_clock_ms
+from shared.services import Services
+from shared.settings import Settings
+from shared.worker_registry import REPORT_EVERY_SECONDS
+from worker.batcher import Batcher
+from worker.leases import LeaseKeeper
+from worker.reaper import Reaper
+from worker.supervisor import START_TIMEOUT_SECONDS, EngineOptions, EngineSupervisor
+from worker.tasks import JobRunner
+
+#: The consumer's loop ticks every second; one that has not for this long has lost its broker.
+TICK_LASTS_SECONDS = 5.0
+#: Between two tries to get a model that proves itself.
+MODEL_RETRY_SECONDS = 2.0
+_log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Everything in this process beside Celery, in the order in which it starts and ends."""
+
+    def __init__(self, settings: Settings, services: Services) -> None:
+        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        self._services = services
+        cache = Path(settings.model_cache_dir)
+        self.supervisor = EngineSupervisor(
+            fetch_model=lambda model: services.models.fetch(model, cache),
+            options=EngineOptions(
+                threads=settings.engine_threads or _usable_cores(),
+                max_batch_size=settings.max_batch_size,
+                max_pixels=settings.max_image_pixels,
+            ),
+            timeout_seconds=settings.engine_timeout_seconds,
+        )
+        self.batcher = Batcher(self.supervisor, settings.max_batch_size)
+        longest_batch = settings.engine_timeout_seconds + START_TIMEOUT_SECONDS
+        self.leases = LeaseKeeper(
+            services.jobs, settings.lease_seconds, lambda: self.batcher.is_stuck(longest_batch)
+        )
+        self.reaper = Reaper(services.jobs, services.queue)
+        self.runner = JobRunner(
+            jobs=services.jobs,
+            objects=services.objects,
+            batcher=self.batcher,
+            leases=self.leases,
+            lease_seconds=settings.lease_seconds,
+            max_run_seconds=settings.max_run_seconds,
+        )
+        self._ticked_at = 0.0
+        self._stopped = threading.Event()
+        self._reporter = threading.Thread(target=self._report, name="reporter", daemon=True)
+
+    def start(self) -> None:
+        """Return when an engine has loaded the live model and reproduced its golden tiles, and not before."""
+        while not self._has_engine():
+            time.sleep(MODEL_RETRY_SECONDS)
+        self.batcher.start()
+        self.leases.start()
+        self.reaper.start()
+        self._reporter.start()
+
+    def tick(self) -> None:
+        """Note that the consumer's loop is alive."""
+        self._ticked_at = time.monotonic()
+
+    def drain(self) -> None:
+        """Finish what runs and hand back the rest; safe in a signal handler."""
+        self._stopped.set()
+        self.batcher.drain()
+
+    @property
+    def is_draining(self) -> bool:
+        """No new job is begun any more."""
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """End the threads and the engine; nothing is running any more."""
+        self.drain()
+        self.batcher.join(5)
+        self.reaper.stop()
+        self.leases.stop()
+        self.supervisor.stop()
+        self._withdraw()
+
+    def _has_engine(self) -> bool:
+        try:
+            self.supervisor.ensure(self._services.models.live())
+        except HistoQueueError as error:
+            _log.error("no_model_yet", error=str(error), code=error.code)
+            return False
+        return True
+
+    @property
+    def _is_consuming(self) -> bool:
+        ticked = time.monotonic() - self._ticked_at < TICK_LASTS_SECONDS
+        return ticked and self.supervisor.model is not None
+
+    def _report(self) -> None:
+        while not self._stopped.wait(REPORT_EVERY_SECONDS):
+            try:
+                model = self.supervisor.model
+                if self._is_consuming and model is not None:
+                    self._services.workers.report(
+                        WorkerStatus(
+                            name=self.name,
+                            model_name=model.name,
+                            model_version=model.version,
+                            reported_at_ms=wall_clock_ms(),
+                        )
+                    )
+            except HistoQueueError as error:
+                _log.warning("worker_not_reported", error=str(error))
+
+    def _withdraw(self) -> None:
+        try:
+            self._services.workers.withdraw(self.name)
+        except HistoQueueError as error:
+            # The report runs out by itself.
+            _log.info("worker_not_withdrawn", error=str(error))
+
+
+def _usable_cores() -> int:
+    """Return how many cores this process may run on, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

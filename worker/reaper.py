@@ -1,0 +1,59 @@
+"""Put right what fell between the ledger and the queue; any number of these may run at once."""
+
+import random
+import threading
+
+import structlog
+
+from shared.errors import HistoQueueError
+from shared.job_store import JobStore
+from shared.task_queue import TaskQueue
+
+#: How often a reaper looks; a little at random, so that many of them spread out.
+REAP_EVERY_SECONDS = 1.0
+#: How many jobs of each sort one look takes on.
+REAP_AT_ONCE = 500
+_log = structlog.get_logger(__name__)
+
+
+def reap_once(jobs: JobStore, queue: TaskQueue) -> int:
+    """Publish again what has neither message nor worker, end what is past its deadline.
+
+    Returns:
+        How many messages were published.
+    """
+    oldest = queue.oldest_published_at_ms()
+    due = jobs.due(oldest, REAP_AT_ONCE)
+    published = jobs.reap(due, oldest) if due else []
+    for item in published:
+        queue.enqueue(item.job_id, item.published_at_ms)
+        _log.info("job_republished", job_id=item.job_id)
+    return len(published)
+
+
+class Reaper:
+    """A thread that reaps until it is told to stop."""
+
+    def __init__(self, jobs: JobStore, queue: TaskQueue) -> None:
+        self._jobs = jobs
+        self._queue = queue
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._reap, name="reaper", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the look that is under way."""
+        self._stopped.set()
+
+    def _reap(self) -> None:
+        while not self._stopped.wait(REAP_EVERY_SECONDS * random.uniform(0.7, 1.3)):  # noqa: S311 - no secret
+            try:
+                reap_once(self._jobs, self._queue)
+            except HistoQueueError as error:
+                _log.warning("reaper_waits", error=str(error))
+            except Exception:  # noqa: BLE001 - logged whole
+                # A look that fails is made again; a reaper that died would never be missed.
+                _log.exception("reaper_failed")

@@ -1,0 +1,177 @@
+"""The engine process as its parent sees it: started, watched, killed when it hangs, started again."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from shared.errors import EngineCrashed, EngineFailed, EngineTimedOut, InvalidModel
+from shared.schemas import ModelRef
+
+#: One image's outcome, ready for the ledger: `{"result": …}` or `{"error": …}`, with its timings.
+Outcome = dict[str, Any]
+#: Importing TensorFlow, loading, warming up and the golden tiles, on a slow and busy machine.
+START_TIMEOUT_SECONDS = 120.0
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What the engine is told beside its model."""
+
+    threads: int
+    max_batch_size: int
+    max_pixels: int
+
+
+class EngineSupervisor:
+    """One engine process with one model version; used by one thread at a time.
+
+    An engine that crashed or hung is dead when the error is raised; the next call starts a fresh one, and it
+    must reproduce its golden tiles before it gets any work.
+    """
+
+    def __init__(
+        self,
+        fetch_model: Callable[[ModelRef], Path],
+        options: EngineOptions,
+        timeout_seconds: float,
+        command: Sequence[str] = (sys.executable, "-m", "worker.engine"),
+    ) -> None:
+        """`fetch_model` returns a folder of checked files; `timeout_seconds` bounds one micro-batch."""
+        self._fetch_model = fetch_model
+        self._options = options
+        self._timeout = timeout_seconds
+        self._command = list(command)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection[bytes, bytes] | None = None
+        self._model: ModelRef | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process id; None while there is none."""
+        return self._process.pid if self._process else None
+
+    @property
+    def model(self) -> ModelRef | None:
+        """The model that a living engine has loaded and proven; None while there is none."""
+        return self._model if self._process and self._process.poll() is None else None
+
+    def ensure(self, model: ModelRef) -> None:
+        """Have an engine with this model, golden tiles passed.
+
+        Raises:
+            InvalidModel: if the model is not what it should be.
+            EngineFailed: if the engine could not be started.
+            Unavailable: if the model's files are out of reach.
+        """
+        if self.model == model:
+            return
+        self.stop()
+        started = time.monotonic()
+        folder = self._fetch_model(model)
+        self._spawn()
+        answer = self._exchange([self._introduction(folder)], START_TIMEOUT_SECONDS)
+        if "fatal" in answer:
+            self.stop()
+            raise InvalidModel(str(answer["fatal"]["detail"]))
+        self._model = model
+        seconds = round(time.monotonic() - started, 2)
+        _log.info("engine_ready", model=model.name, version=model.version, pid=self.pid, seconds=seconds)
+
+    def run(self, model: ModelRef, images: Sequence[bytes]) -> list[Outcome]:
+        """Run one micro-batch; one outcome an image, in order.
+
+        Raises:
+            EngineCrashed: if the engine died.
+            EngineTimedOut: if it gave no answer in time; it is dead now.
+            InvalidModel, Unavailable: as `ensure`.
+        """
+        self.ensure(model)
+        header = json.dumps({"sizes": [len(image) for image in images]}).encode()
+        outcomes: list[Outcome] = self._exchange([header, b"".join(images)], self._timeout)["outcomes"]
+        if len(outcomes) != len(images):
+            self.stop()
+            raise EngineCrashed(f"Expected {len(images)} outcomes of the engine. Received: {len(outcomes)}")
+        return outcomes
+
+    def stop(self) -> None:
+        """End the engine, whatever it does."""
+        self._model = None
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _spawn(self) -> None:
+        ours, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - the command is ours
+                [*self._command, str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self._connection = ours
+
+    def _introduction(self, folder: Path) -> bytes:
+        options = self._options
+        return json.dumps(
+            {
+                "folder": str(folder),
+                "threads": options.threads,
+                "max_batch_size": options.max_batch_size,
+                "max_pixels": options.max_pixels,
+            }
+        ).encode()
+
+    def _exchange(self, frames: Sequence[bytes], timeout_seconds: float) -> dict[str, Any]:
+        """Send and receive; a timer kills an engine that does not take, or does not answer, in time."""
+        connection, process = self._connection, self._process
+        if connection is None or process is None:
+            raise EngineCrashed("The engine is not running.")
+        timed_out = threading.Event()
+
+        def give_up() -> None:
+            timed_out.set()
+            process.kill()
+
+        timer = threading.Timer(timeout_seconds, give_up)
+        timer.start()
+        try:
+            for frame in frames:
+                connection.send_bytes(frame)
+            answer: dict[str, Any] = json.loads(connection.recv_bytes())
+        except (EOFError, OSError, ValueError) as error:
+            raise self._post_mortem(timed_out.is_set(), timeout_seconds) from error
+        finally:
+            timer.cancel()
+        return answer
+
+    def _post_mortem(self, timed_out: bool, timeout_seconds: float) -> EngineFailed:
+        """Bury the engine; return what it died of."""
+        process = self._process
+        pid = self.pid
+        exit_code: int | None = None
+        if process:
+            try:
+                # Its pipe is broken, so it is ending; what it ends with is worth a moment.
+                exit_code = process.wait(1)
+            except subprocess.TimeoutExpired:
+                exit_code = None
+        self.stop()
+        _log.warning("engine_died", pid=pid, timed_out=timed_out, exit_code=exit_code)
+        if timed_out:
+            return EngineTimedOut(f"The engine gave no answer within {timeout_seconds:g} s and was ended.")
+        return EngineCrashed(f"The engine died with exit status {exit_code}.")

@@ -1,0 +1,140 @@
+"""One message's way through the worker: claim, fetch, infer, record the outcome."""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import stamina
+import structlog
+
+from shared.errors import (
+    EngineFailed,
+    HistoQueueError,
+    InputMissing,
+    JobStoreUnavailable,
+    PoisonJob,
+    Unavailable,
+)
+from shared.job_store import JobStore
+from shared.object_store import ObjectStore
+from shared.schemas import Job, JobError, is_job_id
+from worker.batcher import Batcher, Draining, Unwanted
+from worker.leases import Lease, LeaseKeeper
+from worker.supervisor import Outcome
+
+#: A job ends as failed when it killed a healthy engine this often while alone in it.
+MOST_STRIKES = 2
+#: What is away now may be back then.
+HOLD_OFF_SECONDS = 5.0
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class JobRunner:
+    """Runs jobs, each in the thread of its message; every way out leaves the ledger in order."""
+
+    jobs: JobStore
+    objects: ObjectStore
+    batcher: Batcher
+    leases: LeaseKeeper
+    lease_seconds: float
+    max_run_seconds: float
+
+    def run(self, job_id: str) -> None:
+        """Take one job from its message to its outcome; returns when the message may be acknowledged."""
+        if not is_job_id(job_id):
+            _log.error("message_refused", reason="no job id")
+            return
+        with structlog.contextvars.bound_contextvars(job_id=job_id):
+            try:
+                self._claim_and_run(job_id)
+            except JobStoreUnavailable as error:
+                # Unclaimed: the reaper publishes it again. Claimed: the lease lapses, and then it does.
+                _log.warning("job_left_to_the_reaper", error=str(error))
+
+    def _claim_and_run(self, job_id: str) -> None:
+        lease = Lease(job_id)
+        job = self.jobs.claim(job_id, lease.token, self.lease_seconds, self.max_run_seconds)
+        if job is None:
+            _log.info("message_dropped", reason="unknown, final or held by another worker")
+            return
+        self.leases.add(lease)
+        try:
+            with structlog.contextvars.bound_contextvars(request_id=job.spec.request_id):
+                self._outcome(job, lease)
+        finally:
+            self.leases.remove(lease)
+
+    def _outcome(self, job: Job, lease: Lease) -> None:
+        timings: dict[str, float] = {}
+        try:
+            outcome = self._infer(job, lease, timings)
+        except Unwanted:
+            _log.info("job_dropped", reason="canceled, or lost to another worker")
+        except Draining:
+            self.jobs.release(job.id, lease.token, 0)
+        except Unavailable as error:
+            _log.warning("job_released", reason=str(error))
+            self.jobs.release(job.id, lease.token, HOLD_OFF_SECONDS)
+        except HistoQueueError as error:
+            self._finish(job, lease, {"error": {"code": error.code, "detail": error.detail}}, timings)
+        else:
+            self._finish(job, lease, outcome, timings)
+
+    def _infer(self, job: Job, lease: Lease, timings: dict[str, float]) -> Outcome:
+        with _timed(timings, "fetch"):
+            image = self._fetch(job)
+        alone = job.is_suspect
+        while True:
+            try:
+                outcome = self.batcher.submit(image, job.spec.model, alone, lambda: lease.is_held).result()
+            except EngineFailed as error:
+                alone = True
+                strikes = self.jobs.strike(job.id, lease.token)
+                _log.warning("job_struck", strikes=strikes, error=str(error))
+                if strikes == 0:
+                    raise Unwanted("The lease was lost.") from error
+                if strikes >= MOST_STRIKES:
+                    raise PoisonJob(
+                        f"The image ended the engine {strikes} times while it was alone in it. "
+                        "Do not send it again as it is."
+                    ) from error
+            else:
+                timings.update(outcome.get("timings_ms", {}))
+                return outcome
+
+    def _fetch(self, job: Job) -> bytes:
+        accepted = job.spec.input
+        try:
+            image = self.objects.get(accepted.key, accepted.bytes)
+        except (FileNotFoundError, ValueError) as error:
+            raise InputMissing("The stored image is gone. Submit it again.") from error
+        if hashlib.sha256(image).hexdigest() != accepted.sha256:
+            raise InputMissing("The stored image is not the one that was accepted. Submit it again.")
+        return image
+
+    def _finish(self, job: Job, lease: Lease, outcome: Outcome, timings: dict[str, float]) -> None:
+        """Write the outcome; tries for as long as the lease lasts, since the work is done."""
+        for attempt in stamina.retry_context(
+            on=JobStoreUnavailable, timeout=self.lease_seconds, attempts=20, wait_max=2
+        ):
+            with attempt:
+                if "error" in outcome:
+                    error = JobError(**outcome["error"])
+                    written = self.jobs.fail(job.id, lease.token, error, timings)
+                else:
+                    written = self.jobs.succeed(job.id, lease.token, outcome["result"], timings)
+        if "error" in outcome:
+            _log.info("job_failed", written=written, code=outcome["error"]["code"], **timings)
+        else:
+            _log.info("job_succeeded", written=written, **timings)
+
+
+@contextmanager
+def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
+    """Add how long the block took, in ms."""
+    started = time.perf_counter()
+    yield
+    timings[name] = round((time.perf_counter() - started) * 1000, 2)
