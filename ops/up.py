@@ -26,7 +26,7 @@ from ops.servers import HOST, NoServer, ObjectServer, RedisServer, free_port, po
 from shared.errors import HistoQueueError, NoModel
 from shared.object_store import WORKER_PATIENCE
 from shared.services import Services, from_settings
-from shared.settings import Settings
+from shared.settings import Settings, read_settings
 
 #: What an empty bucket is filled from.
 BUNDLED_MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -148,7 +148,8 @@ class Supervisor:
 
 def main() -> int:
     """Run it all; returns the exit status."""
-    settings = UpSettings()
+    settings = read_settings(UpSettings)
+    read_settings(Settings)  # said here, in one line, and not by each child in its log
     supervisor = Supervisor(_say)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, supervisor.ask_to_stop)
@@ -172,7 +173,7 @@ def _run(settings: UpSettings, supervisor: Supervisor) -> None:
             f"port {settings.port} of {HOST} is taken. Choose another: PORT={settings.port + 1} make up"
         )
     os.environ.update(_start_servers(settings, supervisor))
-    services = from_settings(Settings(), WORKER_PATIENCE)
+    services = from_settings(read_settings(Settings), WORKER_PATIENCE)
     supervisor.wait_for("the bucket", lambda: _has_bucket(services), START_TIMEOUT_SECONDS)
     _publish_bundled_model(services)
     _start_clients(settings, supervisor)

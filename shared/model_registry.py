@@ -96,7 +96,7 @@ class ModelRegistry:
         Raises:
             InvalidModel: if a file is missing or altered, or another build of this version is published.
         """
-        text = (folder / MANIFEST_NAME).read_bytes()
+        text = _read_local(folder / MANIFEST_NAME)
         manifest = parse_manifest(text)
         if manifest.version in self.versions():
             if self._read_manifest(manifest.version) != text:
@@ -106,7 +106,7 @@ class ModelRegistry:
                 )
         else:
             for file in manifest.files:
-                body = (folder / file.name).read_bytes()
+                body = _read_local(folder / file.name)
                 _check(file, body)
                 self._store.put(
                     self._key(f"{manifest.version}/{file.name}"), body, "application/octet-stream"
@@ -169,6 +169,13 @@ class ModelRegistry:
 
     def _key(self, rest: str) -> str:
         return f"models/{self._name}/{rest}"
+
+
+def _read_local(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidModel(f"Expected {path.name} in the version's folder {path.parent}.") from error
 
 
 def _check(file: FileDigest, body: bytes) -> None:

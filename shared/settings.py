@@ -1,6 +1,8 @@
 """Every environment variable of the servers, read once, typed and checked at start."""
 
-from pydantic import Field, SecretStr, field_validator
+from typing import TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -65,3 +67,19 @@ class Settings(BaseSettings):
     def models_bucket(self) -> str:
         """The bucket that model versions are read from."""
         return self.model_bucket or self.s3_bucket
+
+
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+
+
+def read_settings(kind: type[AnySettings]) -> AnySettings:
+    """Read settings from the environment, or end the program with a line for each that is wrong.
+
+    Raises:
+        SystemExit: naming each variable and what was expected, and never a value that may be secret.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        wrong = [f"error: {str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
+        raise SystemExit("\n".join(wrong)) from None

@@ -9,7 +9,7 @@ from celery.exceptions import Reject
 from shared.logs import configure_logs
 from shared.object_store import WORKER_PATIENCE
 from shared.services import from_settings
-from shared.settings import Settings
+from shared.settings import Settings, read_settings
 from shared.task_queue import INFER_TASK, make_celery
 from worker.lifecycle import Worker
 
@@ -59,7 +59,7 @@ def make_app(settings: Settings, worker: Worker) -> Celery:
 
 def main() -> None:
     """Run until SIGTERM; then finish what runs, hand back the rest, and end."""
-    settings = Settings()
+    settings = read_settings(Settings)
     configure_logs(settings.log_level, settings.log_json)
     worker = Worker(settings, from_settings(settings, WORKER_PATIENCE))
     app = make_app(settings, worker)

@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -29,7 +30,11 @@ _log = structlog.get_logger(__name__)
 class Worker:
     """Everything in this process beside Celery, in the order in which it starts and ends."""
 
-    def __init__(self, settings: Settings, services: Services) -> None:
+    def __init__(
+        self, settings: Settings, services: Services, end_process: Callable[[int], object] = os._exit
+    ) -> None:
+        """`end_process` ends a process that is beyond repair, so that its supervisor starts another."""
+        self._end_process = end_process
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._services = services
         cache = Path(settings.model_cache_dir)
@@ -43,10 +48,8 @@ class Worker:
             timeout_seconds=settings.engine_timeout_seconds,
         )
         self.batcher = Batcher(self.supervisor, settings.max_batch_size)
-        longest_batch = settings.engine_timeout_seconds + START_TIMEOUT_SECONDS
-        self.leases = LeaseKeeper(
-            services.jobs, settings.lease_seconds, lambda: self.batcher.is_stuck(longest_batch)
-        )
+        self._longest_batch_seconds = settings.engine_timeout_seconds + START_TIMEOUT_SECONDS
+        self.leases = LeaseKeeper(services.jobs, settings.lease_seconds, self._is_stuck)
         self.reaper = Reaper(services.jobs, services.queue)
         self.runner = JobRunner(
             jobs=services.jobs,
@@ -100,6 +103,9 @@ class Worker:
             return False
         return True
 
+    def _is_stuck(self) -> bool:
+        return self.batcher.is_stuck(self._longest_batch_seconds)
+
     @property
     def _is_consuming(self) -> bool:
         ticked = time.monotonic() - self._ticked_at < TICK_LASTS_SECONDS
@@ -107,6 +113,11 @@ class Worker:
 
     def _report(self) -> None:
         while not self._stopped.wait(REPORT_EVERY_SECONDS):
+            if self._is_stuck():
+                # Its jobs are safe: their leases were not renewed, and the next process takes over.
+                _log.critical("worker_ends_itself", reason="the batcher is stuck or dead")
+                self._end_process(1)
+                return
             try:
                 model = self.supervisor.model
                 if self._is_consuming and model is not None:

@@ -12,6 +12,9 @@ import psutil
 import pytest
 
 from ops.processes import wait_until
+from ops.servers import RedisServer, free_port
+from shared import keys
+from shared.job_store_redis import connect
 from tests.stack import ROOT, Stack, png
 
 pytestmark = [pytest.mark.integration, pytest.mark.tensorflow]
@@ -92,3 +95,22 @@ def test_a_stop_with_work_under_way_hands_it_back(tmp_path: Path) -> None:
     with Stack(tmp_path / "stack") as second:
         jobs = [second.finish(path) for path in paths]
         assert {job["status"] for job in jobs} == {"succeeded"}
+
+
+def test_a_redis_that_is_given_is_used(tmp_path: Path, redis_server: RedisServer) -> None:
+    """No server is started beside it, and the job goes through the one that is there."""
+    with Stack(tmp_path / "stack", {"REDIS_URL": redis_server.url}) as stack:
+        assert not stack.says("  redis ")
+        answer = stack.submit(png(5), Prefer="wait=30")
+        assert answer.json()["status"] == "succeeded"
+        with connect(redis_server.url, 2) as client:
+            assert client.exists(keys.JOB + answer.json()["id"])
+
+
+def test_a_bad_setting_is_said_before_anything_starts(tmp_path: Path) -> None:
+    """One line, and no child that fails in its log."""
+    ended = run_up(PORT=str(free_port()), DATA_DIR=str(tmp_path / "data"), MAX_BATCH_SIZE="0")
+    assert ended.returncode == 1
+    assert "error: MAX_BATCH_SIZE: " in ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,157 @@
+"""Model versions in a bucket: whole, unaltered, and never changed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shared.errors import InvalidModel, NoModel, UnknownModelVersion
+from shared.model_registry import ModelRegistry
+from shared.object_store import MemoryObjectStore
+from shared.schemas import ModelRef
+from tests.factories import write_model
+
+WEIGHTS = "models/lung-cnn/1.0.0/weights.keras"
+MANIFEST = "models/lung-cnn/1.0.0/manifest.json"
+
+
+@pytest.fixture
+def store() -> MemoryObjectStore:
+    """An empty bucket."""
+    return MemoryObjectStore()
+
+
+@pytest.fixture
+def registry(store: MemoryObjectStore) -> ModelRegistry:
+    """The versions in it."""
+    return ModelRegistry(store, "lung-cnn")
+
+
+@pytest.fixture
+def live(registry: ModelRegistry, tmp_path: Path) -> ModelRef:
+    """A published version."""
+    return registry.publish(write_model(tmp_path / "one"))
+
+
+def test_an_empty_bucket_has_no_model(registry: ModelRegistry) -> None:
+    """That is a state to wait in, not a broken model."""
+    assert registry.versions() == []
+    with pytest.raises(NoModel):
+        registry.live()
+
+
+def test_a_published_version_is_live_and_can_be_fetched(
+    registry: ModelRegistry, live: ModelRef, tmp_path: Path
+) -> None:
+    """What was published lies in the folder, every file of it."""
+    assert registry.live() == live
+    assert registry.versions() == ["1.0.0"]
+    folder = registry.fetch(live, tmp_path / "cache")
+    assert (folder / "weights.keras").read_bytes() == b"weights of 1.0.0"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "golden-0.png",
+        "manifest.json",
+        "weights.keras",
+    ]
+
+
+def test_versions_are_in_the_order_of_their_numbers(registry: ModelRegistry, tmp_path: Path) -> None:
+    """1.10.0 comes after 1.9.0, and the last published one is live."""
+    for version in ("1.9.0", "1.10.0", "1.2.0"):
+        registry.publish(write_model(tmp_path / version, version))
+    assert registry.versions() == ["1.2.0", "1.9.0", "1.10.0"]
+    assert registry.live().version == "1.2.0"
+
+
+def test_a_version_never_changes(registry: ModelRegistry, live: ModelRef, tmp_path: Path) -> None:
+    """Publishing the same files again is fine; other files under the same number are refused."""
+    assert registry.publish(tmp_path / "one") == live
+    other = write_model(tmp_path / "other")
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps({**manifest, "licence": "another"}))
+    with pytest.raises(InvalidModel, match="versions never change"):
+        registry.publish(other)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"weights of 1.0.", b"weights of 1.0.1", b"weights of 1.0.0 and more"],
+    ids=["empty", "truncated", "one byte flipped", "longer"],
+)
+def test_altered_weights_are_never_handed_out(
+    registry: ModelRegistry, store: MemoryObjectStore, live: ModelRef, tmp_path: Path, body: bytes
+) -> None:
+    """Size and digest are checked before the file lies where anything could open it."""
+    store.put(WEIGHTS, body, "")
+    with pytest.raises(InvalidModel, match="weights"):
+        registry.fetch(live, tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("weights.keras"))
+
+
+def test_deleted_weights_are_told(
+    registry: ModelRegistry, store: MemoryObjectStore, live: ModelRef, tmp_path: Path
+) -> None:
+    """A hole in the bucket is the operator's to mend."""
+    store.delete(WEIGHTS)
+    with pytest.raises(InvalidModel, match="missing"):
+        registry.fetch(live, tmp_path / "cache")
+
+
+def test_weights_that_were_swapped_with_their_manifest_are_not_those_of_the_job(
+    registry: ModelRegistry, store: MemoryObjectStore, live: ModelRef, tmp_path: Path
+) -> None:
+    """A job is pinned to a digest, not to a name."""
+    swapped = ModelRef(name=live.name, version=live.version, sha256="f" * 64)
+    with pytest.raises(InvalidModel, match="Expected weights with sha256 ffff"):
+        registry.fetch(swapped, tmp_path / "cache")
+
+
+def test_a_manifest_that_is_not_the_published_one_is_refused(
+    store: MemoryObjectStore, live: ModelRef, registry: ModelRegistry
+) -> None:
+    """The pointer to the live version carries the manifest's digest."""
+    manifest = json.loads(store.get(MANIFEST, 100_000))
+    store.put(MANIFEST, json.dumps({**manifest, "temperature": 9.0}).encode(), "")
+    with pytest.raises(InvalidModel, match="Expected the manifest"):
+        ModelRegistry(store, "lung-cnn").live()
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"version": "1.0.0"}'])
+def test_a_manifest_that_is_none_names_what_is_missing(
+    registry: ModelRegistry, store: MemoryObjectStore, live: ModelRef, text: bytes
+) -> None:
+    """Not a traceback, a sentence."""
+    store.put(MANIFEST, text, "")
+    with pytest.raises(InvalidModel, match=r"Expected a complete manifest\.json"):
+        registry.manifest("1.0.0")
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "", "latest", "../1.0.0", "1.0.0/../../uploads", "1" * 500])
+def test_an_unknown_version_is_the_callers_mistake(
+    registry: ModelRegistry, live: ModelRef, version: str
+) -> None:
+    """No text of a caller's ever becomes a key."""
+    with pytest.raises(UnknownModelVersion):
+        registry.reference(version)
+
+
+def test_a_cached_file_that_was_altered_is_fetched_again(
+    registry: ModelRegistry, live: ModelRef, tmp_path: Path
+) -> None:
+    """The disk is checked as the bucket is."""
+    folder = registry.fetch(live, tmp_path / "cache")
+    (folder / "weights.keras").write_bytes(b"weights of 6.6.6")
+    assert (registry.fetch(live, tmp_path / "cache") / "weights.keras").read_bytes() == b"weights of 1.0.0"
+
+
+def test_a_folder_that_lacks_a_file_is_not_published(
+    registry: ModelRegistry, store: MemoryObjectStore, tmp_path: Path
+) -> None:
+    """Without its manifest a version does not exist, so half of one is never seen."""
+    folder = write_model(tmp_path / "one")
+    (folder / "golden-0.png").unlink()
+    with pytest.raises(InvalidModel, match=r"Expected golden-0\.png"):
+        registry.publish(folder)
+    with pytest.raises(NoModel):
+        registry.live()
+    assert MANIFEST not in store.list_keys("")

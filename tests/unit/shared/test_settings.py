@@ -1,0 +1,58 @@
+"""Settings are checked at the start, and say what is wrong with them."""
+
+import pytest
+
+from shared.settings import Settings, read_settings
+
+
+def test_nothing_needs_to_be_set() -> None:
+    """Every setting has a default that works on one machine."""
+    settings = Settings()
+    assert settings.models_bucket == settings.s3_bucket
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files pass empty ones on."""
+    monkeypatch.setenv("MAX_BATCH_SIZE", "")
+    assert read_settings(Settings).max_batch_size == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_BATCH_SIZE", "0"),
+        ("MAX_BATCH_SIZE", "many"),
+        ("LEASE_SECONDS", "-1"),
+        ("LOG_LEVEL", "LOUD"),
+        ("MODEL_NAME", "../other"),
+    ],
+)
+def test_a_bad_value_ends_the_program_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """The line names the variable."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        read_settings(Settings)
+    text = str(ended.value)
+    assert text.startswith(f"error: {name}: ")
+    assert "\n" not in text
+
+
+def test_every_bad_value_is_named_and_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password may stand in an address that is wrong."""
+    monkeypatch.setenv("REDIS_URL", "http://:hunter2@example.org")
+    monkeypatch.setenv("MAX_WAITERS", "-1")
+    with pytest.raises(SystemExit) as ended:
+        read_settings(Settings)
+    assert {line.split(":")[1].strip() for line in str(ended.value).splitlines()} == {
+        "REDIS_URL",
+        "MAX_WAITERS",
+    }
+    assert "hunter2" not in str(ended.value)
+
+
+def test_the_password_is_not_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings can be logged."""
+    monkeypatch.setenv("REDIS_URL", "redis://:hunter2@127.0.0.1:6379/0")
+    assert "hunter2" not in repr(read_settings(Settings))

@@ -1,0 +1,92 @@
+"""A worker's life, with an engine that needs no model."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from shared.schemas import ModelRef
+from shared.services import Services, in_memory
+from shared.settings import Settings
+from worker import lifecycle
+from worker.lifecycle import Worker
+from worker.supervisor import EngineSupervisor
+
+MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> Services:
+    """Everything in memory, with a live model."""
+    made = in_memory(Settings())
+    monkeypatch.setattr(made.models, "live", lambda: MODEL)
+    return made
+
+
+@pytest.fixture
+def ended() -> list[int]:
+    """The statuses that the worker ended its process with."""
+    return []
+
+
+@pytest.fixture
+def worker(
+    services: Services, supervisor: EngineSupervisor, ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Worker]:
+    """A worker whose engine is a fake, and whose every report is soon."""
+    monkeypatch.setattr(lifecycle, "REPORT_EVERY_SECONDS", 0.05)
+    made = Worker(Settings(), services, end_process=ended.append)
+    made.supervisor = supervisor
+    made.batcher._engine = supervisor
+    yield made
+    made.stop()
+
+
+def wait_for(check: object, seconds: float = 5) -> bool:
+    """Poll until true."""
+    done = threading.Event()
+    for _ in range(int(seconds / 0.02)):
+        if check():  # type: ignore[operator]
+            return True
+        done.wait(0.02)
+    return False
+
+
+def test_it_reports_only_while_it_consumes(worker: Worker, services: Services) -> None:
+    """A model alone is not enough: the consumer's loop must have ticked."""
+    worker.start()
+    assert not wait_for(services.workers.live, 0.3)
+    worker.tick()
+    assert wait_for(services.workers.live)
+    (status,) = services.workers.live()
+    assert (status.model_name, status.model_version) == ("lung-cnn", "1.0.0")
+
+
+def test_it_does_not_start_without_a_model(
+    worker: Worker, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks again until there is one, and takes no message meanwhile."""
+    monkeypatch.setattr(lifecycle, "MODEL_RETRY_SECONDS", 0.01)
+    answers = iter([ModelRef(name="lung-cnn", version="6.6.6", sha256="f" * 64)] * 2 + [MODEL])
+    monkeypatch.setattr(services.models, "live", lambda: next(answers))
+    worker.start()
+    assert worker.supervisor.model == MODEL
+    assert list(answers) == []
+
+
+def test_a_stopped_worker_has_withdrawn_and_left_no_engine(worker: Worker, services: Services) -> None:
+    """Readiness follows at once, not after the report has run out."""
+    worker.start()
+    worker.tick()
+    assert wait_for(services.workers.live)
+    worker.stop()
+    assert services.workers.live() == []
+    assert worker.supervisor.pid is None
+    assert worker.is_draining
+
+
+def test_a_stuck_worker_ends_itself(worker: Worker, ended: list[int]) -> None:
+    """Somebody starts another, which can work; its jobs are free when their leases lapse."""
+    worker.start()
+    worker.batcher.is_stuck = lambda limit_seconds: True  # type: ignore[method-assign]
+    assert wait_for(lambda: ended == [1])
