@@ -129,6 +129,12 @@ class Stack:
         """Send one tile as it is."""
         return self.client.post("/predict", content=image, headers={"Content-Type": "image/png", **headers})
 
+    def accept(self, image: bytes, **headers: str) -> str:
+        """Send one tile that must be accepted; return where its job is."""
+        answer = self.submit(image, **headers)
+        assert answer.status_code == 202, f"{answer.text}\n{self.story()}"
+        return str(answer.headers["Location"])
+
     def finish(self, path: str, timeout_seconds: float = 60) -> dict[str, Any]:
         """Wait until a job has ended; return it."""
         end = time.monotonic() + timeout_seconds

@@ -25,12 +25,13 @@ LOAD = 200
 def submit_many(stack: Stack, count: int, meanwhile: Any) -> list[str]:
     """Submit tiles from eight threads and do something in the middle; return where the jobs are."""
     image = png(1)
+    batch = new_job_id()
 
     def submit(number: int) -> str:
         if number == count // 4:
             meanwhile()
         for _ in range(100):
-            answer = stack.submit(image, **{"Idempotency-Key": f"{id(meanwhile)}-{number}"})
+            answer = stack.submit(image, **{"Idempotency-Key": f"{batch}-{number}"})
             if answer.status_code in (200, 202):
                 return str(answer.headers["Location"])
             assert answer.status_code in (429, 503), answer.text
@@ -48,8 +49,6 @@ def assert_none_is_lost(stack: Stack, paths: list[str]) -> None:
     jobs = [stack.finish(path, 120) for path in paths]
     failed = [job for job in jobs if job["status"] != "succeeded"]
     assert not failed, failed[:3]
-    answers = {json.dumps(job["result"]["probabilities"]) for job in jobs}
-    assert len(answers) >= 1
 
 
 def test_a_tile_goes_in_and_its_class_comes_out(stack: Stack, tile: bytes) -> None:
@@ -74,7 +73,7 @@ def test_real_tiles_get_their_right_class(stack: Stack, real_tiles: Path, name: 
     """Twelve real tiles of each class, as their files are."""
     tiles = sorted((real_tiles / name).glob("*.jpeg"))[::300][:12]
     assert len(tiles) == 12
-    paths = [stack.submit(tile.read_bytes()).headers["Location"] for tile in tiles]
+    paths = [stack.accept(tile.read_bytes()) for tile in tiles]
     found = [stack.finish(path)["result"]["class"] for path in paths]
     assert found.count(name) >= 11, found
 
@@ -89,7 +88,7 @@ def test_a_wait_is_answered_with_the_result(stack: Stack, tile: bytes) -> None:
 
 def test_an_image_that_cannot_be_decoded_fails_alone(stack: Stack, tile: bytes) -> None:
     """Its header is well and its pixels are not: the job fails with the reason, its neighbours do not."""
-    good = [stack.submit(tile).headers["Location"] for _ in range(5)]
+    good = [stack.accept(tile) for _ in range(5)]
     bad = stack.submit(factories.png_file(64, 64, b"no deflate stream"))
     assert bad.status_code == 202, bad.text
     job = stack.finish(bad.headers["Location"])
@@ -169,7 +168,7 @@ def test_a_message_that_vanished_with_its_worker_is_published_again(stack: Stack
     """Taken from the queue by a worker that is stopped, then killed before it noted anything."""
     worker = psutil.Process(stack.pid_of("worker"))
     worker.suspend()
-    paths = [stack.submit(tile).headers["Location"] for _ in range(5)]
+    paths = [stack.accept(tile) for _ in range(5)]
     worker.kill()
     assert_none_is_lost(stack, paths)
 
@@ -179,7 +178,7 @@ def test_a_canceled_job_stays_canceled_with_no_worker_at_all(stack: Stack, tile:
     worker = psutil.Process(stack.pid_of("worker"))
     worker.suspend()
     try:
-        path = stack.submit(tile).headers["Location"]
+        path = stack.accept(tile)
         canceled = stack.client.post(f"{path}/cancel")
         assert canceled.status_code == 200, canceled.text
     finally:

@@ -91,7 +91,7 @@ def test_a_stop_with_work_under_way_hands_it_back(tmp_path: Path) -> None:
     """What was accepted before Ctrl-C is finished after the next start."""
     with Stack(tmp_path / "stack") as first:
         image = png(4)
-        paths = [first.submit(image).headers["Location"] for _ in range(100)]
+        paths = [first.accept(image) for _ in range(100)]
     with Stack(tmp_path / "stack") as second:
         jobs = [second.finish(path) for path in paths]
         assert {job["status"] for job in jobs} == {"succeeded"}
