@@ -1,13 +1,14 @@
 # Every target makes what it needs. `make` alone explains itself.
 PYTHON ?= python3
 PORT ?= 5000
+MINUTES ?= 5
 DATA_DIR ?= .data
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check fix lock
+.PHONY: help up test chaos check fix lock
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -18,6 +19,9 @@ up: $(VENV)/local.stamp ## Run the whole system on http://127.0.0.1:5000 (PORT, 
 
 test: $(VENV)/dev.stamp ## Run every test, with servers of its own on free ports
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/dev.stamp ## Kill, pause and hang everything under load for MINUTES (SEED repeats a run)
+	@CHAOS_SECONDS=$$(( $(MINUTES) * 60 )) $(if $(SEED),CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest tests/chaos
 
 check: $(VENV)/dev.stamp ## Check style, types and the direction of imports; changes nothing
 	$(BIN)/ruff check .

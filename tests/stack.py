@@ -17,7 +17,7 @@ import httpx2
 import psutil
 from PIL import Image
 
-from ops.processes import wait_until
+from ops.processes import die_with_parent, wait_until
 from ops.servers import free_port
 from training.synthetic import draw_tile
 
@@ -57,6 +57,8 @@ class Stack:
                 },
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                # A run of the tests that is killed leaves no system behind.
+                preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - it takes no lock
             )
         ready = wait_until(lambda: self.says(f"ready: {self.url}") or not self.is_running, 180)
         assert ready, self.story()

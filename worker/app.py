@@ -58,10 +58,14 @@ def make_app(settings: Settings, worker: Worker) -> Celery:
 
 
 def main() -> None:
-    """Run until SIGTERM; then finish what runs, hand back the rest, and end."""
+    """Run the worker that the environment describes."""
     settings = read_settings(Settings)
     configure_logs(settings.log_level, settings.log_json)
-    worker = Worker(settings, from_settings(settings, WORKER_PATIENCE))
+    run(settings, Worker(settings, from_settings(settings, WORKER_PATIENCE)))
+
+
+def run(settings: Settings, worker: Worker) -> None:
+    """Consume until SIGTERM; then finish what runs, hand back the rest, and end."""
     app = make_app(settings, worker)
     app.worker_main(
         [

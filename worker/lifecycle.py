@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -17,7 +17,7 @@ from shared.worker_registry import REPORT_EVERY_SECONDS
 from worker.batcher import Batcher
 from worker.leases import LeaseKeeper
 from worker.reaper import Reaper
-from worker.supervisor import START_TIMEOUT_SECONDS, EngineOptions, EngineSupervisor
+from worker.supervisor import ENGINE_COMMAND, START_TIMEOUT_SECONDS, EngineOptions, EngineSupervisor
 from worker.tasks import JobRunner
 
 #: The consumer's loop ticks every second; one that has not for this long has lost its broker.
@@ -31,7 +31,11 @@ class Worker:
     """Everything in this process beside Celery, in the order in which it starts and ends."""
 
     def __init__(
-        self, settings: Settings, services: Services, end_process: Callable[[int], object] = os._exit
+        self,
+        settings: Settings,
+        services: Services,
+        engine_command: Sequence[str] = ENGINE_COMMAND,
+        end_process: Callable[[int], object] = os._exit,
     ) -> None:
         """`end_process` ends a process that is beyond repair, so that its supervisor starts another."""
         self._end_process = end_process
@@ -46,6 +50,7 @@ class Worker:
                 max_pixels=settings.max_image_pixels,
             ),
             timeout_seconds=settings.engine_timeout_seconds,
+            command=engine_command,
         )
         self.batcher = Batcher(self.supervisor, settings.max_batch_size)
         self._longest_batch_seconds = settings.engine_timeout_seconds + START_TIMEOUT_SECONDS

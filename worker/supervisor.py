@@ -21,6 +21,8 @@ from shared.schemas import ModelRef
 Outcome = dict[str, Any]
 #: Importing TensorFlow, loading, warming up and the golden tiles, on a slow and busy machine.
 START_TIMEOUT_SECONDS = 120.0
+#: What starts an engine; the pipe and the parent are added.
+ENGINE_COMMAND = (sys.executable, "-m", "worker.engine")
 _log = structlog.get_logger(__name__)
 
 
@@ -45,7 +47,7 @@ class EngineSupervisor:
         fetch_model: Callable[[ModelRef], Path],
         options: EngineOptions,
         timeout_seconds: float,
-        command: Sequence[str] = (sys.executable, "-m", "worker.engine"),
+        command: Sequence[str] = ENGINE_COMMAND,
     ) -> None:
         """`fetch_model` returns a folder of checked files; `timeout_seconds` bounds one micro-batch."""
         self._fetch_model = fetch_model

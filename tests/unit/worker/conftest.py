@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.schemas import ModelRef
+from tests import fake_engine
 from worker.supervisor import EngineOptions, EngineSupervisor
 
 MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
@@ -15,7 +16,7 @@ MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
 @pytest.fixture
 def supervisor() -> Iterator[EngineSupervisor]:
     """Starts fake engines; a version of 6.6.6 is broken."""
-    command = [sys.executable, str(Path(__file__).with_name("fake_engine.py"))]
+    command = [sys.executable, str(Path(fake_engine.__file__))]
     made = EngineSupervisor(
         fetch_model=lambda model: Path("broken" if model.version == "6.6.6" else "good"),
         options=EngineOptions(threads=1, max_batch_size=4, max_pixels=10_000),

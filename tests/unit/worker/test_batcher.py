@@ -7,6 +7,7 @@ import pytest
 
 from shared.errors import EngineCrashed, InvalidModel
 from shared.schemas import ModelRef
+from tests.fake_engine import CRASH, HANG
 from worker.batcher import Batcher, Draining, EngineUnusable, Unwanted
 from worker.supervisor import EngineSupervisor, Outcome
 
@@ -176,12 +177,12 @@ def test_a_batch_that_never_ends_is_seen_as_stuck(batcher: Batcher, engine: Gate
 def test_a_real_process_that_dies_harms_only_the_image_that_kills_it(supervisor: EngineSupervisor) -> None:
     """Crash and hang among good images, with a real engine process under the batcher."""
     batcher = Batcher(supervisor, max_batch_size=8)
-    texts = [b"a", b"crash", b"b", b"hang", b"c", b"d"]
+    texts = [b"a", CRASH, b"b", HANG, b"c", b"d"]
     futures = {text: batcher.submit(text, MODEL, False, wanted) for text in texts}
     batcher.start()
     good: Callable[[bytes], str] = lambda text: futures[text].result(30)["result"]["text"]  # noqa: E731
     assert [good(text) for text in (b"a", b"b", b"c", b"d")] == ["a", "b", "c", "d"]
-    for text in (b"crash", b"hang"):
+    for text in (CRASH, HANG):
         assert futures[text].exception(30) is not None
     batcher.drain()
     batcher.join(5)

@@ -8,6 +8,7 @@ import pytest
 
 from shared.errors import EngineCrashed, EngineTimedOut, InvalidModel
 from shared.schemas import ModelRef
+from tests.fake_engine import CRASH, HANG, SHORT
 from worker.supervisor import EngineSupervisor
 
 MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
@@ -41,7 +42,7 @@ def test_one_engine_serves_many_micro_batches(supervisor: EngineSupervisor) -> N
 def test_a_crash_is_told_and_the_next_call_has_a_fresh_engine(supervisor: EngineSupervisor) -> None:
     """A segmentation fault ends the engine and nothing else."""
     with pytest.raises(EngineCrashed, match="-11"):
-        supervisor.run(MODEL, [b"crash", b"a"])
+        supervisor.run(MODEL, [CRASH, b"a"])
     assert supervisor.model is None
     assert supervisor.run(MODEL, [b"a"])[0]["result"]["text"] == "a"
 
@@ -52,7 +53,7 @@ def test_a_hanging_engine_is_killed_in_time(supervisor: EngineSupervisor) -> Non
     pid = supervisor.pid
     started = time.monotonic()
     with pytest.raises(EngineTimedOut):
-        supervisor.run(MODEL, [b"hang"])
+        supervisor.run(MODEL, [HANG])
     assert time.monotonic() - started < 3
     assert not is_alive(pid)
 
@@ -95,4 +96,4 @@ def test_a_broken_model_is_told_in_its_own_words(supervisor: EngineSupervisor) -
 def test_too_few_outcomes_are_never_matched_to_the_wrong_image(supervisor: EngineSupervisor) -> None:
     """An answer of another length is no answer."""
     with pytest.raises(EngineCrashed, match="Expected 2 outcomes"):
-        supervisor.run(MODEL, [b"a", b"short"])
+        supervisor.run(MODEL, [b"a", SHORT])

@@ -1,0 +1,72 @@
+"""An engine without a model, for tests: what an image says is what happens.
+
+    python tests/fake_engine.py [--milliseconds N] FILE_DESCRIPTOR PARENT_PID
+
+Talks as `worker/engine/__main__.py` does. An image that contains `!crash!`, `!hang!` or `!short!` misbehaves;
+every other one comes back as its own text and digest, with the number of images in its micro-batch.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+
+CRASH, HANG, SHORT = b"!crash!", b"!hang!", b"!short!"
+
+
+def answer(images: list[bytes], milliseconds: float) -> dict[str, object]:
+    """Do what the images say, and take some time for each."""
+    everything = b"".join(images)
+    if CRASH in everything:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if HANG in everything:
+        time.sleep(3600)
+    time.sleep(milliseconds / 1000 * len(images))
+    outcomes = [
+        {
+            "result": {
+                "text": image.decode(errors="replace")[:100],
+                "sha256": hashlib.sha256(image).hexdigest(),
+                "batch": len(images),
+            },
+            "timings_ms": {},
+        }
+        for image in images
+    ]
+    return {"outcomes": outcomes[:-1] if SHORT in everything else outcomes}
+
+
+def main() -> None:
+    """Serve until the pipe ends, or the parent does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    milliseconds = (
+        float(sys.argv[sys.argv.index("--milliseconds") + 1]) if "--milliseconds" in sys.argv else 0.0
+    )
+    with Connection(int(sys.argv[-2])) as connection:
+        options = json.loads(connection.recv_bytes())
+        if options["folder"].endswith("broken"):
+            connection.send_bytes(
+                b'{"fatal": {"code": "INVALID_MODEL", "detail": "Expected a whole model."}}'
+            )
+            return
+        connection.send_bytes(b'{"ready": true}')
+        while True:
+            try:
+                sizes = json.loads(connection.recv_bytes())["sizes"]
+                body = connection.recv_bytes()
+            except EOFError:
+                return
+            images = []
+            for size in sizes:
+                images.append(body[:size])
+                body = body[size:]
+            connection.send_bytes(json.dumps(answer(images, milliseconds)).encode())
+
+
+if __name__ == "__main__":
+    main()
