@@ -1,14 +1,26 @@
 """What a ledger promises, held against the Redis one and the one in memory."""
 
+import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from ops.processes import wait_until
+from ops.servers import RedisServer, free_port
 from shared import keys
-from shared.errors import IdempotencyKeyReused, JobAlreadyFinal, JobNotFound, QueueFull, ResultExpired
+from shared.errors import (
+    IdempotencyKeyReused,
+    JobAlreadyFinal,
+    JobNotFound,
+    JobStoreUnavailable,
+    QueueFull,
+    ResultExpired,
+)
 from shared.job_store import MOST_LOST_WORKERS, REPUBLISH_AFTER_MS, JobStore
 from shared.job_store_memory import MemoryJobStore
-from shared.job_store_redis import RedisJobStore
+from shared.job_store_redis import CREATE_PATIENCE_MS, RedisJobStore, connect
 from shared.schemas import (
     Idempotency,
     InputInfo,
@@ -21,6 +33,7 @@ from shared.schemas import (
     new_job_id,
     wall_clock_ms,
 )
+from shared.services import REDIS_TIMEOUT_SECONDS
 
 LEASE = 15.0
 RUN = 300.0
@@ -440,3 +453,31 @@ def test_redis_keeps_no_index_entry_of_an_ended_job(redis_client: object, clock:
     for index in (keys.OPEN, keys.PUBLISHED, keys.LEASED):
         assert client.zcard(index) == 0  # type: ignore[attr-defined]
     assert client.pttl(keys.JOB + job.id) > 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.integration
+def test_a_submission_that_reaches_redis_too_late_is_not_accepted(tmp_path: Path) -> None:
+    """Its caller was told "try again": no job may come to life when a hung Redis goes on."""
+    server = RedisServer(free_port(), "password", tmp_path / "data")
+    child = server.child(tmp_path / "log")
+    child.start()
+    try:
+        assert wait_until(server.is_ready, 20)
+        with connect(server.url, REDIS_TIMEOUT_SECONDS) as client:
+            store = RedisJobStore(client)
+            known, late = new_job(), new_job()
+            store.create(known, max_open=10)
+            child.send(signal.SIGSTOP)
+            started = time.monotonic()
+            with pytest.raises(JobStoreUnavailable):
+                store.create(late, max_open=10)
+            assert time.monotonic() - started < 5
+            time.sleep(max(0.0, started + CREATE_PATIENCE_MS / 1000 + 0.5 - time.monotonic()))
+            child.send(signal.SIGCONT)
+            assert wait_until(lambda: bool(client.ping()), 5)
+            with pytest.raises(JobNotFound):
+                store.get(late.id)
+            assert store.depth().open == 1
+            assert store.create(late, max_open=10).job.status == JobStatus.QUEUED
+    finally:
+        child.kill()
