@@ -22,6 +22,7 @@ test: $(VENV)/dev.stamp ## Run every test, with servers of its own on free ports
 
 chaos: $(VENV)/dev.stamp ## Kill, pause and hang everything under load for MINUTES (SEED repeats a run)
 	@CHAOS_SECONDS=$$(( $(MINUTES) * 60 )) $(if $(SEED),CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest tests/chaos
+	@$(BIN)/python -m tests.chaos.baseline $$(( $(MINUTES) * 60 )) $(SEED)
 
 check: $(VENV)/dev.stamp ## Check style, types and the direction of imports; changes nothing
 	$(BIN)/ruff check .

@@ -1,94 +1,33 @@
-"""Real servers, one API and several workers as processes that a test may harm, and that come back."""
+"""Real servers, the API and several workers, kept alive while a test harms them."""
 
 import os
 import secrets
-import signal
 import sys
-import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import httpx2
+import pytest
 
 from ops.processes import Child, wait_until
 from ops.servers import HOST, ObjectServer, RedisServer, free_port
 from shared.model_registry import ModelRegistry
 from shared.object_store import WORKER_PATIENCE, S3ObjectStore
+from tests.chaos.nursery import Nursery
 from tests.factories import write_model
 
-#: A child that ended runs again after this long, as a container would.
-RESTART_SECONDS = 0.3
 #: Short, so that a loss is noticed within the test.
 SETTINGS = {"LEASE_SECONDS": "3", "ENGINE_TIMEOUT_SECONDS": "2", "MAX_RUN_SECONDS": "60", "LOG_JSON": "true"}
 
 
+@dataclass(frozen=True)
 class System:
-    """The servers by name; each is started again when it ends, until the system stops."""
+    """A running system: where its API is, and its processes."""
 
-    def __init__(self, folder: Path, workers: int, milliseconds_a_tile: float) -> None:
-        self._redis = RedisServer(free_port(), secrets.token_hex(8), folder / "redis")
-        self._store = ObjectServer(free_port(), "key", secrets.token_hex(8), folder / "objects")
-        self.port = free_port()
-        logs = folder / "logs"
-        environment = {
-            **os.environ,
-            **SETTINGS,
-            **self._store.environment(),
-            "REDIS_URL": self._redis.url,
-            "MODEL_CACHE_DIR": str(folder / "model-cache"),
-        }
-        api = [sys.executable, "-m", "gunicorn", "--config", "python:api.gunicorn_conf"]
-        worker = [sys.executable, "-m", "tests.chaos.worker", str(milliseconds_a_tile)]
-        self.servers = {
-            "redis": self._redis.child(logs / "redis.log"),
-            "store": self._store.child(logs / "store.log"),
-        }
-        self.api = Child(
-            "api", [*api, "--bind", f"{HOST}:{self.port}", "api.wsgi:app"], logs / "api.log", environment
-        )
-        self.workers = {
-            f"worker-{number}": Child(f"worker-{number}", worker, logs / f"worker-{number}.log", environment)
-            for number in range(workers)
-        }
-        self.children = {**self.servers, "api": self.api, **self.workers}
-        self._folder = folder
-        self._stopped = threading.Event()
-        #: Held while children are started or ended: one thread at a time makes processes.
-        self._lock = threading.Lock()
-        self._nurse = threading.Thread(target=self._restart_the_dead, daemon=True)
-
-    @property
-    def url(self) -> str:
-        """Where the API is."""
-        return f"http://{HOST}:{self.port}"
-
-    def __enter__(self) -> Self:
-        """Start all of it, and wait until it is ready."""
-        for child in self.servers.values():
-            child.start()
-        assert wait_until(self._redis.is_ready, 20)
-        os.environ.update(self._store.environment())
-        assert wait_until(lambda: self._store.is_ready("histoqueue"), 20)
-        bucket = S3ObjectStore("histoqueue", self._store.url, "us-east-1", WORKER_PATIENCE)
-        ModelRegistry(bucket, "lung-cnn").publish(write_model(self._folder / "model"))
-        self.api.start()
-        for child in self.workers.values():
-            child.start()
-        self._nurse.start()
-        assert wait_until(self.is_ready, 60), self.story()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End all of it."""
-        self._stopped.set()
-        self._nurse.join()
-        for child in self.children.values():
-            child.send(signal.SIGCONT)
-            child.kill()
+    url: str
+    nursery: Nursery
 
     def is_ready(self) -> bool:
         """Ask the API."""
@@ -97,38 +36,39 @@ class System:
         except httpx2.HTTPError:
             return False
 
-    def signal(self, name: str, number: int) -> None:
-        """Harm one child."""
-        with self._lock:
-            self.children[name].send(number)
 
-    def signal_engine(self, name: str, number: int) -> None:
-        """Harm the engine of one worker."""
-        with self._lock:
-            pid = self.workers[name].pid
-            try:
-                children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-                others = [
-                    int(child)
-                    for task in Path(f"/proc/{pid}/task").iterdir()
-                    for child in (task / "children").read_text().split()
-                ]
-                for engine in {*map(int, children), *others}:
-                    os.kill(engine, number)
-            except (OSError, ValueError):
-                return  # it has just ended
-
-    def story(self) -> str:
-        """Return the end of every log."""
-        logs = sorted((self._folder / "logs").glob("*.log"))
-        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}" for path in logs)
-
-    def _restart_the_dead(self) -> None:
-        ended: dict[str, float] = {}
-        while not self._stopped.wait(0.05):
-            for name, child in self.children.items():
-                if child.is_running:
-                    ended.pop(name, None)
-                elif time.monotonic() - ended.setdefault(name, time.monotonic()) > RESTART_SECONDS:
-                    with self._lock:
-                        child.start()
+@contextmanager
+def running_system(folder: Path, workers: int, milliseconds_a_tile: float) -> Iterator[System]:
+    """Start everything in `folder`; the workers' engines have no model, and take their time all the same."""
+    redis = RedisServer(free_port(), secrets.token_hex(8), folder / "redis")
+    store = ObjectServer(free_port(), "key", secrets.token_hex(8), folder / "objects")
+    port, logs = free_port(), folder / "logs"
+    environment = {
+        **os.environ,
+        **SETTINGS,
+        **store.environment(),
+        "REDIS_URL": redis.url,
+        "MODEL_CACHE_DIR": str(folder / "model-cache"),
+    }
+    api = [sys.executable, "-m", "gunicorn", "--config", "python:api.gunicorn_conf"]
+    worker = [sys.executable, "-m", "tests.chaos.worker", str(milliseconds_a_tile)]
+    servers = {"redis": redis.child(logs / "redis.log"), "store": store.child(logs / "store.log")}
+    clients = {
+        "api": Child("api", [*api, "--bind", f"{HOST}:{port}", "api.wsgi:app"], logs / "api.log", environment)
+    }
+    for number in range(workers):
+        name = f"worker-{number}"
+        clients[name] = Child(name, worker, logs / f"{name}.log", environment)
+    system = System(f"http://{HOST}:{port}", Nursery(folder, {**servers, **clients}))
+    for child in servers.values():
+        child.start()
+    with system.nursery, pytest.MonkeyPatch.context() as patch:
+        for name, value in store.environment().items():
+            patch.setenv(name, value)
+        assert wait_until(redis.is_ready, 20)
+        assert wait_until(lambda: store.is_ready("histoqueue"), 20)
+        bucket = S3ObjectStore("histoqueue", store.url, "us-east-1", WORKER_PATIENCE)
+        ModelRegistry(bucket, "lung-cnn").publish(write_model(folder / "model"))
+        # The others were never started: the nursery takes them for dead, and starts them.
+        assert wait_until(system.is_ready, 60), system.nursery.story()
+        yield system

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.client import Client, History, image
-from tests.chaos.system import System
+from tests.chaos.system import System, running_system
 from tests.fake_engine import CRASH, HANG
 
 pytestmark = pytest.mark.integration
@@ -45,8 +45,8 @@ class Faults:
         self._kinds: dict[str, tuple[int, Callable[[], None]]] = {
             "worker killed": (5, lambda: self._hit(self._worker(), signal.SIGKILL)),
             "worker told to end": (2, lambda: self._hit(self._worker(), signal.SIGTERM)),
-            "engine killed": (5, lambda: system.signal_engine(self._worker(), signal.SIGKILL)),
-            "engine hung": (1, lambda: system.signal_engine(self._worker(), signal.SIGSTOP)),
+            "engine killed": (5, lambda: system.nursery.signal_below(self._worker(), signal.SIGKILL)),
+            "engine hung": (1, lambda: system.nursery.signal_below(self._worker(), signal.SIGSTOP)),
             "redis killed": (3, lambda: self._hit("redis", signal.SIGKILL)),
             "redis paused": (2, lambda: self._pause("redis")),
             "store killed": (1, lambda: self._hit("store", signal.SIGKILL)),
@@ -68,7 +68,7 @@ class Faults:
         return f"worker-{self._random.randrange(WORKERS)}"
 
     def _hit(self, name: str, number: int) -> None:
-        self._system.signal(name, number)
+        self._system.nursery.signal(name, number)
 
     def _pause(self, name: str) -> None:
         self._hit(name, signal.SIGSTOP)
@@ -125,7 +125,7 @@ def in_parallel(works: list[Callable[[], None]]) -> None:
 def test_nothing_is_lost_whatever_dies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Accepted = ended, each with its own image's result; poison fails as poison, and only poison."""
     history, numbers = History(), itertools.count()
-    with System(tmp_path, WORKERS, milliseconds_a_tile=4) as system:
+    with running_system(tmp_path, WORKERS, milliseconds_a_tile=4) as system:
         until = time.monotonic() + SECONDS
         faults = Faults(system, SEED)
         submit = [lambda: submit_until(system, history, numbers, until)] * CLIENTS
@@ -141,6 +141,6 @@ def test_nothing_is_lost_whatever_dies(tmp_path: Path, capsys: pytest.CaptureFix
                 f"slowest answer {history.slowest_seconds:.1f} s, refused {history.refused}, "
                 f"faults {dict(faults.done)}"
             )
-        assert not history.lost(), system.story()
+        assert not history.lost(), system.nursery.story()
         assert not history.wrong(), history.wrong()[:3]
         assert len(history.accepted) > 20 * SECONDS / CLIENTS
