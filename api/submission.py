@@ -117,6 +117,7 @@ def _describe(
             request_id=request_id,
         ),
         expires_in_seconds=options.expires_in or settings.job_expires_seconds,
+        image_retention_seconds=settings.image_retention_seconds,
         retention_seconds=settings.result_retention_seconds,
         tombstone_seconds=settings.tombstone_seconds,
         idempotency=repeat,

@@ -50,6 +50,14 @@ class Published:
     published_at_ms: int
 
 
+@dataclass(frozen=True)
+class Cleanable:
+    """An ended job past a retention: that of the image under `image_key`, or else that of the result."""
+
+    job_id: str
+    image_key: str | None
+
+
 class JobStore(Protocol):
     """What the ledger can do. Every method raises JobStoreUnavailable where it cannot answer in time."""
 
@@ -112,6 +120,12 @@ class JobStore(Protocol):
 
     def reap(self, job_ids: Sequence[str], oldest_message_ms: int | None) -> list[Published]:
         """Put those jobs right, each in one transition; return those whose message must be published."""
+
+    def cleanable(self, limit: int) -> list[Cleanable]:
+        """Return ended jobs whose image, or after it whose result, is past its retention."""
+
+    def cleaned(self, item: Cleanable) -> None:
+        """Note that the image is gone, or drop the result; safe to repeat."""
 
     def depth(self) -> Depth:
         """Count the open work."""

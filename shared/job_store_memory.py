@@ -13,6 +13,7 @@ from shared.job_store import (
     MOST_LOST_WORKERS,
     REPUBLISH_AFTER_MS,
     Canceled,
+    Cleanable,
     Created,
     Published,
 )
@@ -22,6 +23,7 @@ from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob,
 @dataclass
 class _Record:
     job: Job
+    image_retention_ms: int
     retention_ms: int
     tombstone_ms: int
     token: str = ""
@@ -29,6 +31,9 @@ class _Record:
     run_until_ms: int = 0
     #: When the reaper must look at it; None while a message is out for it.
     look_at_ms: int | None = None
+    #: When the image, and after it the result, is to be dropped; None while open, and when both are gone.
+    clean_at_ms: int | None = None
+    image_gone: bool = False
 
     def change(self, **fields: Any) -> None:
         self.job = self.job.model_copy(update={"version": self.job.version + 1, **fields})
@@ -65,7 +70,10 @@ class MemoryJobStore:
                 published_at_ms=now,
             )
             self._records[new.id] = _Record(
-                job, int(new.retention_seconds * 1000), int(new.tombstone_seconds * 1000)
+                job,
+                image_retention_ms=int(new.image_retention_seconds * 1000),
+                retention_ms=int(new.retention_seconds * 1000),
+                tombstone_ms=int(new.tombstone_seconds * 1000),
             )
             if new.idempotency:
                 self._idempotency[new.idempotency.key] = (new.idempotency.fingerprint, new.id)
@@ -212,6 +220,32 @@ class MemoryJobStore:
         record.job = record.job.model_copy(update={"published_at_ms": now})
         return True
 
+    def cleanable(self, limit: int) -> list[Cleanable]:
+        with self._lock:
+            return [
+                Cleanable(job_id, None if record.image_gone else record.job.spec.input.key)
+                for job_id, record in self._records.items()
+                if record.clean_at_ms is not None and record.clean_at_ms < self._clock()
+            ][:limit]
+
+    def cleaned(self, item: Cleanable) -> None:
+        with self._lock:
+            record = self._find(item.job_id)
+            if record is None or record.clean_at_ms is None:
+                return
+            if item.image_key is not None:
+                record.image_gone = True
+                record.clean_at_ms = record.job.expires_at_ms
+            else:
+                record.clean_at_ms = None
+                gone = {
+                    "result": None,
+                    "error": None,
+                    "timings_ms": None,
+                    "spec": record.job.spec.forgotten(),
+                }
+                record.job = record.job.model_copy(update=gone)
+
     def depth(self) -> Depth:
         with self._lock:
             open_ = [record for record in self._records.values() if not record.job.status.is_final]
@@ -305,6 +339,7 @@ class MemoryJobStore:
         now = self._clock()
         record.token = ""
         record.look_at_ms = None
+        record.clean_at_ms = now + record.image_retention_ms
         record.change(status=status, finished_at_ms=now, expires_at_ms=now + record.retention_ms, **fields)
         self._ended_at.append(now)
         self._tell(record.job.id)

@@ -25,6 +25,7 @@ from shared.job_store import (
     MOST_LOST_WORKERS,
     REPUBLISH_AFTER_MS,
     Canceled,
+    Cleanable,
     Created,
     Published,
 )
@@ -32,7 +33,7 @@ from shared.schemas import Depth, Idempotency, Job, JobError, JobSpec, JobStatus
 
 #: A create that reaches Redis this late after it was sent is refused: its caller was told "try again".
 CREATE_PATIENCE_MS = 3_000
-_INDEXES = [keys.OPEN, keys.PUBLISHED, keys.LEASED, keys.DRAINED]
+_INDEXES = [keys.OPEN, keys.PUBLISHED, keys.LEASED, keys.DRAINED, keys.ENDED]
 
 
 def connect(url: str, timeout_seconds: float) -> redis.Redis:
@@ -59,7 +60,7 @@ class RedisJobStore:
         #: Redis' clock minus this process' monotonic one; None until Redis has answered once.
         self._clock_lead_ms: float | None = None
         common = _read("common")
-        names = ("create", "get", "claim", "renew", "finish", "release", "strike", "cancel", "reap")
+        names = ("create", "get", "claim", "renew", "finish", "release", "strike", "cancel", "reap", "clean")
         self._scripts = {name: client.register_script(common + _read(name)) for name in names}
 
     def create(self, new: NewJob, max_open: int) -> Created:
@@ -86,7 +87,10 @@ class RedisJobStore:
             int(self._redis_now_ms()) + CREATE_PATIENCE_MS,
             max_open,
             new.spec.model_dump_json(),
-            *(_ms(s) for s in (new.expires_in_seconds, new.retention_seconds, new.tombstone_seconds)),
+            _ms(new.expires_in_seconds),
+            _ms(new.retention_seconds),
+            _ms(new.tombstone_seconds),
+            _ms(new.image_retention_seconds),
             repeat.fingerprint if repeat else "",
             keys.JOB,
         ]
@@ -182,6 +186,29 @@ class RedisJobStore:
             if outcome == "publish":
                 publish.append(Published(job_id, int(now)))
         return publish
+
+    def cleanable(self, limit: int) -> list[Cleanable]:
+        until = f"({int(self._redis_now_ms())}"
+        with _answering():
+            ids = cast(
+                list[str], self._redis.zrange(keys.ENDED, "-inf", until, byscore=True, offset=0, num=limit)
+            )
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in ids:
+                pipe.hmget(keys.JOB + job_id, "spec", "image_gone")
+            records = pipe.execute()
+        return [
+            Cleanable(job_id, None if gone or not spec else JobSpec.model_validate_json(spec).input.key)
+            for job_id, (spec, gone) in zip(ids, records, strict=True)
+        ]
+
+    def cleaned(self, item: Cleanable) -> None:
+        spec = ""
+        if item.image_key is None:
+            with _answering():
+                text = self._redis.hget(keys.JOB + item.job_id, "spec")
+            spec = JobSpec.model_validate_json(text).forgotten().model_dump_json() if text else "{}"
+        self._call("clean", item.job_id, spec)
 
     def depth(self) -> Depth:
         with _answering():

@@ -9,6 +9,8 @@ PUBLISHED = "jobs:published"
 #: Sorted set of ids -> when the reaper must look at them, in ms: the end of a running job's lease, or of a
 #: released job's hold-off. Every open id is either here or in PUBLISHED.
 LEASED = "jobs:leased"
+#: Sorted set of ended ids -> when their image, and after it their result, is to be dropped, in ms.
+ENDED = "jobs:ended"
 #: Hash: number of a ten-second interval -> jobs that ended in it.
 DRAINED = "jobs:drained"
 #: String: "<fingerprint> <job id>", by the digest of an idempotency key.

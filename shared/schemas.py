@@ -81,6 +81,10 @@ class JobSpec(_Value):
     #: Ties the worker's log lines to the request that made the job.
     request_id: str | None = None
 
+    def forgotten(self) -> "JobSpec":
+        """Return what may be kept of it once its result is dropped: nothing in the caller's words."""
+        return self.model_copy(update={"custom_id": None, "request_id": None})
+
 
 class JobError(_Value):
     """Why a job ended without a result."""
@@ -129,7 +133,8 @@ class NewJob(_Value):
     spec: JobSpec
     #: How long it may wait in the queue.
     expires_in_seconds: float
-    #: How long its result is kept, and how long after that its id still answers "expired".
+    #: How long after its end its image is kept, its result, and after that the word that it has expired.
+    image_retention_seconds: float
     retention_seconds: float
     tombstone_seconds: float
     idempotency: "Idempotency | None" = None

@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     # --- how long ---
     #: How long a job may wait in the queue where the caller does not say.
     job_expires_seconds: float = Field(default=86_400, gt=0)
+    #: How long an image is kept after its job has ended.
+    image_retention_seconds: float = Field(default=86_400, ge=0)
     #: How long a result is kept, and how long its id then answers 410.
     result_retention_seconds: float = Field(default=7 * 86_400, gt=0)
     tombstone_seconds: float = Field(default=7 * 86_400, gt=0)
@@ -63,6 +65,12 @@ class Settings(BaseSettings):
             raise ValueError(f"expected a redis:// or rediss:// address, received one of {scheme!r}")
         return value
 
+    @model_validator(mode="after")
+    def _images_go_first(self) -> "Settings":
+        if self.image_retention_seconds > self.result_retention_seconds:
+            raise ValueError("expected IMAGE_RETENTION_SECONDS to be at most RESULT_RETENTION_SECONDS")
+        return self
+
     @property
     def models_bucket(self) -> str:
         """The bucket that model versions are read from."""
@@ -81,5 +89,8 @@ def read_settings(kind: type[AnySettings]) -> AnySettings:
     try:
         return kind()
     except ValidationError as error:
-        wrong = [f"error: {str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
+        wrong = [
+            f"error: {str(item['loc'][0] if item['loc'] else 'settings').upper()}: {item['msg']}"
+            for item in error.errors()
+        ]
         raise SystemExit("\n".join(wrong)) from None

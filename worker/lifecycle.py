@@ -55,7 +55,7 @@ class Worker:
         self.batcher = Batcher(self.supervisor, settings.max_batch_size)
         self._longest_batch_seconds = settings.engine_timeout_seconds + START_TIMEOUT_SECONDS
         self.leases = LeaseKeeper(services.jobs, settings.lease_seconds, self._is_stuck)
-        self.reaper = Reaper(services.jobs, services.queue)
+        self.reaper = Reaper(services.jobs, services.queue, services.objects)
         self.runner = JobRunner(
             jobs=services.jobs,
             objects=services.objects,

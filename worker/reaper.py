@@ -1,4 +1,7 @@
-"""Put right what fell between the ledger and the queue; any number of these may run at once."""
+"""Put right what fell between the ledger and the queue, and drop what is past its retention.
+
+Any number of these may run at once.
+"""
 
 import random
 import threading
@@ -7,6 +10,7 @@ import structlog
 
 from shared.errors import HistoQueueError
 from shared.job_store import JobStore
+from shared.object_store import ObjectStore
 from shared.task_queue import TaskQueue
 
 #: How often a reaper looks; a little at random, so that many of them spread out.
@@ -31,10 +35,26 @@ def reap_once(jobs: JobStore, queue: TaskQueue) -> int:
     return len(published)
 
 
-class Reaper:
-    """A thread that reaps until it is told to stop."""
+def clean_once(jobs: JobStore, objects: ObjectStore) -> int:
+    """Delete the images, and drop the results, that are past their retention.
 
-    def __init__(self, jobs: JobStore, queue: TaskQueue) -> None:
+    Returns:
+        How many of them there were.
+    """
+    items = jobs.cleanable(REAP_AT_ONCE)
+    for item in items:
+        if item.image_key is not None:
+            # First the image: should this process end in between, it is deleted once more.
+            objects.delete(item.image_key)
+        jobs.cleaned(item)
+    return len(items)
+
+
+class Reaper:
+    """A thread that reaps and cleans until it is told to stop."""
+
+    def __init__(self, jobs: JobStore, queue: TaskQueue, objects: ObjectStore) -> None:
+        self._objects = objects
         self._jobs = jobs
         self._queue = queue
         self._stopped = threading.Event()
@@ -52,6 +72,7 @@ class Reaper:
         while not self._stopped.wait(REAP_EVERY_SECONDS * random.uniform(0.7, 1.3)):  # noqa: S311 - no secret
             try:
                 reap_once(self._jobs, self._queue)
+                clean_once(self._jobs, self._objects)
             except HistoQueueError as error:
                 _log.warning("reaper_waits", error=str(error))
             except Exception:  # noqa: BLE001 - logged whole

@@ -1,7 +1,7 @@
 -- Prepended to every script. KEYS and ARGV start the same everywhere:
--- KEYS: the job's record, OPEN, PUBLISHED, LEASED, DRAINED.
+-- KEYS: the job's record, OPEN, PUBLISHED, LEASED, DRAINED, ENDED.
 -- ARGV: what is added to the clock (tests only), the channel of changes, the job's id.
-local job, open, published, leased, drained = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local job, open, published, leased, drained, ended = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local changes, id = ARGV[2], ARGV[3]
 
 -- Milliseconds since the epoch by the one clock that all agree on.
@@ -52,6 +52,7 @@ local function finish(status, name, value)
     redis.call('HSET', job, name, value)
   end
   forget()
+  redis.call('ZADD', ended, now + number('image_retention_ms'), id)
   count_drained()
   redis.call('PEXPIRE', job, number('retention_ms') + number('tombstone_ms'))
   changed()

@@ -67,7 +67,10 @@ def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[JobStore]:
 
 
 def new_job(
-    expires_in: float = 3600, idempotency: Idempotency | None = None, retention: float = 600
+    expires_in: float = 3600,
+    idempotency: Idempotency | None = None,
+    retention: float = 600,
+    image_retention: float = 60,
 ) -> NewJob:
     """Return a job that can be accepted."""
     return NewJob(
@@ -80,6 +83,7 @@ def new_job(
             custom_id="Grüße",
         ),
         expires_in_seconds=expires_in,
+        image_retention_seconds=image_retention,
         retention_seconds=retention,
         tombstone_seconds=600,
         idempotency=idempotency,
@@ -423,6 +427,66 @@ def test_a_change_is_told_to_who_listens(store: JobStore) -> None:
     heard = [next(changes) for _ in range(2)]
     assert job.id in heard
     changes.close()  # type: ignore[attr-defined]  # both are generators
+
+
+def clean(store: JobStore) -> list[str | None]:
+    """Do what the reaper does, without an object store; return the keys of the images that are to go."""
+    items = store.cleanable(100)
+    for item in items:
+        store.cleaned(item)
+    return [item.image_key for item in items]
+
+
+def test_an_image_goes_first_and_then_the_result(store: JobStore, clock: Clock) -> None:
+    """Each when its own retention is over, and each once; the word "expired" stays."""
+    job = accept(store, image_retention=60, retention=600)
+    assert clean(store) == []
+    store.claim(job.id, "token", LEASE, RUN)
+    store.succeed(job.id, "token", {"class": "x"}, {})
+    assert clean(store) == []
+    clock.advance(61)
+    assert clean(store) == ["uploads/x"]
+    assert clean(store) == []
+    assert store.get(job.id).result == {"class": "x"}
+    clock.advance(540)
+    assert clean(store) == [None]
+    assert clean(store) == []
+    with pytest.raises(ResultExpired):
+        store.get(job.id)
+
+
+def test_an_image_that_could_not_be_deleted_is_named_again(store: JobStore, clock: Clock) -> None:
+    """Nothing is taken for gone before somebody has said so."""
+    job = accept(store)
+    store.cancel(job.id)
+    clock.advance(61)
+    first, second = store.cleanable(100), store.cleanable(100)
+    assert first == second
+    assert [item.job_id for item in first] == [job.id]
+
+
+def test_an_open_job_keeps_its_image(store: JobStore, clock: Clock) -> None:
+    """However long it waits."""
+    accept(store, expires_in=1e6)
+    clock.advance(9e5)
+    assert clean(store) == []
+
+
+def test_nothing_of_the_caller_is_left_with_a_dropped_result(redis_client: object, clock: Clock) -> None:
+    """The tombstone holds no result, no error and no words of the caller's."""
+    client = redis_client
+    store = RedisJobStore(client, lambda: clock.offset_ms)  # type: ignore[arg-type]
+    job = accept(store)
+    store.claim(job.id, "token", LEASE, RUN)
+    store.succeed(job.id, "token", {"class": "lung_aca"}, {"decode": 1})
+    for _ in range(2):
+        clock.advance(601)
+        clean(store)
+    left = str(client.hgetall(keys.JOB + job.id))  # type: ignore[attr-defined]
+    assert "lung_aca" not in left
+    assert "Grüße" not in left
+    assert "decode" not in left
+    assert client.zcard(keys.ENDED) == 0  # type: ignore[attr-defined]
 
 
 def test_every_version_of_a_job_is_a_new_one(store: JobStore, clock: Clock) -> None:

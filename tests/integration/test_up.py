@@ -98,13 +98,17 @@ def test_a_stop_with_work_under_way_hands_it_back(tmp_path: Path) -> None:
 
 
 def test_a_redis_that_is_given_is_used(tmp_path: Path, redis_server: RedisServer) -> None:
-    """No server is started beside it, and the job goes through the one that is there."""
-    with Stack(tmp_path / "stack", {"REDIS_URL": redis_server.url}) as stack:
+    """No server is started beside it, the job goes through it, and its image goes when its time is over."""
+    given = {"REDIS_URL": redis_server.url, "IMAGE_RETENTION_SECONDS": "1"}
+    with Stack(tmp_path / "stack", given) as stack:
         assert not stack.says("  redis ")
         answer = stack.submit(png(5), Prefer="wait=30")
         assert answer.json()["status"] == "succeeded"
         with connect(redis_server.url, 2) as client:
             assert client.exists(keys.JOB + answer.json()["id"])
+        uploads = tmp_path / "stack/data/objects/histoqueue/uploads"
+        assert wait_until(lambda: not any(path.is_file() for path in uploads.rglob("*")), 20), "kept"
+        assert stack.client.get(answer.json()["links"]["self"]).json()["result"]
 
 
 def test_a_bad_setting_is_said_before_anything_starts(tmp_path: Path) -> None:

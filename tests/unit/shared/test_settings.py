@@ -52,6 +52,14 @@ def test_every_bad_value_is_named_and_no_secret_is_shown(monkeypatch: pytest.Mon
     assert "hunter2" not in str(ended.value)
 
 
+def test_an_image_is_not_kept_longer_than_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record names the image: it must not go first."""
+    monkeypatch.setenv("IMAGE_RETENTION_SECONDS", "100")
+    monkeypatch.setenv("RESULT_RETENTION_SECONDS", "99")
+    with pytest.raises(SystemExit, match="IMAGE_RETENTION_SECONDS"):
+        read_settings(Settings)
+
+
 def test_the_password_is_not_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings can be logged."""
     monkeypatch.setenv("REDIS_URL", "redis://:hunter2@127.0.0.1:6379/0")

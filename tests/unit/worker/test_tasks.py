@@ -12,7 +12,7 @@ from shared.services import Services, in_memory
 from shared.settings import Settings
 from worker.batcher import Batcher
 from worker.leases import Lease, LeaseKeeper
-from worker.reaper import reap_once
+from worker.reaper import clean_once, reap_once
 from worker.supervisor import Outcome
 from worker.tasks import MOST_STRIKES, JobRunner
 
@@ -69,7 +69,12 @@ class World:
             ),
         )
         new = NewJob(
-            id=job_id, spec=spec, expires_in_seconds=3600, retention_seconds=600, tombstone_seconds=600
+            id=job_id,
+            spec=spec,
+            expires_in_seconds=3600,
+            image_retention_seconds=60,
+            retention_seconds=600,
+            tombstone_seconds=600,
         )
         created = self.services.jobs.create(new, max_open=100)
         self.services.queue.enqueue(job_id, created.job.published_at_ms)
@@ -250,6 +255,17 @@ def test_a_lease_that_is_renewed_outlives_its_length(world: World) -> None:
     world.services.jobs.cancel(job_id)
     world.runner.leases.renew_all()
     assert not lease.is_held
+
+
+def test_an_image_is_deleted_when_its_time_is_over(world: World) -> None:
+    """Not before, and nothing but the image: the result is still there."""
+    job_id = world.accept(b"tile")
+    world.runner.run(job_id)
+    assert clean_once(world.services.jobs, world.services.objects) == 0
+    world.now_ms += 61_000
+    assert clean_once(world.services.jobs, world.services.objects) == 1
+    assert world.services.objects.list_keys("uploads/") == []
+    assert world.job(job_id).result == {"text": "tile"}
 
 
 def test_a_message_that_was_lost_is_published_again(world: World) -> None:

@@ -1,0 +1,15 @@
+-- Note that the image of an ended job is gone; or, past its retention, drop what is known of its result.
+-- ARGV: 4 the spec to keep once the result is dropped; '' while only the image is gone.
+if redis.call('EXISTS', job) == 0 or is_open() then
+  redis.call('ZREM', ended, id)
+  return 0
+end
+if ARGV[4] == '' then
+  redis.call('HSET', job, 'image_gone', 1)
+  redis.call('ZADD', ended, number('expires_at_ms'), id)
+else
+  redis.call('HDEL', job, 'result', 'error', 'timings_ms')
+  redis.call('HSET', job, 'spec', ARGV[4])
+  redis.call('ZREM', ended, id)
+end
+return 1
