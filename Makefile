@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help up test chaos check fix lock
+.PHONY: help up test chaos compose-test check fix lock
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -23,6 +23,9 @@ test: $(VENV)/dev.stamp ## Run every test, with servers of its own on free ports
 chaos: $(VENV)/dev.stamp ## Kill, pause and hang everything under load for MINUTES (SEED repeats a run)
 	@CHAOS_SECONDS=$$(( $(MINUTES) * 60 )) $(if $(SEED),CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest tests/chaos
 	@$(BIN)/python -m tests.chaos.baseline $$(( $(MINUTES) * 60 )) $(SEED)
+
+compose-test: $(VENV)/dev.stamp ## Build, start, harm and end `docker compose up` on the engine of this machine
+	@COMPOSE_TESTS=1 $(BIN)/python -m pytest tests/compose -v
 
 check: $(VENV)/dev.stamp ## Check style, types and the direction of imports; changes nothing
 	$(BIN)/ruff check .

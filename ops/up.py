@@ -21,6 +21,7 @@ from urllib.request import urlopen
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ops.prepare import newest_bundled_model
 from ops.processes import Child, wait_until
 from ops.servers import HOST, NoServer, ObjectServer, RedisServer, free_port, port_is_free
 from shared.errors import HistoQueueError, NoModel
@@ -28,8 +29,6 @@ from shared.object_store import WORKER_PATIENCE
 from shared.services import Services, from_settings
 from shared.settings import Settings, read_settings
 
-#: What an empty bucket is filled from.
-BUNDLED_MODELS = Path(__file__).resolve().parent.parent / "models"
 #: From Ctrl-C to the end of the last child.
 STOP_SECONDS = 14.0
 #: The drain of the API and the worker; what is left of the above is for the servers.
@@ -243,8 +242,7 @@ def _publish_bundled_model(services: Services) -> None:
     try:
         live = services.models.live()
     except NoModel:
-        folder = max(BUNDLED_MODELS.iterdir(), key=lambda path: path.name)
-        live = services.models.publish(folder)
+        live = services.models.publish(newest_bundled_model())
         _say(f"  published the bundled model {live.name} {live.version}")
     else:
         _say(f"  found model {live.name} {live.version} in the bucket")

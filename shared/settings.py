@@ -1,5 +1,6 @@
 """Every environment variable of the servers, read once, typed and checked at start."""
 
+import os
 from typing import TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -87,7 +88,8 @@ def read_settings(kind: type[AnySettings]) -> AnySettings:
         SystemExit: naming each variable and what was expected, and never a value that may be secret.
     """
     try:
-        return kind()
+        # A file of this folder stands for the variable of its name: what compose mounts.
+        return kind(_secrets_dir=os.environ.get("SECRETS_DIR"))
     except ValidationError as error:
         wrong = [
             f"error: {str(item['loc'][0] if item['loc'] else 'settings').upper()}: {item['msg']}"

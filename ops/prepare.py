@@ -1,0 +1,95 @@
+"""`python -m ops.prepare`: what a new installation needs before its servers start, and is not needed again.
+
+python -m ops.prepare passwords FOLDER    make the passwords, and each program's settings with them
+python -m ops.prepare bucket              make the bucket, and fill it with the bundled model if it has none
+"""
+
+import argparse
+import secrets
+import sys
+import time
+from pathlib import Path
+
+from shared.errors import HistoQueueError, NoModel
+from shared.object_store import WORKER_PATIENCE
+from shared.services import Services, from_settings
+from shared.settings import Settings, read_settings
+
+BUNDLED_MODELS = Path(__file__).resolve().parent.parent / "models"
+#: How long the object store may take to come up.
+PATIENCE_SECONDS = 60.0
+
+
+def make_passwords(folder: Path, redis_host: str = "redis") -> bool:
+    """Write the passwords into a folder that only the servers mount; False where they are there already.
+
+    `redis_url` is read by the API and the workers, `redis.conf` by Redis, `s3_key` by the object store, and
+    `aws_credentials` by whoever talks to it.
+    """
+    if (folder / "redis_url").exists():
+        return False
+    password, key, secret = (secrets.token_hex(24) for _ in range(3))
+    files = {
+        "redis.conf": f'requirepass "{password}"\n',
+        "s3_key": f'"{key},{secret}"',
+        "aws_credentials": f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n",
+        # Last: its presence says that all of them are there.
+        "redis_url": f"redis://:{password}@{redis_host}:6379/0",
+    }
+    for name, text in files.items():
+        path = folder / name
+        path.write_text(text)
+        # Each server has a user of its own; the folder itself is mounted into no other container.
+        path.chmod(0o444)
+    return True
+
+
+def make_bucket(services: Services) -> str:
+    """Make the bucket and publish the bundled model into it, unless it has one; return what is live."""
+    services.objects.ensure_bucket()
+    try:
+        live = services.models.live()
+    except NoModel:
+        live = services.models.publish(newest_bundled_model())
+    return f"{live.name} {live.version}"
+
+
+def newest_bundled_model() -> Path:
+    """Return the folder of the bundled version with the highest number."""
+    folders = [path for path in BUNDLED_MODELS.iterdir() if path.is_dir()]
+    return max(folders, key=lambda path: tuple(map(int, path.name.rpartition("-")[2].split("."))))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do one of the two; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("passwords").add_argument("folder", type=Path)
+    commands.add_parser("bucket")
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "passwords":
+        made = make_passwords(chosen.folder)
+        print("made passwords" if made else "passwords are there already")
+        return 0
+    return _prepare_bucket()
+
+
+def _prepare_bucket() -> int:
+    services = from_settings(read_settings(Settings), WORKER_PATIENCE)
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            print(f"the bucket is ready; live: {make_bucket(services)}")
+        except HistoQueueError as error:
+            if time.monotonic() > end:
+                print(f"error: {error.code}: {error}", file=sys.stderr)
+                return 1
+            time.sleep(1)
+        else:
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
