@@ -2,13 +2,17 @@
 PYTHON ?= python3
 PORT ?= 5000
 MINUTES ?= 5
+DATA ?= ../shared/data/lc25000-lung-224
+RECIPE ?= training/configs/lung-cnn-0.1.0.toml
+RUN ?= runs/cross-validation
+VERSION ?= 0.2.0
 DATA_DIR ?= .data
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help up test chaos compose-test check fix lock
+.PHONY: help up test train chaos compose-test check fix lock
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -19,6 +23,13 @@ up: $(VENV)/local.stamp ## Run the whole system on http://127.0.0.1:5000 (PORT, 
 
 test: $(VENV)/dev.stamp ## Run every test, with servers of its own on free ports
 	@$(BIN)/python -m pytest $(ARGS)
+
+train: $(VENV)/dev.stamp ## Cross-validate, train, score and publish a model from DATA (hours; goes on where it stopped)
+	$(BIN)/python -m training prepare --data $(DATA) --config $(RECIPE)
+	$(BIN)/python -m training train --data $(DATA) --config $(RECIPE) --run $(RUN) --folds 5 --release
+	$(BIN)/python -m training calibrate --data $(DATA) --run $(RUN)
+	$(BIN)/python -m training evaluate --data $(DATA) --run $(RUN)
+	$(BIN)/python -m training publish --data $(DATA) --run $(RUN) --version $(VERSION)
 
 chaos: $(VENV)/dev.stamp ## Kill, pause and hang everything under load for MINUTES (SEED repeats a run)
 	@CHAOS_SECONDS=$$(( $(MINUTES) * 60 )) $(if $(SEED),CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest tests/chaos

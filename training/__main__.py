@@ -11,6 +11,7 @@ from typing import Any
 from training.errors import TrainingError
 
 DEFAULT_DATA = Path("../shared/data/lc25000-lung-224")
+DEFAULT_FOREIGN = Path("../shared/data/foreign")
 DEFAULT_CACHE = Path("runs/cache")
 EXAMPLES = """
 examples, in the order of a whole run:
@@ -20,6 +21,15 @@ examples, in the order of a whole run:
   python -m training calibrate --run runs/first
   python -m training evaluate --run runs/first
   python -m training publish --run runs/first --version 0.1.0
+
+cross-validation, and a release that is trained on every cluster; the same line again goes on after Ctrl-C:
+  python -m training train --config training/configs/lung-cnn-0.1.0.toml --run runs/cv --folds 5 --release
+  python -m training calibrate --run runs/cv
+  python -m training evaluate --run runs/cv
+  python -m training publish --run runs/cv --version 1.0.0
+
+a published version on your own labelled folder, with images of one patient drawn together:
+  python -m training evaluate --model models/lung-cnn-0.1.0 --data FOLDER --groups patients.csv
 """
 
 
@@ -46,25 +56,53 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    prepare = _add(commands, "prepare", "check the data folder and decode its tiles once", needs_run=False)
+    prepare = _add(
+        commands, "prepare", "check the data folder, group copies, and decode its tiles once", needs_run=False
+    )
     prepare.add_argument("--config", type=Path, help="experiment whose input size to decode for")
+    prepare.add_argument(
+        "--skip-unreadable", action="store_true", help="leave files out that cannot be decoded, naming each"
+    )
+    prepare.add_argument(
+        "--check-grouping", action="store_true", help="group the tiles without their list too, and compare"
+    )
     train = _add(commands, "train", "fit the weights into a run folder")
     train.add_argument("--config", type=Path, help="TOML file of the experiment; default: built-in values")
     train.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+    train.add_argument(
+        "--folds", type=int, choices=range(2, 21), metavar="N", help="cross-validate: one run per fold"
+    )
+    train.add_argument(
+        "--release", action="store_true", help="after the folds, fit the same recipe on all clusters"
+    )
     _add(commands, "calibrate", "fit temperature and thresholds on the run's calibration clusters")
-    _add(commands, "evaluate", "score the calibrated run on its test clusters, once all is decided")
+    evaluate = _add(
+        commands, "evaluate", "score what is calibrated on tiles it never saw, and write the card", None
+    )
+    evaluate.add_argument("--foreign", type=Path, default=DEFAULT_FOREIGN, help="images for the gates")
+    evaluate.add_argument("--model", type=Path, help="a published version, to score on the folder of --data")
+    evaluate.add_argument("--groups", type=Path, help="CSV with the columns path, class and --group-column")
+    evaluate.add_argument("--group-column", default="patient", help="whose images are drawn together")
+    evaluate.add_argument("--layout", choices=("folders", "lunghist700"), default="folders")
+    evaluate.add_argument("--draws", type=int, default=2000, help="draws of each bootstrap")
     publish = _add(commands, "publish", "write the evaluated run as an immutable model version")
     publish.add_argument("--version", required=True, help="three numbers: 0.1.0")
     publish.add_argument("--models", type=Path, default=Path("models"), help="folder of model versions")
+    publish.add_argument(
+        "--bucket", action="store_true", help="copy it into the servers' bucket too, and make it the live one"
+    )
     return parser
 
 
-def _add(commands: Any, name: str, text: str, needs_run: bool = True) -> argparse.ArgumentParser:
+def _add(commands: Any, name: str, text: str, needs_run: bool | None = True) -> argparse.ArgumentParser:
+    """Return the parser of one command; with None it takes `--run`, and does without it."""
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    command.add_argument("--data", type=Path, default=DEFAULT_DATA, help="tiles with their clusters.csv")
+    command.add_argument(
+        "--data", type=Path, default=DEFAULT_DATA, help="class folders, with or without a clusters.csv"
+    )
     command.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="where decoded tiles are kept")
-    if needs_run:
-        command.add_argument("--run", type=Path, required=True, help="the run's folder")
+    if needs_run is not False:
+        command.add_argument("--run", type=Path, required=bool(needs_run), help="the run's folder")
     return command
 
 

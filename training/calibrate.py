@@ -1,5 +1,6 @@
 """Fit what turns logits into an honest verdict, on clusters that the weights never saw."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -9,9 +10,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from shared.manifest import ColourStatistics, Gates
-from training.dataset import CLASS_NAMES, labels_of
+from training.dataset import labels_of
 from training.errors import TrainingError
 from training.inference import build_forward
+from training.listing import CLASS_NAMES
 from training.metrics import expected_calibration_error, negative_log_likelihood
 from training.run_folder import Run
 from training.train import NETWORK_NAME
@@ -62,9 +64,14 @@ def calibrate_run(run: Run) -> Calibration:
         nll_before=negative_log_likelihood(before, labels),
         nll_after=negative_log_likelihood(after, labels),
     )
-    text = calibration.model_dump_json(indent=1)
-    (run.folder / CALIBRATION_NAME).write_text(text, encoding="utf-8")
+    write_calibration(run.folder, calibration)
     return calibration
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Write a run's calibration into its folder."""
+    text = calibration.model_dump_json(indent=1)
+    (folder / CALIBRATION_NAME).write_text(text, encoding="utf-8")
 
 
 def read_calibration(folder: Path) -> Calibration:
@@ -118,16 +125,18 @@ def indeterminate_threshold(probabilities: NDArray[np.float64], labels: Labels) 
 
 
 def fit_gates(run: Run) -> Gates:
-    """Return the gates: the training colours, and the distance that 1 in 100 held-out tiles exceeds.
+    """Return the gates: the training colours, and the distance that 1 in 100 held-out tiles exceeds."""
+    labels, numbers = labels_of(run.tiles), run.images.measured[:, :6]
+    train, held_out = run.split.train, run.split.calibration
+    colour = fit_colours(numbers[train], labels[train])
+    return build_gates(colour, [domain_distance(row, colour) for row in numbers[held_out]])
+
+
+def build_gates(colour: tuple[ColourStatistics, ...], distances: Sequence[float]) -> Gates:
+    """Return the gates for these colours, and the distances of held-out tiles to them.
 
     Background and sharpness keep the thresholds that were measured on LC25000 and on foreign slides.
     """
-    labels, numbers = labels_of(run.tiles), run.images.measured[:, :6]
-    train, held_out = run.split.train, run.split.calibration
-    colour = tuple(
-        fit_colour(name, numbers[train][labels[train] == index]) for index, name in enumerate(CLASS_NAMES)
-    )
-    distances = [domain_distance(row, colour) for row in numbers[held_out]]
     return Gates(
         background_level=220,
         background_reject=0.5,
@@ -137,6 +146,11 @@ def fit_gates(run: Run) -> Gates:
         domain_distance=round(float(np.quantile(distances, 0.99)), 1),
         colour=colour,
     )
+
+
+def fit_colours(numbers: NDArray[np.float64], labels: Labels) -> tuple[ColourStatistics, ...]:
+    """Return each class's colour statistics from the colour numbers of its tiles."""
+    return tuple(fit_colour(name, numbers[labels == index]) for index, name in enumerate(CLASS_NAMES))
 
 
 def fit_colour(name: str, numbers: NDArray[np.float64]) -> ColourStatistics:

@@ -2,52 +2,139 @@
 
 import argparse
 import json
+from pathlib import Path
 
+from shared.object_store import WORKER_PATIENCE
+from shared.services import from_settings
+from shared.settings import Settings, read_settings
 from training.calibrate import calibrate_run
-from training.dataset import load_images, read_tiles
+from training.cross_calibrate import calibrate_folds
+from training.cross_evaluate import evaluate_folds
+from training.cross_validation import (
+    CrossValidation,
+    is_cross_validation,
+    open_cross_validation,
+    train_folds,
+    train_release,
+)
+from training.errors import TrainingError
 from training.evaluate import evaluate_run
 from training.experiment import Experiment, read_experiment
-from training.publish import publish_run
+from training.lunghist700 import evaluate_lunghist700
+from training.own_folder import evaluate_folder
+from training.prepare import check_grouping, prepare_folder
+from training.publish import publish_release, release_of_folds, release_of_run
+from training.report import CARD_NAME, write_report
 from training.run_folder import Run, open_run, read_run_experiment
+from training.study import Body, Verdicts
 from training.train import Trainer
 
 
 def prepare(options: argparse.Namespace) -> None:
     """Check the data folder and decode its tiles into the cache."""
     experiment = read_experiment(options.config) if options.config else Experiment()
-    tiles = read_tiles(options.data)
-    load_images(options.data, tiles, experiment.input, options.cache)
+    tiles = prepare_folder(options.data, options.cache, experiment.input, options.skip_unreadable)
     clusters = len({tile.cluster for tile in tiles})
     print(f"{len(tiles)} tiles of {clusters} clusters are ready in {options.cache}")
+    if options.check_grouping:
+        agreement = check_grouping(options.data, tiles)
+        print(
+            f"grouping without the list: pair precision {agreement.precision:.4f},"
+            f" recall {agreement.recall:.4f}, {agreement.groups} groups for {agreement.known_groups} clusters"
+        )
 
 
 def train(options: argparse.Namespace) -> None:
-    """Fit the weights into the run folder."""
+    """Fit the weights into the run folder, once or once per fold."""
     if options.config:
         experiment = read_experiment(options.config)
     else:
-        experiment = read_run_experiment(options.run) if options.resume else Experiment()
+        known = options.resume or is_cross_validation(options.run)
+        experiment = read_run_experiment(options.run) if known else Experiment()
+    if options.folds or is_cross_validation(options.run):
+        _train_folds(options, experiment)
+        return
     run = open_run(options.run, options.data, options.cache, experiment)
     Trainer(run.experiment, run.tiles, run.images, run.split).run(run.folder, resume=options.resume)
 
 
+def _train_folds(options: argparse.Namespace, experiment: Experiment) -> None:
+    """Go on where an earlier call stopped: the folder knows which folds are finished."""
+    if options.folds:
+        plan = experiment.split.model_copy(update={"test_folds": options.folds})
+        experiment = experiment.model_copy(update={"split": plan})
+    folds = open_cross_validation(options.run, options.data, options.cache, experiment)
+    for number, digest in enumerate(folds.digests):
+        print(f"fold {number + 1}: {len(folds.splits[number].test)} test tiles, sha256 {digest}")
+    train_folds(folds)
+    if options.release:
+        train_release(folds)
+
+
 def calibrate(options: argparse.Namespace) -> None:
-    """Fit temperature and thresholds on the calibration clusters."""
-    calibration = calibrate_run(_open_finished(options))
+    """Fit temperature and thresholds on clusters that the weights never saw."""
+    if is_cross_validation(options.run):
+        calibration = calibrate_folds(_open_folds(options))
+    else:
+        calibration = calibrate_run(_open_finished(options))
     print(calibration.model_dump_json(indent=1, exclude={"gates"}))
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Score the finished and calibrated run on its test clusters."""
-    print(json.dumps(evaluate_run(_open_finished(options)), indent=1))
+    """Score what is finished and calibrated on tiles that its weights never saw."""
+    if options.model:
+        _evaluate_elsewhere(options)
+    elif is_cross_validation(_run_folder(options)):
+        folds = _open_folds(options)
+        body, verdicts = evaluate_folds(folds, options.data, options.foreign, options.draws)
+        _report(options.run, body, f"lung-cnn, run {options.run.name}", verdicts)
+    else:
+        print(json.dumps(evaluate_run(_open_finished(options)), indent=1))
+
+
+def _evaluate_elsewhere(options: argparse.Namespace) -> None:
+    """Score a published version on a folder that is not ours."""
+    folder = options.run or Path("runs") / f"{options.model.name}-on-{options.data.resolve().name}"
+    if options.layout == "lunghist700":
+        body, verdicts = evaluate_lunghist700(options.model, options.data, options.draws)
+    else:
+        groups = (options.groups, options.group_column) if options.groups else None
+        places = (options.model, options.data, options.cache, options.foreign)
+        body, verdicts = evaluate_folder(*places, groups, options.draws)
+    _report(folder, body, f"{options.model.name} on {options.data.resolve().name}", verdicts)
+
+
+def _report(folder: Path, body: Body, title: str, verdicts: Verdicts) -> None:
+    write_report(folder, body, title, verdicts)
+    print(json.dumps(body["summary"], indent=1))
+    print(f"the card is {folder / CARD_NAME}")
+
+
+def _run_folder(options: argparse.Namespace) -> Path:
+    if options.run is None:
+        raise TrainingError("Expected --run FOLDER, or --model FOLDER with --data FOLDER. Received neither.")
+    folder: Path = options.run
+    return folder
 
 
 def publish(options: argparse.Namespace) -> None:
     """Write the run as a model version."""
-    folder = publish_run(_open_finished(options), options.models, options.version)
+    if is_cross_validation(options.run):
+        release = release_of_folds(_open_folds(options))
+    else:
+        release = release_of_run(_open_finished(options))
+    folder = publish_release(release, options.models, options.version)
     print(f"published {folder}")
+    if options.bucket:
+        reference = from_settings(read_settings(Settings), WORKER_PATIENCE).models.publish(folder)
+        print(f"live in the bucket: {reference.name} {reference.version}")
 
 
 def _open_finished(options: argparse.Namespace) -> Run:
     experiment = read_run_experiment(options.run)
     return open_run(options.run, options.data, options.cache, experiment)
+
+
+def _open_folds(options: argparse.Namespace) -> CrossValidation:
+    experiment = read_run_experiment(options.run)
+    return open_cross_validation(options.run, options.data, options.cache, experiment)

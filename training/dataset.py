@@ -1,8 +1,6 @@
 """Find the labelled tiles, prove that they are what they claim to be, and read them as the worker would."""
 
-import csv
 import hashlib
-from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +12,11 @@ from numpy.typing import NDArray
 from shared.errors import HistoQueueError
 from shared.manifest import InputSpec
 from training.errors import TrainingError
+from training.listing import CLASS_NAMES, CLUSTERS_NAME, Listed, list_files, read_list
 from worker.engine.decode import decode
 from worker.engine.preprocess import preprocess
 from worker.engine.quality import colour_numbers, resize_for_measuring, sharpness
 
-#: Order of the model's outputs: the one place where it is decided.
-CLASS_NAMES: Final = ("lung_n", "lung_aca", "lung_scc")
-CLUSTERS_NAME: Final = "clusters.csv"
 _MAX_PIXELS: Final = 4096 * 4096
 
 
@@ -46,19 +42,66 @@ class Images:
     measured: NDArray[np.float64]
 
 
-def read_tiles(folder: Path) -> tuple[Tile, ...]:
-    """Return every tile that `clusters.csv` in `folder` lists, sorted by path, with its file's digest.
+def read_tiles(folder: Path, cache: Path | None = None) -> tuple[Tile, ...]:
+    """Return every labelled tile in `folder`, sorted by path, with its file's digest and its cluster.
+
+    Clusters come from what `prepare` found and kept in `cache`, or from the folder's own list.
 
     Raises:
-        TrainingError: if the list or a file is missing, a class is unknown or has no tile, or a cluster
-            straddles classes.
+        TrainingError: if there is no tile, a file or a class is missing, a class is unknown, a cluster or a
+            file's content straddles classes, or nothing says which tiles are copies of each other.
     """
-    rows = _read_rows(folder / CLUSTERS_NAME)
-    _check_classes(rows)
-    _check_clusters(rows)
+    files = list_files(folder)
+    digests = digest_files(folder, files)
+    prepared = None if cache is None else prepared_list(cache, files, digests)
+    if prepared is not None and prepared.is_file():
+        known = dict(zip((file.path for file in files), digests, strict=True))
+        files = tuple(read_list(prepared))
+        digests = [known[file.path] for file in files]
+    return build_tiles(files, digests)
+
+
+def build_tiles(files: Sequence[Listed], digests: Sequence[str]) -> tuple[Tile, ...]:
+    """Return the tiles of files whose clusters are known.
+
+    Raises:
+        TrainingError: if one has no cluster, or identical files lie in two classes.
+    """
+    classes: dict[str, Listed] = {}
+    for file, digest in zip(files, digests, strict=True):
+        same = classes.setdefault(digest, file)
+        if same.class_name != file.class_name:
+            raise TrainingError(
+                f"Expected one class for one image. Received identical files: {same.path}, {file.path}"
+            )
+        if file.cluster is None:
+            raise TrainingError(
+                f"Expected to know which tiles are copies of each other. Received no {CLUSTERS_NAME}:"
+                " run `prepare` on this folder first, and it groups them."
+            )
     return tuple(
-        Tile(path, class_name, cluster, _digest(folder / path)) for path, class_name, cluster in sorted(rows)
+        Tile(file.path, file.class_name, str(file.cluster), digest)
+        for file, digest in zip(files, digests, strict=True)
     )
+
+
+def digest_files(folder: Path, files: Sequence[Listed]) -> list[str]:
+    """Return each file's sha256.
+
+    Raises:
+        TrainingError: naming the first file that cannot be read.
+    """
+    return [_digest(folder / file.path) for file in files]
+
+
+def prepared_list(cache: Path, files: Sequence[Listed], digests: Sequence[str]) -> Path:
+    """Return where `prepare` keeps the clusters that it found for exactly these files."""
+    lines = [
+        f"{file.path},{file.class_name},{file.cluster},{digest}"
+        for file, digest in zip(files, digests, strict=True)
+    ]
+    key = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return cache / f"clusters-{key}.csv"
 
 
 def digest_of_tiles(tiles: Sequence[Tile]) -> str:
@@ -96,31 +139,6 @@ def load_images(
     return images
 
 
-def _read_rows(path: Path) -> list[tuple[str, str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as lines:
-            return [(row["path"], row["class"], row["cluster"]) for row in csv.DictReader(lines)]
-    except (OSError, KeyError) as error:
-        raise TrainingError(
-            f"Expected {path} with the columns path, class and cluster. Received: {error!r}"
-        ) from error
-
-
-def _check_classes(rows: Sequence[tuple[str, str, str]]) -> None:
-    counts = Counter(class_name for _, class_name, _ in rows)
-    if set(counts) != set(CLASS_NAMES):
-        raise TrainingError(f"Expected tiles of exactly {', '.join(CLASS_NAMES)}. Received: {dict(counts)}")
-
-
-def _check_clusters(rows: Sequence[tuple[str, str, str]]) -> None:
-    classes = defaultdict(set)
-    for _, class_name, cluster in rows:
-        classes[cluster].add(class_name)
-    for cluster, names in sorted(classes.items()):
-        if len(names) > 1:
-            raise TrainingError(f"Expected one class in cluster {cluster}. Received: {sorted(names)}")
-
-
 def _digest(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -134,7 +152,7 @@ def _decode_all(
     inputs = np.empty((len(tiles), spec.height, spec.width, 3), np.uint8)
     measured = np.empty((len(tiles), 7), np.float64)
     for index, tile in enumerate(tiles):
-        image = _decode(folder, tile)
+        image = decode_file(folder, tile.path)
         view = resize_for_measuring(image)
         inputs[index] = preprocess(image, spec)
         measured[index] = [*colour_numbers(view), sharpness(view)]
@@ -143,15 +161,23 @@ def _decode_all(
     return Images(inputs, measured)
 
 
-def _decode(folder: Path, tile: Tile) -> NDArray[np.uint8]:
+def decode_file(folder: Path, path: str) -> NDArray[np.uint8]:
+    """Return one file as the worker would decode it.
+
+    Raises:
+        TrainingError: naming the file, if it cannot be decoded.
+    """
     try:
-        return decode((folder / tile.path).read_bytes(), _MAX_PIXELS)
-    except HistoQueueError as error:
-        raise TrainingError(f"Expected a readable image at {tile.path}. Received: {error}") from error
+        return decode((folder / path).read_bytes(), _MAX_PIXELS)
+    except (OSError, HistoQueueError) as error:
+        raise TrainingError(f"Expected a readable image at {path}. Received: {error}") from error
 
 
 def _write(path: Path, images: Images) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part.npz")
-    np.savez(unfinished, inputs=images.inputs, measured=images.measured)
-    unfinished.replace(path)  # a full disk or Ctrl-C must not leave half a cache
+    try:
+        np.savez(unfinished, inputs=images.inputs, measured=images.measured)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)  # a full disk or Ctrl-C must not leave half a cache

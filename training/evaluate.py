@@ -2,14 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.calibrate import read_calibration, run_logits
-from training.dataset import CLASS_NAMES, labels_of
+from training.dataset import labels_of
 from training.errors import TrainingError
+from training.listing import CLASS_NAMES
 from training.metrics import (
     accuracy,
     area_under_curve,
@@ -18,12 +18,12 @@ from training.metrics import (
     negative_log_likelihood,
     recalls,
 )
+from training.report import METRICS_NAME
 from training.run_folder import Run
 from training.splits import leakage_groups
 from training.train import fitted_rows
 from worker.engine.calibration import calibrate
 
-METRICS_NAME: Final = "metrics.json"
 Figures = dict[str, float | int | str]
 
 
@@ -70,9 +70,10 @@ def read_metrics(folder: Path) -> Figures:
         TrainingError: if the run has none yet.
     """
     try:
-        figures: Figures = json.loads((folder / METRICS_NAME).read_text(encoding="utf-8"))
+        body = json.loads((folder / METRICS_NAME).read_text(encoding="utf-8"))
     except OSError as error:
         raise TrainingError(f"Expected an evaluated run: {error}. Run `evaluate` first.") from error
+    figures: Figures = body.get("summary", body)
     return figures
 
 

@@ -1,5 +1,7 @@
 """Score probabilities against the truth, in NumPy alone."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,7 +10,12 @@ Labels = NDArray[np.int64]
 
 
 def accuracy(scores: Scores, labels: Labels) -> float:
-    """Return the share of rows of `scores` (n, classes) whose largest entry is at the label."""
+    """Return the share of rows of `scores` (n, classes) whose largest entry is at the label.
+
+    Of no rows at all it is not a number: a run without a validation part has no figure, not a bad one.
+    """
+    if not len(labels):
+        return math.nan
     return float((scores.argmax(axis=1) == labels).mean())
 
 

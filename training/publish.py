@@ -2,6 +2,8 @@
 
 import hashlib
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -14,15 +16,20 @@ from shared.manifest import (
     ClassInfo,
     FileDigest,
     GoldenTile,
+    InputSpec,
     Manifest,
     is_version,
     parse_manifest,
 )
 from training.architecture import FEATURES_LAYER, LOGITS_LAYER, count_multiply_accumulates
-from training.calibrate import read_calibration
-from training.dataset import digest_of_tiles
+from training.calibrate import Calibration, read_calibration
+from training.cross_evaluate import release_folder
+from training.cross_validation import CrossValidation, digest_of_folds
+from training.dataset import Tile, digest_of_tiles
 from training.errors import TrainingError
 from training.evaluate import Figures, read_metrics
+from training.experiment import Experiment
+from training.report import copy_card
 from training.run_folder import Run
 from training.synthetic import draw_tile
 from training.terms import INTENDED_USE, LICENCE, LICENCE_TEXT, NOTICE
@@ -46,21 +53,80 @@ CLASSES: Final = (
 )
 
 
-def publish_run(run: Run, models: Path, version: str) -> Path:
+@dataclass(frozen=True)
+class Release:
+    """Weights with everything that is said of them, ready to become a version."""
+
+    #: The Keras archive.
+    network: Path
+    input: InputSpec
+    calibration: Calibration
+    #: Flat figures for the manifest.
+    metrics: Figures
+    training: Figures
+    #: The folder with the card and its plots, or None where only a single run was scored.
+    report: Path | None
+
+
+def release_of_run(run: Run) -> Release:
+    """Return what a single evaluated run publishes.
+
+    Raises:
+        TrainingError: if the run is not trained, calibrated and evaluated.
+    """
+    metrics = read_metrics(run.folder)  # first: of all that may be missing, it is the last step
+    return Release(
+        network=run.folder / NETWORK_NAME,
+        input=run.experiment.input,
+        calibration=read_calibration(run.folder),
+        metrics=metrics,
+        training=_history(run),
+        report=None,
+    )
+
+
+def release_of_folds(folds: CrossValidation) -> Release:
+    """Return what an evaluated cross-validation publishes: the weights that all clusters trained.
+
+    Raises:
+        TrainingError: if the release is not trained, or the folds are not calibrated and evaluated.
+    """
+    folder = release_folder(folds)
+    if folder is None:
+        raise TrainingError(f"Expected a release in {folds.folder}. Run `train --release` on it first.")
+    history = read_history(folder)
+    return Release(
+        network=folder / NETWORK_NAME,
+        input=folds.experiment.input,
+        calibration=read_calibration(folds.folder),
+        metrics=read_metrics(folds.folder),
+        training={
+            **_data_facts(folds.tiles, folds.experiment),
+            "folds_sha256": digest_of_folds(folds.digests),
+            "train_clusters": len({tile.cluster for tile in folds.tiles}),
+            "epochs": len(history),
+            "seconds": round(sum(record["seconds"] for record in history)),
+        },
+        report=folds.folder,
+    )
+
+
+def publish_release(release: Release, models: Path, version: str) -> Path:
     """Write the version's folder under `models` and return it; it appears complete or not at all.
 
     Raises:
-        TrainingError: if the run is not evaluated, the version is no version number or exists already, or
-            the weights are too large.
+        TrainingError: if the version is no version number or exists already, or the weights are too large.
     """
     folder = models / f"{MODEL_NAME}-{version}"
     _check_free(folder, version)
-    read_metrics(run.folder)  # a run that is not evaluated ends here, before anything is written
     unfinished = models / f".{folder.name}.part"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    _write_version(run, unfinished, version)
-    unfinished.rename(folder)
+    try:
+        _write_version(release, unfinished, version)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 
@@ -71,22 +137,24 @@ def _check_free(folder: Path, version: str) -> None:
         raise TrainingError(f"Expected a new version: {folder} exists, and a version never changes.")
 
 
-def _write_version(run: Run, folder: Path, version: str) -> None:
-    shutil.copyfile(run.folder / NETWORK_NAME, folder / WEIGHTS_NAME)
+def _write_version(release: Release, folder: Path, version: str) -> None:
+    shutil.copyfile(release.network, folder / WEIGHTS_NAME)
     (folder / "LICENSE").write_text(LICENCE_TEXT, encoding="utf-8", newline="\n")
     (folder / "NOTICE").write_text(NOTICE, encoding="utf-8", newline="\n")
+    if release.report is not None:
+        copy_card(release.report, folder, f"{MODEL_NAME} {version}")
     names = [f"golden-{seed}.png" for seed in GOLDEN_SEEDS]
     for seed, name in zip(GOLDEN_SEEDS, names, strict=True):
         Image.fromarray(draw_tile(seed)).save(folder / name, optimize=True)
-    manifest = _with_golden(_describe(run, folder, version, names), folder)
+    manifest = _with_golden(_describe(release, folder, version, names), folder)
     text = manifest.model_dump_json(indent=1) + "\n"
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8", newline="\n")
     _prove(folder)
 
 
-def _describe(run: Run, folder: Path, version: str, golden: list[str]) -> Manifest:
+def _describe(release: Release, folder: Path, version: str, golden: list[str]) -> Manifest:
     """Return the manifest with golden answers still to be filled in."""
-    calibration = read_calibration(run.folder)
+    calibration = release.calibration
     even = (1 / len(CLASSES),) * len(CLASSES)
     return Manifest(
         name=MODEL_NAME,
@@ -98,15 +166,15 @@ def _describe(run: Run, folder: Path, version: str, golden: list[str]) -> Manife
         logits_layer=LOGITS_LAYER,
         features_layer=FEATURES_LAYER,
         classes=CLASSES,
-        input=run.experiment.input,
+        input=release.input,
         temperature=calibration.temperature,
         indeterminate_below=calibration.indeterminate_below,
         gates=calibration.gates,
         golden=tuple(GoldenTile(file=name, probabilities=even) for name in golden),
         golden_tolerance=GOLDEN_TOLERANCE,
         files=tuple(_digest(path) for path in sorted(folder.iterdir())),
-        metrics=_figures(run),
-        training=_history(run),
+        metrics={**release.metrics, **_size(release.network)},
+        training={**release.training, "keras": keras.version()},
     )
 
 
@@ -134,10 +202,11 @@ def _digest(path: Path) -> FileDigest:
     return FileDigest(name=path.name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def _figures(run: Run) -> Figures:
-    network = keras.models.load_model(run.folder / NETWORK_NAME, compile=False)
+def _size(path: Path) -> Figures:
+    network = keras.models.load_model(path, compile=False)
+    if {str(weight.dtype) for weight in network.weights} != {"float32"}:
+        raise TrainingError(f"Expected float32 weights in {path}. Received others.")
     return {
-        **read_metrics(run.folder),
         "multiply_accumulates": count_multiply_accumulates(network),
         "parameters": int(network.count_params()),
     }
@@ -147,14 +216,19 @@ def _history(run: Run) -> Figures:
     history = read_history(run.folder)
     fitted = fitted_rows(run.split, run.experiment.train)
     return {
-        "dataset": "LC25000 lung, split by the clusters of LC25000-clean",
-        "dataset_sha256": digest_of_tiles(run.tiles),
+        **_data_facts(run.tiles, run.experiment),
         "split_sha256": run.split_digest,
-        "split_seed": run.experiment.split.seed,
         "test_fold": f"{run.experiment.split.test_fold + 1} of {run.experiment.split.test_folds}",
         "train_clusters": len({run.tiles[row].cluster for row in fitted}),
-        "seed": run.experiment.train.seed,
         "epochs": len(history),
         "seconds": round(sum(record["seconds"] for record in history)),
-        "keras": keras.version(),
+    }
+
+
+def _data_facts(tiles: Sequence[Tile], experiment: Experiment) -> Figures:
+    return {
+        "dataset": "LC25000 lung, split by the clusters of LC25000-clean",
+        "dataset_sha256": digest_of_tiles(tiles),
+        "split_seed": experiment.split.seed,
+        "seed": experiment.train.seed,
     }

@@ -13,6 +13,8 @@ from training.splits import Split, digest_of_split, split_by_cluster
 
 EXPERIMENT_NAME: Final = "experiment.json"
 SPLIT_NAME: Final = "split.json"
+#: Lies in the folder of a cross-validation, whose folds are runs.
+FOLDS_NAME: Final = "folds.json"
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,22 @@ def open_run(
     Raises:
         TrainingError: if the folder belongs to another experiment or other data, or the data is not usable.
     """
-    tiles = read_tiles(data)
+    tiles = read_tiles(data, cache)
     split = split_by_cluster(tiles, experiment.split)
-    digest = digest_of_split(tiles, split)
-    folder.mkdir(parents=True, exist_ok=True)
-    _keep_experiment(folder, experiment)
-    _keep(folder / SPLIT_NAME, _describe(tiles, split, digest))
+    digest = _claim(folder, experiment, tiles, split)
     images = load_images(data, tiles, experiment.input, cache, report)
     return Run(folder, experiment, tiles, images, split, digest)
+
+
+def start_run(
+    folder: Path, experiment: Experiment, tiles: tuple[Tile, ...], images: Images, split: Split
+) -> Run:
+    """Write experiment and split into the folder of a run whose data is in memory, or find them equal there.
+
+    Raises:
+        TrainingError: if the folder belongs to another experiment or other data.
+    """
+    return Run(folder, experiment, tiles, images, split, _claim(folder, experiment, tiles, split))
 
 
 def read_run_experiment(folder: Path) -> Experiment:
@@ -57,17 +67,38 @@ def read_run_experiment(folder: Path) -> Experiment:
         raise TrainingError(f"Expected a run folder. Received: {folder}: {error}") from error
 
 
-def _keep_experiment(folder: Path, experiment: Experiment) -> None:
+def keep_experiment(folder: Path, experiment: Experiment) -> None:
+    """Write the experiment down, or find an equal one there.
+
+    Raises:
+        TrainingError: if the folder belongs to another experiment.
+    """
     path = folder / EXPERIMENT_NAME
     if path.is_file() and read_run_experiment(folder) == experiment:
         return  # compared as values: an older file lacks the settings that were added since
-    _keep(path, experiment.model_dump_json(indent=1))
+    keep(path, experiment.model_dump_json(indent=1))
 
 
-def _keep(path: Path, text: str) -> None:
+def keep(path: Path, text: str) -> None:
+    """Write a file that never changes, or find it unchanged.
+
+    Raises:
+        TrainingError: if it is there with another text.
+    """
     if path.is_file() and path.read_text(encoding="utf-8") != text:
         raise TrainingError(f"Expected a new run folder: {path} was written by another experiment or data.")
     path.write_text(text, encoding="utf-8")
+
+
+def _claim(folder: Path, experiment: Experiment, tiles: tuple[Tile, ...], split: Split) -> str:
+    """Write experiment and split down before the hour that may follow, and return the split's digest."""
+    if (folder / FOLDS_NAME).is_file():
+        raise TrainingError(f"Expected the folder of a single run. Received folds in {folder}: use --folds.")
+    digest = digest_of_split(tiles, split)
+    folder.mkdir(parents=True, exist_ok=True)
+    keep_experiment(folder, experiment)
+    keep(folder / SPLIT_NAME, _describe(tiles, split, digest))
+    return digest
 
 
 def _describe(tiles: tuple[Tile, ...], split: Split, digest: str) -> str:

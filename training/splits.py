@@ -55,6 +55,40 @@ def split_by_cluster(tiles: Sequence[Tile], plan: SplitPlan) -> Split:
     return split
 
 
+def folds_by_cluster(tiles: Sequence[Tile], plan: SplitPlan) -> tuple[Split, ...]:
+    """Return one split per test fold in which all other clusters train: cross-validation's splits.
+
+    Nothing is chosen or fitted on held-out clusters within a fold, so no cluster is set aside for that.
+
+    Raises:
+        ValueError: if a part would leak into another.
+    """
+    dealt = _deal(np.arange(len(tiles)), leakage_groups(tiles), labels_of(tiles), plan.test_folds, plan.seed)
+    nothing = np.empty(0, np.int64)
+    splits = tuple(Split(train, nothing, nothing, test) for train, test in dealt)
+    for split in splits:
+        assert_no_leak(tiles, split)
+    return splits
+
+
+def folds_of_groups(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int
+) -> NDArray[np.int64] | None:
+    """Return the fold that tests each tile, or None where a class has fewer groups than folds."""
+    if min(len(np.unique(groups[labels == label])) for label in np.unique(labels)) < folds:
+        return None
+    tested = np.empty(len(labels), np.int64)
+    for number, (_, test) in enumerate(_deal(np.arange(len(labels)), groups, labels, folds, seed=1)):
+        tested[test] = number
+    return tested
+
+
+def everything_trains(tiles: Sequence[Tile]) -> Split:
+    """Return the split of a release: it has no test tiles, so it can have no figures of its own."""
+    nothing = np.empty(0, np.int64)
+    return Split(np.arange(len(tiles)), nothing, nothing, nothing)
+
+
 def leakage_groups(tiles: Sequence[Tile]) -> NDArray[np.int64]:
     """Return a group number per tile: tiles that share a cluster or a digest, at any remove, share it."""
     parent: dict[str, str] = {}

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from training.architecture import build_model
 from training.augment import augment, mix
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from training.dataset import CLASS_NAMES, Images, Tile, labels_of
+from training.dataset import Images, Tile, labels_of
 from training.errors import TrainingError
 from training.experiment import Experiment, TrainPlan
 from training.inference import build_forward
+from training.listing import CLASS_NAMES
 from training.metrics import accuracy
 from training.splits import Split
 
@@ -73,7 +74,7 @@ class Trainer:
         return {
             "epoch": epoch + 1,
             "loss": float(np.mean(losses)),
-            "validation_accuracy": self._validate(),
+            **self._validate(),
             "seconds": perf_counter() - started,
         }
 
@@ -86,13 +87,15 @@ class Trainer:
             for average, weight in zip(self._average, weights, strict=True)
         ]
 
-    def _validate(self) -> float:
+    def _validate(self) -> dict[str, float]:
+        rows = self._split.validation
+        if not len(rows):
+            return {}  # a fold of a cross-validation holds nothing back to choose by
         current = self.network.get_weights()
         self.network.set_weights(self._average)
-        rows = self._split.validation
         logits = self._forward(self._images.inputs[rows])
         self.network.set_weights(current)
-        return accuracy(logits, self._labels[rows])
+        return {"validation_accuracy": accuracy(logits, self._labels[rows])}
 
     def _save(self, folder: Path) -> None:
         # All variables and not the weights alone: dropout keeps the state of its random numbers among them.
@@ -186,8 +189,9 @@ def _build_step(network: Any, optimizer: Any, experiment: Experiment) -> Callabl
 def _progress(history: Sequence[dict[str, float]], epochs: int) -> str:
     last = history[-1]
     minutes_left = last["seconds"] * (epochs - len(history)) / 60
+    score = last.get("validation_accuracy")
     return (
         f"epoch {len(history)}/{epochs}  loss {last['loss']:.4f}"
-        f"  validation accuracy {last['validation_accuracy']:.4f}"
+        f"{'' if score is None else f'  validation accuracy {score:.4f}'}"
         f"  {last['seconds']:.0f} s, about {minutes_left:.0f} min left"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from training.dataset import CLASS_NAMES
+from training.listing import CLASS_NAMES
 from training.synthetic import draw_tile
 
 CLUSTERS_PER_CLASS = 9

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from shared.manifest import InputSpec
-from training.dataset import CLASS_NAMES, digest_of_tiles, labels_of, load_images, read_tiles
+from training.dataset import digest_of_tiles, labels_of, load_images, read_tiles
 from training.errors import TrainingError
+from training.listing import CLASS_NAMES
 from worker.engine.decode import decode
 from worker.engine.preprocess import preprocess
 
@@ -69,8 +70,10 @@ def test_a_changed_file_changes_the_digest_of_the_tiles(copy: Path) -> None:
 
 
 def test_a_folder_without_a_list_is_refused(tmp_path: Path) -> None:
-    """The missing file is named with its columns."""
-    with pytest.raises(TrainingError, match=r"clusters\.csv with the columns path, class and cluster"):
+    """What is looked for is named, and what was there instead."""
+    with pytest.raises(
+        TrainingError, match=r"clusters\.csv or the class folders .* Received: an empty folder"
+    ):
         read_tiles(tmp_path)
 
 

@@ -1,0 +1,316 @@
+"""One command turns a calibrated cross-validation into figures, plots and a whole card."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shared.manifest import MANIFEST_NAME, parse_manifest
+from shared.model_registry import ModelRegistry
+from shared.object_store import MemoryObjectStore
+from training.listing import CLASS_NAMES
+from training.synthetic import draw_tile
+
+pytestmark = [
+    pytest.mark.tensorflow,
+    # Keras 3.15 itself calls NumPy 2 in the old way when it reads and saves weights.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+
+main = pytest.importorskip("training.__main__").main
+pytest.importorskip("tensorflow")
+
+CONFIG = """
+[input]
+width = 32
+height = 32
+resample = "bicubic"
+[network]
+filters = [4, 8]
+convolutions = [1, 1]
+dense_units = 8
+[train]
+epochs = 2
+copies_per_cluster = 2
+batch_size = 8
+"""
+
+
+def command(name: str, data: Path, folder: Path, *more: str) -> int:
+    """Run one command on the run folder `folder/cv`."""
+    shared = ["--data", str(data), "--cache", str(folder / "cache"), "--run", str(folder / "cv")]
+    return int(main([name, *shared, *more]))
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with an evaluated cross-validation of three folds."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    (folder / "tiny.toml").write_text(CONFIG, encoding="utf-8")
+    foreign = folder / "foreign"
+    foreign.mkdir()
+    Image.new("RGB", (64, 64), "white").save(foreign / "empty.png")
+    Image.fromarray(draw_tile(5, 64)).save(foreign / "drawn.png")
+    (foreign / "broken.png").write_bytes(b"no image")
+    (foreign / "README.md").write_text("no image at all", encoding="utf-8")
+    config = str(folder / "tiny.toml")
+    assert command("train", data, folder, "--config", config, "--folds", "3", "--release") == 0
+    assert command("calibrate", data, folder) == 0
+    assert command("evaluate", data, folder, "--foreign", str(foreign), "--draws", "50") == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def body(finished: Path) -> dict[str, object]:
+    text = (finished / "cv/metrics.json").read_text(encoding="utf-8")
+    result: dict[str, object] = json.loads(text)
+    return result
+
+
+def test_every_demanded_figure_has_an_interval(body: dict) -> None:
+    """The value lies between its ends, and nothing is missing."""
+    demanded = {
+        "accuracy", "lowest_recall", "macro_auroc", "auroc_aca_against_scc", "ece", "brier", "nll",
+        "sensitivity_at_95_specificity", "sensitivity_at_99_specificity", "coverage_at_99_accuracy",
+        *(f"{kind}_{name}" for kind in ("precision", "recall", "f1") for name in CLASS_NAMES),
+    }  # fmt: skip
+    assert demanded <= set(body["figures"])
+    accuracy = body["figures"]["accuracy"]
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    assert len(body["folds"]) == 3
+
+
+def test_the_accuracy_is_the_mean_of_the_folds(body: dict) -> None:
+    """And the summary that travels in a manifest says the same."""
+    mean = sum(fold["accuracy"] for fold in body["folds"]) / 3
+    assert body["figures"]["accuracy"]["value"] == pytest.approx(mean, abs=2e-4)
+    assert body["summary"]["cv_accuracy"] == body["figures"]["accuracy"]["value"]
+
+
+def test_every_section_is_measured(body: dict) -> None:
+    """Floors, changes, flags, failures and where it all came from."""
+    assert len(body["robustness"]) > 25
+    assert 0 <= body["symmetry"]["views_that_agree"] <= 1
+    assert set(body["calibration"]) >= {"before", "after", "reliability", "fold_temperatures"}
+    assert body["floors"]["colour_mean_sd"] > 0.3
+    assert body["provenance"]["tiles"] == 54
+    assert len(body["provenance"]["folds"][0]["digest"]) == 64
+    assert sum(map(sum, body["confusion"])) == 54
+
+
+def test_images_from_elsewhere_are_flagged_gate_by_gate(body: dict) -> None:
+    """An empty slide is rejected, a broken file has its error's name, a note is no image."""
+    flags = {record["file"]: record["flags"] for record in body["foreign"]["images"]}
+    assert set(flags) == {"empty.png", "drawn.png", "broken.png"}
+    assert "rejected background" in flags["empty.png"]
+    assert flags["broken.png"].startswith("refused:")
+
+
+def test_the_card_has_every_section(finished: Path) -> None:
+    """What the page promises, in the order of reading."""
+    card = (finished / "cv/card.md").read_text(encoding="utf-8")
+    for heading in (
+        "Figures", "Data", "By class", "Folds", "Calibration", "Without looking at tissue", "Under changes",
+        "Gates", "Failures", "Network", "Limits", "Not yet measured", "Sources",
+    ):  # fmt: skip
+        assert f"\n## {heading}\n" in card
+    for needed in (
+        "not for diagnostic use",
+        "CLAIM",
+        "Machine Learning Practice",
+        "1912.12142v1",
+        "small-cell",
+    ):
+        assert needed in card
+
+
+def test_the_card_shows_only_plots_that_are_there(finished: Path) -> None:
+    """Every plot is linked, small, and no photograph."""
+    card = (finished / "cv/card.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\(plots/([^)]+)\)", card))
+    drawn = {path.name for path in (finished / "cv/plots").iterdir()}
+    assert linked == drawn == {"reliability.png", "risk-coverage.png", "confusion.png", "robustness.png"}
+    assert all((finished / "cv/plots" / name).stat().st_size < 100_000 for name in drawn)
+
+
+def test_the_same_answers_make_the_same_figures(
+    data: Path, finished: Path, body: dict, tmp_path: Path
+) -> None:
+    """Seeds decide the draws and the changes; only times of this machine differ."""
+    foreign = str(finished / "foreign")
+    assert command("evaluate", data, finished, "--foreign", foreign, "--draws", "50") == 0
+    again = json.loads((finished / "cv/metrics.json").read_text(encoding="utf-8"))
+    for part in ("figures", "folds", "robustness", "floors", "failures", "symmetry"):
+        assert again[part] == body[part]
+
+
+@pytest.fixture(scope="module")
+def version(data: Path, finished: Path) -> Path:
+    """Return the folder of the published release."""
+    models = str(finished / "models")
+    assert command("publish", data, finished, "--version", "0.0.1", "--models", models) == 0
+    return finished / "models/lung-cnn-0.0.1"
+
+
+def test_a_published_release_carries_its_card_and_figures(finished: Path, body: dict, version: Path) -> None:
+    """Plots lie beside the card, every file has its digest, and the weights are those of all clusters."""
+    manifest = parse_manifest((version / MANIFEST_NAME).read_bytes())
+    assert {file.name for file in manifest.files} | {MANIFEST_NAME} == {
+        path.name for path in version.iterdir()
+    }
+    assert (version / "model.keras").read_bytes() == (finished / "cv/release/network.keras").read_bytes()
+    assert manifest.metrics["cv_accuracy"] == body["summary"]["cv_accuracy"]
+    assert manifest.training["train_clusters"] == 27
+    card = (version / "card.md").read_text(encoding="utf-8")
+    assert card.startswith("# lung-cnn 0.0.1\n")
+    for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", card):
+        assert (version / name).is_file()
+
+
+def test_a_release_is_published_into_a_bucket_as_the_live_version(version: Path) -> None:
+    """What training wrote is what the registry takes."""
+    registry = ModelRegistry(MemoryObjectStore(), "lung-cnn")
+    assert registry.publish(version).version == "0.0.1"
+    assert registry.live().version == "0.0.1"
+
+
+def test_weights_that_are_too_large_are_not_published(
+    data: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The limit is named, and nothing is left in the folder of versions."""
+    monkeypatch.setattr("training.publish.MAX_WEIGHTS_BYTES", 1000)
+    models = finished / "models"
+    assert command("publish", data, finished, "--version", "0.0.2", "--models", str(models)) == 1
+    assert "Expected weights of at most 1000 bytes" in capsys.readouterr().err
+    assert not [path for path in models.iterdir() if "0.0.2" in path.name]
+
+
+def test_folds_without_a_release_cannot_be_published(
+    data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The figures would belong to no weights."""
+    shutil.copytree(finished / "cv", tmp_path / "cv")
+    shutil.rmtree(tmp_path / "cv/release")
+    assert command("publish", data, tmp_path, "--version", "0.0.3", "--models", str(tmp_path)) == 1
+    assert "train --release" in capsys.readouterr().err
+
+
+def evaluate_version(version: Path, data: Path, folder: Path, *more: str) -> int:
+    shared = ["--model", str(version), "--data", str(data), "--cache", str(folder / "cache"), "--draws", "20"]
+    return int(main(["evaluate", *shared, "--run", str(folder / "report"), *more]))
+
+
+def read_body(folder: Path) -> dict:
+    result: dict = json.loads((folder / "report/metrics.json").read_text(encoding="utf-8"))
+    return result
+
+
+def test_a_version_is_scored_on_somebodys_own_folder(data: Path, version: Path, tmp_path: Path) -> None:
+    """The same card, from class folders without any list."""
+    for name in CLASS_NAMES:
+        shutil.copytree(data / name, tmp_path / "own" / name)
+    assert evaluate_version(version, tmp_path / "own", tmp_path) == 0
+    body = read_body(tmp_path)
+    assert body["provenance"]["model"] == "lung-cnn 0.0.1"
+    assert body["provenance"]["clusters"] == 27
+    card = (tmp_path / "report/card.md").read_text(encoding="utf-8")
+    assert "## Under changes" in card
+    assert "## Folds" not in card
+
+
+def test_images_of_one_patient_are_drawn_together(data: Path, version: Path, tmp_path: Path) -> None:
+    """A list with a column of patients, who may have tissue of several classes."""
+    lines = (data / "clusters.csv").read_text(encoding="utf-8").splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    patients = ["path,class,patient", *(f"{path},{name},{cluster[-1]}" for path, name, cluster in rows)]
+    (tmp_path / "patients.csv").write_text("\n".join(patients), encoding="utf-8")
+    assert evaluate_version(version, data, tmp_path, "--groups", str(tmp_path / "patients.csv")) == 0
+    assert read_body(tmp_path)["provenance"]["groups"] == 9
+
+
+def test_what_is_evaluated_is_what_is_served(data: Path, version: Path, tmp_path: Path) -> None:
+    """The worker's pipeline gives the same answers for the same files, within 1e-4."""
+    from training.own_folder import evaluate_folder  # noqa: PLC0415  # after the skip above
+    from worker.engine.pipeline import Pipeline  # noqa: PLC0415
+    from worker.engine.predictor import Predictor  # noqa: PLC0415
+
+    _, verdicts = evaluate_folder(version, data, tmp_path, None, draws=2, report=lambda _: None)
+    manifest = parse_manifest((version / MANIFEST_NAME).read_bytes())
+    pipeline = Pipeline(Predictor(version / manifest.weights, manifest, threads=1), manifest, 10**7)
+    for path, expected in list(zip(verdicts.paths, verdicts.answers.probabilities, strict=True))[::7]:
+        outcome = pipeline.run([(data / path).read_bytes()])[0]
+        served = outcome["result"]["probabilities"]
+        assert [served[name] for name in CLASS_NAMES] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+@pytest.fixture
+def large_images(tmp_path: Path) -> Path:
+    """Return nine drawn images of six patients in LungHist700's layout, of four tiles each and not twelve."""
+    folder = tmp_path / "LungHist700"
+    lines = ["superclass,subclass,resolution,image_id,patient_id"]
+    kinds = ("nor", "aca_bd", "aca_md", "aca_pd", "scc_bd", "scc_md", "scc_pd", "nor", "nor")
+    for number, kind in enumerate(kinds):
+        superclass, _, subclass = kind.partition("_")
+        resolution = "20x" if number % 2 else "40x"
+        lines.append(f"{superclass},{subclass},{resolution},{number},{number % 6}")
+        path = folder / f"images/{kind}/{kind}_{resolution}_{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_tile(number, 800)).save(path)
+    (folder / "data.csv").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def test_large_images_are_cut_and_their_patients_drawn(
+    version: Path, large_images: Path, tmp_path: Path
+) -> None:
+    """Seven classes become three, and a cluster is a patient."""
+    assert evaluate_version(version, large_images, tmp_path, "--layout", "lunghist700") == 0
+    body = read_body(tmp_path)
+    assert body["provenance"]["images"] == 9
+    assert body["provenance"]["patients"] == 6
+    assert {name: part["tiles"] for name, part in body["provenance"]["classes"].items()} == {
+        "lung_n": 3, "lung_aca": 3, "lung_scc": 3,
+    }  # fmt: skip
+    assert set(body["by_resolution"]) == {"20x", "40x"}
+    assert "of 6 patients" in (tmp_path / "report/card.md").read_text(encoding="utf-8")
+
+
+def test_an_image_is_cut_into_whole_tiles() -> None:
+    """1600 x 1200 pixels are twelve tiles of 400; what is left over is not looked at."""
+    from training.lunghist700 import cut  # noqa: PLC0415  # after the skip above
+
+    image = np.arange(1200 * 1600 * 3, dtype=np.uint32).astype(np.uint8).reshape(1200, 1600, 3)
+    tiles = cut(image, "x")
+    assert len(tiles) == 12
+    np.testing.assert_array_equal(tiles[5], image[400:800, 400:800])
+    assert len(cut(image[:900, :450], "x")) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("superclass,", "kind,", "Missing: .'superclass'"),
+        ("nor,,", "normal,,", "Received: 'normal'"),
+        ("_scc", "_scc", "readable image at images/scc_pd"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_refused(
+    version: Path, large_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    old: str, new: str, reason: str,
+) -> None:  # fmt: skip
+    """A column, a class, a file: each is named."""
+    path = large_images / "data.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    (large_images / "images/scc_pd/scc_pd_40x_6.jpg").unlink()
+    assert evaluate_version(version, large_images, tmp_path, "--layout", "lunghist700") == 1
+    assert re.search(reason, capsys.readouterr().err)
+
+
+def test_evaluate_must_know_what_to_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither a run nor a model."""
+    assert main(["evaluate"]) == 1
+    assert "Expected --run FOLDER, or --model FOLDER" in capsys.readouterr().err

@@ -1,0 +1,137 @@
+"""Score a calibrated cross-validation out of fold, and describe the release that its figures speak for."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from training.bootstrap import DRAWS, Answers
+from training.calibrate import read_calibration
+from training.cross_calibrate import OutOfFold, gather
+from training.cross_validation import RELEASE_NAME, CrossValidation, read_folds
+from training.dataset import decode_file, labels_of
+from training.dataset_facts import dataset_facts
+from training.inference import Forward, build_forward
+from training.listing import CLASS_NAMES
+from training.network_facts import network_facts, software_facts
+from training.splits import leakage_groups
+from training.study import Body, Study, Verdicts, measure
+from training.train import HISTORY_NAME, NETWORK_NAME, read_history
+
+
+def evaluate_folds(
+    run: CrossValidation,
+    data: Path,
+    foreign: Path | None,
+    draws: int = DRAWS,
+    report: Callable[[str], None] = print,
+) -> tuple[Body, Verdicts]:
+    """Return every figure of a finished and calibrated cross-validation, and the answers behind them.
+
+    Raises:
+        TrainingError: if a fold is not finished, or the run is not calibrated.
+    """
+    read_calibration(run.folder)
+    held_out = gather(read_folds(run), labels_of(run.tiles))
+    study = _build_study(run, data, held_out)
+    body = measure(study, foreign, draws, report)
+    body["calibration"]["fold_temperatures"] = list(held_out.temperatures)
+    body["calibration"]["fold_thresholds"] = list(held_out.indeterminate_below)
+    head = {"kind": "cross-validation", "summary": _summarise(body), "provenance": _provenance(run)}
+    return {**head, **body}, study.verdicts
+
+
+def release_folder(run: CrossValidation) -> Path | None:
+    """Return the folder of the release, or None where none is trained yet."""
+    folder = run.folder / RELEASE_NAME
+    return folder if (folder / HISTORY_NAME).is_file() else None
+
+
+def _build_study(run: CrossValidation, data: Path, held_out: OutOfFold) -> Study:
+    order = np.argsort(held_out.rows)
+    groups = leakage_groups(run.tiles)
+    networks = [_load(run.folder / f"fold-{number + 1}") for number in range(len(run.splits))]
+    released = release_folder(run)
+    return Study(
+        verdicts=Verdicts(
+            Answers(held_out.probabilities[order], held_out.labels[order], groups, held_out.folds[order]),
+            uncalibrated=held_out.uncalibrated[order],
+            thresholds=held_out.thresholds[order],
+            paths=[tile.path for tile in run.tiles],
+            clusters=[tile.cluster for tile in run.tiles],
+        ),
+        logits=held_out.logits[order],
+        images=run.images,
+        read_tile=partial(_read_tile, run, data),
+        parts=[(forward, split.test) for forward, split in zip(networks, run.splits, strict=True)],
+        gates=read_calibration(run.folder).gates,
+        spec=run.experiment.input,
+        released=_load(released) if released else networks[0],
+        floor_folds=held_out.folds[order],
+    )
+
+
+def _load(folder: Path) -> Forward:
+    return build_forward(keras.models.load_model(folder / NETWORK_NAME, compile=False))
+
+
+def _read_tile(run: CrossValidation, data: Path, row: int) -> Any:
+    return decode_file(data, run.tiles[row].path)
+
+
+def _summarise(body: Body) -> dict[str, float | int]:
+    """Return the few figures that travel in a model version's manifest."""
+    names = (
+        "accuracy",
+        "lowest_recall",
+        *(f"recall_{name}" for name in CLASS_NAMES),
+        "macro_auroc",
+        "auroc_aca_against_scc",
+        "sensitivity_at_99_specificity",
+        "ece",
+    )
+    figures = body["figures"]
+    return {
+        **{f"cv_{name}": figures[name]["value"] for name in names},
+        "cv_accuracy_low_95": figures["accuracy"]["low"],
+        "cv_accuracy_high_95": figures["accuracy"]["high"],
+        "cv_worst_fold_accuracy": min(fold["accuracy"] for fold in body["folds"]),
+        "cv_folds": len(body["folds"]),
+        "cv_coverage_classified": body["calibration"]["coverage_classified"],
+        "cv_accuracy_classified": body["calibration"]["accuracy_classified"],
+    }
+
+
+def _provenance(run: CrossValidation) -> Body:
+    """Return what the figures were made from, in enough detail to make them again."""
+    plan = run.experiment
+    calibration = read_calibration(run.folder)
+    released = release_folder(run)
+    histories = [read_history(run.folder / f"fold-{number + 1}") for number in range(len(run.splits))]
+    return {
+        **dataset_facts(run.tiles),
+        "folds": [
+            {
+                "digest": digest,
+                "test_tiles": len(split.test),
+                "test_clusters": len({run.tiles[row].cluster for row in split.test}),
+            }
+            for digest, split in zip(run.digests, run.splits, strict=True)
+        ],
+        "split_seed": plan.split.seed,
+        "seed": plan.train.seed,
+        "epochs": plan.train.epochs,
+        "fold_seconds": [round(sum(epoch["seconds"] for epoch in history)) for history in histories],
+        "release_seconds": round(sum(epoch["seconds"] for epoch in read_history(released)))
+        if released
+        else None,
+        "temperature": calibration.temperature,
+        "indeterminate_below": calibration.indeterminate_below,
+        "gates": calibration.gates.model_dump(exclude={"colour"}),
+        "experiment": plan.model_dump(mode="json"),
+        "network": network_facts((released or run.folder / "fold-1") / NETWORK_NAME),
+        "software": software_facts(),
+    }

@@ -1,0 +1,93 @@
+"""Check a data folder before hours are spent on it: files, classes, copies, and the decoded tiles."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from shared.manifest import InputSpec
+from training.dataset import (
+    Tile,
+    build_tiles,
+    decode_file,
+    digest_files,
+    load_images,
+    prepared_list,
+)
+from training.errors import TrainingError
+from training.grouping import Agreement, compare_groupings, group_copies
+from training.listing import CLASS_NAMES, NOTABLE_IMBALANCE, Listed, imbalance, list_files, write_list
+from training.rings import Spectrum, ring_spectrum
+
+Report = Callable[[str], None]
+
+
+def prepare_folder(
+    folder: Path, cache: Path, spec: InputSpec, skip_unreadable: bool = False, report: Report = print
+) -> tuple[Tile, ...]:
+    """Decode every tile once into `cache`, group copies where no list does, and return the usable tiles.
+
+    What was found (groups, and which files were left out) is kept in `cache` for the commands that follow.
+
+    Raises:
+        TrainingError: if the folder cannot be trained on; the text names what must change.
+    """
+    files = list_files(folder)
+    digests = digest_files(folder, files)
+    kept, spectra = _read_all(folder, files, skip_unreadable, report)
+    usable, usable_digests = [files[row] for row in kept], [digests[row] for row in kept]
+    if any(file.cluster is None for file in usable):
+        report(f"no list of copies in {folder}: grouping {len(usable)} tiles")
+        groups = group_copies(spectra, [file.class_name for file in usable], usable_digests, report)
+        usable = [replace(file, cluster=group) for file, group in zip(usable, groups, strict=True)]
+    tiles = build_tiles(usable, usable_digests)
+    path = prepared_list(cache, files, digests)
+    if usable != list(files):
+        write_list(path, usable)
+    else:
+        path.unlink(missing_ok=True)  # a file that was left out before can be read now
+    load_images(folder, tiles, spec, cache, report)
+    _describe(tiles, report)
+    return tiles
+
+
+def check_grouping(folder: Path, tiles: Sequence[Tile], report: Report = print) -> Agreement:
+    """Group tiles whose clusters are known as if they were not, and return how well that went."""
+    spectra = np.stack([ring_spectrum(decode_file(folder, tile.path)) for tile in tiles])
+    classes, digests = [tile.class_name for tile in tiles], [tile.sha256 for tile in tiles]
+    groups = group_copies(spectra, classes, digests, report)
+    return compare_groupings(groups, [tile.cluster for tile in tiles])
+
+
+def _read_all(
+    folder: Path, files: Sequence[Listed], skip_unreadable: bool, report: Report
+) -> tuple[list[int], Spectrum]:
+    """Return the rows that can be decoded, and what copies are recognised by."""
+    kept, spectra = [], []
+    for row, file in enumerate(files):
+        try:
+            spectra.append(ring_spectrum(decode_file(folder, file.path)))
+            kept.append(row)
+        except TrainingError as error:
+            if not skip_unreadable:
+                raise TrainingError(f"{error} To leave it out: --skip-unreadable") from error
+            report(f"left out: {error}")
+        if (row + 1) % 2000 == 0:
+            report(f"read {row + 1} of {len(files)} files")
+    missing = set(CLASS_NAMES) - {files[row].class_name for row in kept}
+    if missing:
+        raise TrainingError(f"Expected a readable tile of each class. Received none of {sorted(missing)}")
+    return kept, np.stack(spectra)
+
+
+def _describe(tiles: Sequence[Tile], report: Report) -> None:
+    for name in CLASS_NAMES:
+        clusters = Counter(tile.cluster for tile in tiles if tile.class_name == name)
+        report(f"{name}: {clusters.total()} tiles of {len(clusters)} clusters")
+    share = imbalance([tile.class_name for tile in tiles])
+    if share > NOTABLE_IMBALANCE:
+        report(f"warning: the largest class has {share:.1f} times the tiles of the smallest")
+    identical = len(tiles) - len({tile.sha256 for tile in tiles})
+    report(f"{identical} tiles are byte-identical copies of another")
