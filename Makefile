@@ -19,7 +19,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(VENV)/local.stamp ## Run the whole system on http://127.0.0.1:5000 (PORT, DATA_DIR); Ctrl-C ends it
-	@PORT=$(PORT) DATA_DIR=$(DATA_DIR) exec $(BIN)/python -m ops.up
+	@PORT="$(PORT)" DATA_DIR="$(DATA_DIR)" exec $(BIN)/python -m ops.up
 
 test: $(VENV)/dev.stamp ## Run every test, with servers of its own on free ports
 	@$(BIN)/python -m pytest $(ARGS)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.unit.training import tiny
 from training.listing import CLASS_NAMES
 from training.synthetic import draw_tile
 
@@ -19,6 +20,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiles")
     rows = [_write(folder, kind, number) for kind in range(3) for number in range(CLUSTERS_PER_CLASS)]
     write_clusters(folder, [row for pair in rows for row in pair])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_folds(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder whose `cv` holds three trained folds, a release and their calibration: to copy."""
+    folder = tmp_path_factory.mktemp("folds")
+    recipe = tiny.write_recipe(folder, tiny.FOLDS)
+    assert tiny.command("train", data, folder / "cv", "--config", recipe, "--folds", "3", "--release") == 0
+    assert tiny.command("calibrate", data, folder / "cv") == 0
     return folder
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from shared.manifest import MANIFEST_NAME, parse_manifest
 from shared.model_registry import ModelRegistry
 from shared.object_store import MemoryObjectStore
+from tests.unit.training import tiny
 from training.listing import CLASS_NAMES
 from training.synthetic import draw_tile
 
@@ -21,46 +22,20 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
-main = pytest.importorskip("training.__main__").main
 pytest.importorskip("tensorflow")
-
-CONFIG = """
-[input]
-width = 32
-height = 32
-resample = "bicubic"
-[network]
-filters = [4, 8]
-convolutions = [1, 1]
-dense_units = 8
-[train]
-epochs = 2
-copies_per_cluster = 2
-batch_size = 8
-"""
-
-
-def command(name: str, data: Path, folder: Path, *more: str) -> int:
-    """Run one command on the run folder `folder/cv`."""
-    shared = ["--data", str(data), "--cache", str(folder / "cache"), "--run", str(folder / "cv")]
-    return int(main([name, *shared, *more]))
 
 
 @pytest.fixture(scope="module")
-def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(data: Path, trained_folds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with an evaluated cross-validation of three folds."""
-    folder = tmp_path_factory.mktemp("evaluated")
-    (folder / "tiny.toml").write_text(CONFIG, encoding="utf-8")
+    folder = shutil.copytree(trained_folds, tmp_path_factory.mktemp("evaluated"), dirs_exist_ok=True)
     foreign = folder / "foreign"
     foreign.mkdir()
     Image.new("RGB", (64, 64), "white").save(foreign / "empty.png")
     Image.fromarray(draw_tile(5, 64)).save(foreign / "drawn.png")
     (foreign / "broken.png").write_bytes(b"no image")
     (foreign / "README.md").write_text("no image at all", encoding="utf-8")
-    config = str(folder / "tiny.toml")
-    assert command("train", data, folder, "--config", config, "--folds", "3", "--release") == 0
-    assert command("calibrate", data, folder) == 0
-    assert command("evaluate", data, folder, "--foreign", str(foreign), "--draws", "50") == 0
+    assert tiny.command("evaluate", data, folder / "cv", "--foreign", str(foreign), "--draws", "50") == 0
     return folder
 
 
@@ -142,7 +117,7 @@ def test_the_same_answers_make_the_same_figures(
 ) -> None:
     """Seeds decide the draws and the changes; only times of this machine differ."""
     foreign = str(finished / "foreign")
-    assert command("evaluate", data, finished, "--foreign", foreign, "--draws", "50") == 0
+    assert tiny.command("evaluate", data, finished / "cv", "--foreign", foreign, "--draws", "50") == 0
     again = json.loads((finished / "cv/metrics.json").read_text(encoding="utf-8"))
     for part in ("figures", "folds", "robustness", "floors", "failures", "symmetry"):
         assert again[part] == body[part]
@@ -152,7 +127,7 @@ def test_the_same_answers_make_the_same_figures(
 def version(data: Path, finished: Path) -> Path:
     """Return the folder of the published release."""
     models = str(finished / "models")
-    assert command("publish", data, finished, "--version", "0.0.1", "--models", models) == 0
+    assert tiny.command("publish", data, finished / "cv", "--version", "0.0.1", "--models", models) == 0
     return finished / "models/lung-cnn-0.0.1"
 
 
@@ -184,7 +159,7 @@ def test_weights_that_are_too_large_are_not_published(
     """The limit is named, and nothing is left in the folder of versions."""
     monkeypatch.setattr("training.publish.MAX_WEIGHTS_BYTES", 1000)
     models = finished / "models"
-    assert command("publish", data, finished, "--version", "0.0.2", "--models", str(models)) == 1
+    assert tiny.command("publish", data, finished / "cv", "--version", "0.0.2", "--models", str(models)) == 1
     assert "Expected weights of at most 1000 bytes" in capsys.readouterr().err
     assert not [path for path in models.iterdir() if "0.0.2" in path.name]
 
@@ -195,13 +170,15 @@ def test_folds_without_a_release_cannot_be_published(
     """The figures would belong to no weights."""
     shutil.copytree(finished / "cv", tmp_path / "cv")
     shutil.rmtree(tmp_path / "cv/release")
-    assert command("publish", data, tmp_path, "--version", "0.0.3", "--models", str(tmp_path)) == 1
+    assert (
+        tiny.command("publish", data, tmp_path / "cv", "--version", "0.0.3", "--models", str(tmp_path)) == 1
+    )
     assert "train --release" in capsys.readouterr().err
 
 
 def evaluate_version(version: Path, data: Path, folder: Path, *more: str) -> int:
     shared = ["--model", str(version), "--data", str(data), "--cache", str(folder / "cache"), "--draws", "20"]
-    return int(main(["evaluate", *shared, "--run", str(folder / "report"), *more]))
+    return tiny.call("evaluate", *shared, "--run", str(folder / "report"), *more)
 
 
 def read_body(folder: Path) -> dict:
@@ -312,5 +289,5 @@ def test_a_list_that_does_not_fit_is_refused(
 
 def test_evaluate_must_know_what_to_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither a run nor a model."""
-    assert main(["evaluate"]) == 1
+    assert tiny.call("evaluate") == 1
     assert "Expected --run FOLDER, or --model FOLDER" in capsys.readouterr().err

@@ -7,46 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.unit.training import tiny
+
 pytestmark = [
     pytest.mark.tensorflow,
     # Keras 3.15 itself calls NumPy 2 in the old way when it reads and saves weights.
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
-main = pytest.importorskip("training.__main__").main
 pytest.importorskip("tensorflow")
-
-CONFIG = """
-[input]
-width = 32
-height = 32
-resample = "bicubic"
-[network]
-filters = [4, 8]
-convolutions = [1, 1]
-dense_units = 8
-[train]
-epochs = 2
-copies_per_cluster = 2
-batch_size = 8
-"""
-
-
-def command(name: str, data: Path, folder: Path, *more: str) -> int:
-    """Run one command on the run folder `folder/cv`."""
-    shared = ["--data", str(data), "--cache", str(folder / "cache"), "--run", str(folder / "cv")]
-    return int(main([name, *shared, *more]))
 
 
 @pytest.fixture(scope="module")
-def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with three trained folds, a release and their calibration."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.toml").write_text(CONFIG, encoding="utf-8")
-    config = str(folder / "tiny.toml")
-    assert command("train", data, folder, "--config", config, "--folds", "3", "--release") == 0
-    assert command("calibrate", data, folder) == 0
-    return folder
+def finished(trained_folds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of this file's own, with three trained folds, a release and their calibration."""
+    return shutil.copytree(trained_folds, tmp_path_factory.mktemp("finished"), dirs_exist_ok=True)
 
 
 def fold_names(folder: Path) -> list[Path]:
@@ -89,7 +64,7 @@ def test_finished_folds_are_not_trained_again(
 ) -> None:
     """The same command goes on where it stopped, without its options."""
     before = (finished / "cv/fold-1/network.keras").stat().st_mtime_ns
-    assert command("train", data, finished, "--release") == 0
+    assert tiny.command("train", data, finished / "cv", "--release") == 0
     text = capsys.readouterr().out
     assert text.count("finished before") == 4
     assert (finished / "cv/fold-1/network.keras").stat().st_mtime_ns == before
@@ -99,7 +74,7 @@ def test_a_lost_fold_is_trained_again_to_the_same_weights(data: Path, finished: 
     """A fold owes nothing to the folds before it in the same process."""
     shutil.copytree(finished / "cv", tmp_path / "cv")
     shutil.rmtree(tmp_path / "cv/fold-2")
-    assert command("train", data, tmp_path) == 0
+    assert tiny.command("train", data, tmp_path / "cv") == 0
     expected, received = (np.load(folder / "cv/fold-2/outputs.npz") for folder in (finished, tmp_path))
     with expected, received:
         np.testing.assert_allclose(received["logits"], expected["logits"], atol=1e-4)
@@ -110,7 +85,7 @@ def test_folds_and_single_runs_do_not_share_a_folder(
 ) -> None:
     """Either way round, the folder says what it is."""
     shutil.copytree(finished / "cv/fold-1", tmp_path / "cv")
-    assert command("train", data, tmp_path, "--folds", "3") == 1
+    assert tiny.command("train", data, tmp_path / "cv", "--folds", "3") == 1
     assert "Received a single run" in capsys.readouterr().err
 
 
@@ -120,7 +95,7 @@ def test_folds_that_are_not_finished_cannot_be_calibrated(
     """The missing fold is named."""
     shutil.copytree(finished / "cv", tmp_path / "cv")
     (tmp_path / "cv/fold-3/outputs.npz").unlink()
-    assert command("calibrate", data, tmp_path) == 1
+    assert tiny.command("calibrate", data, tmp_path / "cv") == 1
     assert "fold-3" in capsys.readouterr().err
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from shared.manifest import MANIFEST_NAME, parse_manifest
+from tests.unit.training import tiny
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -16,43 +17,23 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
-main = pytest.importorskip("training.__main__").main
 pytest.importorskip("tensorflow")
-
-CONFIG = """
-[input]
-width = 32
-height = 32
-resample = "bicubic"
-[split]
-test_folds = 3
-held_out_folds = 3
-[network]
-filters = [4, 8]
-convolutions = [1, 1]
-dense_units = 8
-[train]
-epochs = 3
-copies_per_cluster = 2
-batch_size = 8
-"""
-
-
-def command(name: str, data: Path, folder: Path, *more: str) -> int:
-    """Run one command on the run folder `folder/run`."""
-    shared = ["--data", str(data), "--cache", str(folder / "cache"), "--run", str(folder / "run")]
-    return int(main([name, *shared, *more]))
 
 
 @pytest.fixture(scope="module")
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a trained, calibrated, evaluated run and its published version."""
     folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.toml").write_text(CONFIG, encoding="utf-8")
-    assert command("train", data, folder, "--config", str(folder / "tiny.toml")) == 0
+    recipe = tiny.write_recipe(folder, tiny.SINGLE)
+    assert tiny.command("train", data, folder / "run", "--config", recipe) == 0
     for step in ("calibrate", "evaluate"):
-        assert command(step, data, folder) == 0
-    assert command("publish", data, folder, "--version", "0.0.1", "--models", str(folder / "models")) == 0
+        assert tiny.command(step, data, folder / "run") == 0
+    assert (
+        tiny.command(
+            "publish", data, folder / "run", "--version", "0.0.1", "--models", str(folder / "models")
+        )
+        == 0
+    )
     return folder
 
 
@@ -103,7 +84,7 @@ def test_a_published_version_loads_in_the_worker_and_passes_its_golden_tiles(fin
 def test_a_version_never_changes(data: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Publishing over an existing version is refused."""
     models = str(finished / "models")
-    assert command("publish", data, finished, "--version", "0.0.1", "--models", models) == 1
+    assert tiny.command("publish", data, finished / "run", "--version", "0.0.1", "--models", models) == 1
     assert "a version never changes" in capsys.readouterr().err
 
 
@@ -113,7 +94,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     """Ctrl-C in the second epoch costs that epoch and nothing else."""
     from training.train import Trainer  # noqa: PLC0415  # imports TensorFlow
 
-    shutil.copyfile(finished / "tiny.toml", tmp_path / "tiny.toml")
+    recipe = tiny.write_recipe(tmp_path, tiny.SINGLE)
     whole = Trainer._update_average
 
     def interrupted(trainer: Trainer, step: int) -> None:
@@ -123,8 +104,8 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_update_average", interrupted)
-        assert command("train", data, tmp_path, "--config", str(tmp_path / "tiny.toml")) == 130
-    assert command("train", data, tmp_path, "--resume") == 0
+        assert tiny.command("train", data, tmp_path / "run", "--config", recipe) == 130
+    assert tiny.command("train", data, tmp_path / "run", "--resume") == 0
     for received, expected in zip(weights(tmp_path), weights(finished), strict=True):
         np.testing.assert_allclose(received, expected, atol=1e-5)
 
@@ -133,8 +114,8 @@ def test_a_run_folder_belongs_to_one_experiment(
     data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another configuration in the same folder would mix two runs."""
-    (tmp_path / "other.toml").write_text(CONFIG + "seed = 2\n", encoding="utf-8")
-    assert command("train", data, finished, "--config", str(tmp_path / "other.toml")) == 1
+    other = tiny.write_recipe(tmp_path, tiny.SINGLE + "seed = 2\n")
+    assert tiny.command("train", data, finished / "run", "--config", other) == 1
     assert "Expected a new run folder" in capsys.readouterr().err
 
 
@@ -149,13 +130,13 @@ def test_steps_out_of_order_say_what_to_run_first(
     (tmp_path / "run").mkdir()
     shutil.copyfile(finished / "run/experiment.json", tmp_path / "run/experiment.json")
     more = ["--version", "0.0.2", "--models", str(tmp_path)] if step == "publish" else []
-    assert command(step, data, tmp_path, *more) == 1
+    assert tiny.command(step, data, tmp_path / "run", *more) == 1
     assert missing in capsys.readouterr().err
 
 
 def test_a_folder_without_data_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No trace, exit code 1."""
-    assert command("train", tmp_path, tmp_path) == 1
+    assert tiny.command("train", tmp_path, tmp_path / "run") == 1
     text = capsys.readouterr().err
     assert text.startswith("error: Expected ")
     assert text.count("\n") == 1
@@ -163,5 +144,5 @@ def test_a_folder_without_data_ends_with_one_line(tmp_path: Path, capsys: pytest
 
 def test_prepare_counts_what_it_found(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Tiles and clusters."""
-    assert main(["prepare", "--data", str(data), "--cache", str(tmp_path)]) == 0
+    assert tiny.call("prepare", "--data", str(data), "--cache", str(tmp_path)) == 0
     assert "54 tiles of 27 clusters are ready" in capsys.readouterr().out
