@@ -32,7 +32,7 @@ def make_app(settings: Settings, worker: Worker) -> Celery:
 
     def begin(**_: Any) -> None:
         # Celery connects to the broker only after this returns: no message is taken without a proven model.
-        worker.start()
+        start_or_exit(worker)
 
     def consume(sender: Any, **_: Any) -> None:
         worker.tick()
@@ -55,6 +55,19 @@ def make_app(settings: Settings, worker: Worker) -> Celery:
     ):
         signal.connect(handler, weak=False)
     return app
+
+
+def start_or_exit(worker: Worker) -> None:
+    """Start the worker, or end the process: Celery would log what a signal's handler raises, and consume.
+
+    Raises:
+        SystemExit: where the worker could not be started.
+    """
+    try:
+        worker.start()
+    except Exception as error:
+        _log.exception("worker_cannot_start")
+        raise SystemExit(1) from error
 
 
 def main() -> None:

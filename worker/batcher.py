@@ -76,8 +76,9 @@ class Batcher:
         self._draining.set()
 
     def join(self, timeout_seconds: float) -> None:
-        """Wait for the end of the draining."""
-        self._thread.join(timeout_seconds)
+        """Wait for the end of the draining, if it ever began to feed."""
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
 
     def submit(
         self, image: bytes, model: ModelRef, alone: bool, is_wanted: Callable[[], bool]

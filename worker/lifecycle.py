@@ -106,6 +106,10 @@ class Worker:
         except HistoQueueError as error:
             _log.error("no_model_yet", error=str(error), code=error.code)
             return False
+        except OSError as error:
+            # A full disk, or a cache that may not be written.
+            _log.error("no_model_yet", error=str(error))
+            return False
         return True
 
     def _is_stuck(self) -> bool:

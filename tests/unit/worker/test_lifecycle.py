@@ -9,6 +9,7 @@ from shared.schemas import ModelRef
 from shared.services import Services, in_memory
 from shared.settings import Settings
 from worker import lifecycle
+from worker.app import start_or_exit
 from worker.lifecycle import Worker
 from worker.supervisor import EngineSupervisor
 
@@ -72,6 +73,35 @@ def test_it_does_not_start_without_a_model(
     worker.start()
     assert worker.supervisor.model == MODEL
     assert list(answers) == []
+
+
+def test_a_cache_that_cannot_be_written_is_waited_for(
+    worker: Worker, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is somebody's to mend; meanwhile no message is taken."""
+    monkeypatch.setattr(lifecycle, "MODEL_RETRY_SECONDS", 0.01)
+    answers = iter([OSError("No space left on device"), MODEL])
+
+    def live() -> ModelRef:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(services.models, "live", live)
+    worker.start()
+    assert worker.supervisor.model == MODEL
+
+
+def test_a_worker_that_cannot_start_never_consumes(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process ends; Celery alone would log the error and take messages all the same."""
+
+    def broken() -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(worker, "start", broken)
+    with pytest.raises(SystemExit):
+        start_or_exit(worker)
 
 
 def test_a_stopped_worker_has_withdrawn_and_left_no_engine(worker: Worker, services: Services) -> None:
