@@ -7,7 +7,8 @@ A record is written before its message is published, and every later change is o
                 │  └─ release, lost lease
                 └── cancel ─> canceled, deadline ─> expired   (from `running` too)
 
-A final status is never left. `job_store_redis.py` is the real side, `job_store_memory.py` the one for tests;
+A final status is never left. A worker may repeat a call of its own whose answer was lost: it changes nothing
+and gets the same answer. `job_store_redis.py` is the real side, `job_store_memory.py` the one for tests;
 both are held to `tests/contract/test_job_store.py`.
 """
 
@@ -99,8 +100,8 @@ class JobStore(Protocol):
     def release(self, job_id: str, token: str, hold_seconds: float) -> bool:
         """Hand the job back, to be published again after the hold-off; the attempt is not counted."""
 
-    def strike(self, job_id: str, token: str) -> int:
-        """Book a crash of the engine with this job alone in it; return how many there are, 0 if not held."""
+    def strike(self, job_id: str, token: str, strikes: int) -> bool:
+        """Book that the engine has now died so often with this job alone in it; False if not held."""
 
     def cancel(self, job_id: str) -> Canceled:
         """End the job for good.

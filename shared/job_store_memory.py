@@ -27,6 +27,7 @@ class _Record:
     retention_ms: int
     tombstone_ms: int
     token: str = ""
+    ended_by: str | None = None
     lease_until_ms: int = 0
     run_until_ms: int = 0
     #: When the reaper must look at it; None while a message is out for it.
@@ -108,8 +109,10 @@ class MemoryJobStore:
     def claim(self, job_id: str, token: str, lease_seconds: float, max_run_seconds: float) -> Job | None:
         with self._lock:
             record = self._find(job_id)
-            if record is None or record.job.status.is_final or self._lease_is_live(record):
+            if record is None or record.job.status.is_final:
                 return None
+            if self._lease_is_live(record):
+                return record.job if record.token == token else None
             if self._end_if_late(record):
                 return None
             if record.job.status == JobStatus.RUNNING and self._lose_worker(record):
@@ -135,8 +138,9 @@ class MemoryJobStore:
         with self._lock:
             record = self._held(job_id, token)
             if record is None:
-                return False
+                return self._was_ended_by(job_id, token, JobStatus.SUCCEEDED)
             copy = json.loads(json.dumps(result))
+            record.ended_by = token
             self._finish(record, JobStatus.SUCCEEDED, result=copy, timings_ms=timings_ms)
             return True
 
@@ -144,7 +148,8 @@ class MemoryJobStore:
         with self._lock:
             record = self._held(job_id, token)
             if record is None:
-                return False
+                return self._was_ended_by(job_id, token, JobStatus.FAILED)
+            record.ended_by = token
             self._finish(record, JobStatus.FAILED, error=error, timings_ms=timings_ms)
             return True
 
@@ -159,13 +164,13 @@ class MemoryJobStore:
             self._tell(job_id)
             return True
 
-    def strike(self, job_id: str, token: str) -> int:
+    def strike(self, job_id: str, token: str, strikes: int) -> bool:
         with self._lock:
             record = self._held(job_id, token)
             if record is None:
-                return 0
-            record.job = record.job.model_copy(update={"strikes": record.job.strikes + 1})
-            return record.job.strikes
+                return False
+            record.job = record.job.model_copy(update={"strikes": strikes})
+            return True
 
     def cancel(self, job_id: str) -> Canceled:
         with self._lock:
@@ -300,6 +305,10 @@ class MemoryJobStore:
         if record and record.job.status == JobStatus.RUNNING and record.token == token:
             return record
         return None
+
+    def _was_ended_by(self, job_id: str, token: str, status: JobStatus) -> bool:
+        record = self._find(job_id)
+        return record is not None and record.ended_by == token and record.job.status == status
 
     def _lease_is_live(self, record: _Record) -> bool:
         return record.job.status == JobStatus.RUNNING and record.lease_until_ms > self._clock()

@@ -45,7 +45,8 @@ def connect(url: str, timeout_seconds: float) -> redis.Redis:
         socket_timeout=timeout_seconds,
         socket_keepalive=True,
         health_check_interval=10,
-        # A second try covers a connection that a restart of Redis left dead; every call is safe twice.
+        # A second try covers a connection that a restart of Redis left dead. Every transition is safe twice:
+        # the first try may have been carried out, and its answer lost.
         retry=Retry(NoBackoff(), 1),
     )
 
@@ -152,8 +153,8 @@ class RedisJobStore:
     def release(self, job_id: str, token: str, hold_seconds: float) -> bool:
         return bool(self._call("release", job_id, token, _ms(hold_seconds)))
 
-    def strike(self, job_id: str, token: str) -> int:
-        return int(self._call("strike", job_id, token))
+    def strike(self, job_id: str, token: str, strikes: int) -> bool:
+        return bool(self._call("strike", job_id, token, strikes))
 
     def cancel(self, job_id: str) -> Canceled:
         outcome, _, *record = self._call("cancel", job_id)

@@ -14,6 +14,8 @@ from shared.errors import EngineFailed, HistoQueueError, Unavailable
 from shared.schemas import ModelRef
 from worker.supervisor import Outcome
 
+#: How often an idle batcher looks whether its engine lives.
+LOOK_EVERY_SECONDS = 1.0
 _log = structlog.get_logger(__name__)
 
 
@@ -37,6 +39,9 @@ class Engine(Protocol):
 
     def run(self, model: ModelRef, images: Sequence[bytes]) -> list[Outcome]:
         """Run one micro-batch."""
+
+    def revive(self) -> None:
+        """Replace an engine that died while it had nothing to do."""
 
 
 @dataclass
@@ -65,6 +70,7 @@ class Batcher:
         self._draining = threading.Event()
         self._busy_since: float | None = None
         self._suspect_was_last = False
+        self._look_again_at = 0.0
         self._thread = threading.Thread(target=self._feed, name="batcher", daemon=True)
 
     def start(self) -> None:
@@ -110,7 +116,19 @@ class Batcher:
                 self._busy_since = time.monotonic()
                 self._run(batch)
                 self._busy_since = None
+            else:
+                self._look_after_the_engine()
         self._refuse_all()
+
+    def _look_after_the_engine(self) -> None:
+        """A worker without an engine is not ready, so perhaps no job would come that brings it back."""
+        if time.monotonic() < self._look_again_at:
+            return
+        try:
+            self._engine.revive()
+        except (HistoQueueError, OSError) as error:
+            _log.error("engine_not_revived", error=str(error))
+        self._look_again_at = time.monotonic() + LOOK_EVERY_SECONDS
 
     def _next_batch(self) -> list[_Item]:
         with self._arrived:

@@ -57,6 +57,8 @@ class EngineSupervisor:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[bytes, bytes] | None = None
         self._model: ModelRef | None = None
+        #: What `revive` brings back.
+        self._last_proven: ModelRef | None = None
 
     @property
     def pid(self) -> int | None:
@@ -86,9 +88,14 @@ class EngineSupervisor:
         if "fatal" in answer:
             self.stop()
             raise InvalidModel(str(answer["fatal"]["detail"]))
-        self._model = model
+        self._model = self._last_proven = model
         seconds = round(time.monotonic() - started, 2)
         _log.info("engine_ready", model=model.name, version=model.version, pid=self.pid, seconds=seconds)
+
+    def revive(self) -> None:
+        """Replace an engine that died while it had nothing to do; raises as `ensure` does."""
+        if self._last_proven is not None and self.model is None:
+            self.ensure(self._last_proven)
 
     def run(self, model: ModelRef, images: Sequence[bytes]) -> list[Outcome]:
         """Run one micro-batch; one outcome an image, in order.

@@ -86,15 +86,15 @@ class JobRunner:
     def _infer(self, job: Job, lease: Lease, timings: dict[str, float]) -> Outcome:
         with _timed(timings, "fetch"):
             image = self._fetch(job)
-        alone = job.is_suspect
+        alone, strikes = job.is_suspect, job.strikes
         while True:
             try:
                 outcome = self.batcher.submit(image, job.spec.model, alone, lambda: lease.is_held).result()
             except EngineFailed as error:
                 alone = True
-                strikes = self.jobs.strike(job.id, lease.token)
+                strikes += 1
                 _log.warning("job_struck", strikes=strikes, error=str(error))
-                if strikes == 0:
+                if not self.jobs.strike(job.id, lease.token, strikes):
                     raise Unwanted("The lease was lost.") from error
                 if strikes >= MOST_STRIKES:
                     raise PoisonJob(

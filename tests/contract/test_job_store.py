@@ -205,11 +205,26 @@ def test_only_the_holder_can_finish(store: JobStore, clock: Clock) -> None:
     assert not store.succeed(job.id, "first", {"class": "old"}, {})
     assert not store.renew(job.id, "first", LEASE)
     assert not store.release(job.id, "first", 0)
-    assert store.strike(job.id, "first") == 0
+    assert not store.strike(job.id, "first", 1)
     assert store.succeed(job.id, "second", {"class": "new"}, {"decode": 1.5})
     final = store.get(job.id)
     assert final.result == {"class": "new"}
     assert final.timings_ms == {"decode": 1.5}
+
+
+def test_a_call_whose_answer_was_lost_may_be_made_again(store: JobStore) -> None:
+    """The connection repeats it by itself: one claim, strike and outcome are booked, and told twice."""
+    job = accept(store)
+    first = store.claim(job.id, "token", LEASE, RUN)
+    assert first is not None
+    assert store.claim(job.id, "token", LEASE, RUN) == first
+    assert store.strike(job.id, "token", 1)
+    assert store.strike(job.id, "token", 1)
+    assert store.succeed(job.id, "token", {"class": "x"}, {})
+    ended = store.get(job.id)
+    assert store.succeed(job.id, "token", {"class": "x"}, {})
+    assert store.get(job.id) == ended
+    assert (ended.attempt, ended.strikes) == (1, 1)
 
 
 def test_the_first_final_write_wins(store: JobStore) -> None:
@@ -269,8 +284,9 @@ def test_strikes_are_counted_for_the_holder(store: JobStore) -> None:
     """A job that kills the engine while alone is suspect from then on, also for the next worker."""
     job = accept(store)
     store.claim(job.id, "token", LEASE, RUN)
-    assert store.strike(job.id, "token") == 1
-    assert store.strike(job.id, "token") == 2
+    for strikes in (1, 2, 2):
+        assert store.strike(job.id, "token", strikes)
+    assert store.get(job.id).strikes == 2
     assert store.get(job.id).is_suspect
 
 

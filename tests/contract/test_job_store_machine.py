@@ -117,10 +117,10 @@ class Ledgers(RuleBasedStateMachine):
         """A worker hands a job back."""
         self.both(lambda store: store.release(job, token, HOLD))
 
-    @rule(job=ids, token=st.sampled_from(TOKENS))
-    def strike(self, job: str, token: str) -> None:
+    @rule(job=ids, token=st.sampled_from(TOKENS), strikes=st.integers(1, 2))
+    def strike(self, job: str, token: str, strikes: int) -> None:
         """An engine died."""
-        self.both(lambda store: store.strike(job, token))
+        self.both(lambda store: store.strike(job, token, strikes))
 
     @rule(job=ids)
     def cancel(self, job: str) -> None:

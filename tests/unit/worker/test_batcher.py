@@ -1,10 +1,13 @@
 """Micro-batches, and what happens to the members of one that goes wrong."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from ops.processes import wait_until
 from shared.errors import EngineCrashed, InvalidModel
 from shared.schemas import ModelRef
 from tests.fake_engine import CRASH, HANG
@@ -33,6 +36,9 @@ class GatedEngine:
         """Fail where the test says so."""
         if self.broken:
             raise InvalidModel("Expected a golden tile's answer.")
+
+    def revive(self) -> None:
+        """It is always well."""
 
     def run(self, model: ModelRef, images: Sequence[bytes]) -> list[Outcome]:
         """Wait for the gate, then crash or answer."""
@@ -184,5 +190,18 @@ def test_a_real_process_that_dies_harms_only_the_image_that_kills_it(supervisor:
     assert [good(text) for text in (b"a", b"b", b"c", b"d")] == ["a", "b", "c", "d"]
     for text in (CRASH, HANG):
         assert futures[text].exception(30) is not None
+    batcher.drain()
+    batcher.join(5)
+
+
+def test_an_engine_that_dies_idle_comes_back_without_a_job(supervisor: EngineSupervisor) -> None:
+    """Readiness hangs on it: with no engine no job may come that would bring it back."""
+    supervisor.ensure(MODEL)
+    batcher = Batcher(supervisor, max_batch_size=4)
+    batcher.start()
+    first = supervisor.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    assert wait_until(lambda: supervisor.pid != first and supervisor.model == MODEL, 10)
     batcher.drain()
     batcher.join(5)

@@ -29,6 +29,9 @@ class Engine:
     def ensure(self, model: ModelRef) -> None:
         """It is always well."""
 
+    def revive(self) -> None:
+        """It is always well."""
+
     def run(self, model: ModelRef, images: Sequence[bytes]) -> list[Outcome]:
         """Do what the images say."""
         self.runs.append(list(images))
