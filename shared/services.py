@@ -15,7 +15,7 @@ from shared.worker_registry import MemoryWorkerRegistry, RedisWorkerRegistry, Wo
 
 #: One try of one Redis call. An idle connection can wait three times as long (its check, and two tries), and
 #: an answer is owed within five seconds.
-REDIS_TIMEOUT_SECONDS = 1.5
+REDIS_TIMEOUT_SECONDS = 1.25
 
 
 @dataclass(frozen=True)
