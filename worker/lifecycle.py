@@ -16,7 +16,7 @@ from shared.settings import Settings
 from shared.worker_registry import REPORT_EVERY_SECONDS
 from worker.batcher import Batcher
 from worker.leases import LeaseKeeper
-from worker.reaper import Reaper
+from worker.reaper import CLEAN_EVERY_SECONDS, REAP_EVERY_SECONDS, Routine, clean_once, reap_once
 from worker.supervisor import ENGINE_COMMAND, START_TIMEOUT_SECONDS, EngineOptions, EngineSupervisor
 from worker.tasks import JobRunner
 
@@ -55,7 +55,10 @@ class Worker:
         self.batcher = Batcher(self.supervisor, settings.max_batch_size)
         self._longest_batch_seconds = settings.engine_timeout_seconds + START_TIMEOUT_SECONDS
         self.leases = LeaseKeeper(services.jobs, settings.lease_seconds, self._is_stuck)
-        self.reaper = Reaper(services.jobs, services.queue, services.objects)
+        self._routines = (
+            Routine("reaper", REAP_EVERY_SECONDS, lambda: reap_once(services.jobs, services.queue)),
+            Routine("cleaner", CLEAN_EVERY_SECONDS, lambda: clean_once(services.jobs, services.objects)),
+        )
         self.runner = JobRunner(
             jobs=services.jobs,
             objects=services.objects,
@@ -74,7 +77,8 @@ class Worker:
             time.sleep(MODEL_RETRY_SECONDS)
         self.batcher.start()
         self.leases.start()
-        self.reaper.start()
+        for routine in self._routines:
+            routine.start()
         self._reporter.start()
 
     def tick(self) -> None:
@@ -95,7 +99,8 @@ class Worker:
         """End the threads and the engine; nothing is running any more."""
         self.drain()
         self.batcher.join(5)
-        self.reaper.stop()
+        for routine in self._routines:
+            routine.stop()
         self.leases.stop()
         self.supervisor.stop()
         self._withdraw()

@@ -5,6 +5,7 @@ Any number of these may run at once.
 
 import random
 import threading
+from collections.abc import Callable
 
 import structlog
 
@@ -13,8 +14,9 @@ from shared.job_store import JobStore
 from shared.object_store import ObjectStore
 from shared.task_queue import TaskQueue
 
-#: How often a reaper looks; a little at random, so that many of them spread out.
+#: How often a reaper looks for lost jobs, and how often for what is past its retention.
 REAP_EVERY_SECONDS = 1.0
+CLEAN_EVERY_SECONDS = 2.0
 #: How many jobs of each sort one look takes on.
 REAP_AT_ONCE = 500
 _log = structlog.get_logger(__name__)
@@ -50,31 +52,34 @@ def clean_once(jobs: JobStore, objects: ObjectStore) -> int:
     return len(items)
 
 
-class Reaper:
-    """A thread that reaps and cleans until it is told to stop."""
+class Routine:
+    """A thread that does one thing again and again until it is told to stop.
 
-    def __init__(self, jobs: JobStore, queue: TaskQueue, objects: ObjectStore) -> None:
-        self._objects = objects
-        self._jobs = jobs
-        self._queue = queue
+    Each has its own: a hung object store holds up the cleaning, and not the search for lost jobs.
+    """
+
+    def __init__(self, name: str, every_seconds: float, work: Callable[[], object]) -> None:
+        """Do `work` every so many seconds, a little at random, so that those of many workers spread out."""
+        self._name = name
+        self._every_seconds = every_seconds
+        self._work = work
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._reap, name="reaper", daemon=True)
+        self._thread = threading.Thread(target=self._repeat, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the look that is under way."""
+        """End after the turn that is under way."""
         self._stopped.set()
 
-    def _reap(self) -> None:
-        while not self._stopped.wait(REAP_EVERY_SECONDS * random.uniform(0.7, 1.3)):  # noqa: S311 - no secret
+    def _repeat(self) -> None:
+        while not self._stopped.wait(self._every_seconds * random.uniform(0.7, 1.3)):  # noqa: S311 - no secret
             try:
-                reap_once(self._jobs, self._queue)
-                clean_once(self._jobs, self._objects)
+                self._work()
             except HistoQueueError as error:
-                _log.warning("reaper_waits", error=str(error))
+                _log.warning("routine_waits", routine=self._name, error=str(error))
             except Exception:  # noqa: BLE001 - logged whole
-                # A look that fails is made again; a reaper that died would never be missed.
-                _log.exception("reaper_failed")
+                # A turn that fails is made again; a thread that died would never be missed.
+                _log.exception("routine_failed", routine=self._name)

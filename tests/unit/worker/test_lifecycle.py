@@ -120,3 +120,15 @@ def test_a_stuck_worker_ends_itself(worker: Worker, ended: list[int]) -> None:
     worker.start()
     worker.batcher.is_stuck = lambda limit_seconds: True  # type: ignore[method-assign]
     assert wait_for(lambda: ended == [1])
+
+
+def test_a_hung_object_store_does_not_hold_up_the_reaper(
+    worker: Worker, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost jobs are found while a deletion waits for an answer that does not come."""
+    looks, hung = [], threading.Event()
+    monkeypatch.setattr(services.jobs, "cleanable", lambda limit: hung.wait(20))
+    monkeypatch.setattr(services.jobs, "due", lambda oldest, limit: looks.append(hung.is_set()) or [])
+    worker.start()
+    assert wait_for(lambda: len(looks) >= 4, 15)
+    hung.set()
