@@ -45,13 +45,14 @@ def make_passwords(folder: Path, redis_host: str = "redis") -> bool:
 
 
 def make_bucket(services: Services) -> str:
-    """Make the bucket and publish the bundled model into it, unless it has one; return what is live."""
+    """Make the bucket and publish the bundled model into it, unless it has one; say what is live."""
     services.objects.ensure_bucket()
     try:
-        live = services.models.live()
+        live, how = services.models.live(), "found model {} in the bucket"
     except NoModel:
-        live = services.models.publish(newest_bundled_model())
-    return f"{live.name} {live.version}"
+        # A bucket that has a model is its operator's affair; this one is empty.
+        live, how = services.models.publish(newest_bundled_model()), "published the bundled model {}"
+    return how.format(f"{live.name} {live.version}")
 
 
 def newest_bundled_model() -> Path:
@@ -81,7 +82,7 @@ def _prepare_bucket() -> int:
     end = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            print(f"the bucket is ready; live: {make_bucket(services)}")
+            print(make_bucket(services))
         except HistoQueueError as error:
             if time.monotonic() > end:
                 print(f"error: {error.code}: {error}", file=sys.stderr)

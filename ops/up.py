@@ -21,10 +21,10 @@ from urllib.request import urlopen
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ops.prepare import newest_bundled_model
+from ops.prepare import make_bucket
 from ops.processes import Child, wait_until
 from ops.servers import HOST, NoServer, ObjectServer, RedisServer, free_port, port_is_free
-from shared.errors import HistoQueueError, NoModel
+from shared.errors import HistoQueueError
 from shared.object_store import WORKER_PATIENCE
 from shared.services import Services, from_settings
 from shared.settings import Settings, read_settings
@@ -173,8 +173,8 @@ def _run(settings: UpSettings, supervisor: Supervisor) -> None:
         )
     os.environ.update(_start_servers(settings, supervisor))
     services = from_settings(read_settings(Settings), WORKER_PATIENCE)
-    supervisor.wait_for("the bucket", lambda: _has_bucket(services), START_TIMEOUT_SECONDS)
-    _publish_bundled_model(services)
+    supervisor.wait_for("the object store", lambda: _answers(services), START_TIMEOUT_SECONDS)
+    _say(f"  {make_bucket(services)}")
     _start_clients(settings, supervisor)
     url = f"http://{HOST}:{settings.port}"
     supervisor.wait_for("the system", lambda: _is_ready(url), READY_TIMEOUT_SECONDS)
@@ -229,23 +229,12 @@ def _passwords(path: Path) -> dict[str, str]:
     return made
 
 
-def _has_bucket(services: Services) -> bool:
+def _answers(services: Services) -> bool:
     try:
         services.objects.ensure_bucket()
     except HistoQueueError:
         return False
     return True
-
-
-def _publish_bundled_model(services: Services) -> None:
-    """Fill a bucket that has no model; one that has is its operator's affair."""
-    try:
-        live = services.models.live()
-    except NoModel:
-        live = services.models.publish(newest_bundled_model())
-        _say(f"  published the bundled model {live.name} {live.version}")
-    else:
-        _say(f"  found model {live.name} {live.version} in the bucket")
 
 
 def _is_ready(url: str) -> bool:

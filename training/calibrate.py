@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
@@ -15,8 +14,8 @@ from training.errors import TrainingError
 from training.inference import build_forward
 from training.listing import CLASS_NAMES
 from training.metrics import expected_calibration_error, negative_log_likelihood
+from training.outputs import finished_network
 from training.run_folder import Run
-from training.train import NETWORK_NAME
 from worker.engine.calibration import calibrate
 from worker.engine.quality import domain_distance
 
@@ -93,11 +92,7 @@ def run_logits(run: Run, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     Raises:
         TrainingError: if training has not finished.
     """
-    path = run.folder / NETWORK_NAME
-    if not path.is_file():
-        raise TrainingError(f"Expected a finished run with {path}. Run `train --resume` first.")
-    network = keras.models.load_model(path, compile=False)
-    return build_forward(network)(run.images.inputs[rows])
+    return build_forward(finished_network(run))(run.images.inputs[rows])
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:

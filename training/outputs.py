@@ -1,7 +1,7 @@
 """Keep what a finished run says about its test tiles, so that no figure needs the network again."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import keras
 import numpy as np
@@ -25,8 +25,8 @@ class Outputs:
     features: NDArray[np.float32]
 
 
-def write_outputs(run: Run) -> Outputs:
-    """Run the finished network over its test tiles and keep the answers in the run's folder.
+def finished_network(run: Run) -> Any:
+    """Return the network of a run, a `keras.Model`.
 
     Raises:
         TrainingError: if training has not finished.
@@ -34,8 +34,16 @@ def write_outputs(run: Run) -> Outputs:
     path = run.folder / NETWORK_NAME
     if not path.is_file():
         raise TrainingError(f"Expected a finished run with {path}. Run `train --resume` first.")
-    network = keras.models.load_model(path, compile=False)
-    logits, features = predict_outputs(network, run.images.inputs[run.split.test])
+    return keras.models.load_model(path, compile=False)
+
+
+def write_outputs(run: Run) -> Outputs:
+    """Run the finished network over its test tiles and keep the answers in the run's folder.
+
+    Raises:
+        TrainingError: if training has not finished.
+    """
+    logits, features = predict_outputs(finished_network(run), run.images.inputs[run.split.test])
     unfinished = run.folder / "outputs.part.npz"
     np.savez(unfinished, rows=run.split.test, logits=logits, features=features)
     unfinished.replace(run.folder / OUTPUTS_NAME)

@@ -54,9 +54,9 @@ def test_an_empty_bucket_gets_the_bundled_model_and_a_filled_one_keeps_its_own(
     services = in_memory(Settings())
     write_model(tmp_path / "lung-cnn-1.0.0", "1.0.0")
     monkeypatch.setattr(prepare, "BUNDLED_MODELS", tmp_path)
-    assert make_bucket(services) == "lung-cnn 1.0.0"
+    assert make_bucket(services) == "published the bundled model lung-cnn 1.0.0"
     write_model(tmp_path / "lung-cnn-1.10.0", "1.10.0")
-    assert make_bucket(services) == "lung-cnn 1.0.0"
+    assert make_bucket(services) == "found model lung-cnn 1.0.0 in the bucket"
 
 
 def test_the_newest_bundled_model_is_the_one_with_the_highest_number(
