@@ -1,4 +1,4 @@
-"""Routes of one job: submit, result, cancel."""
+"""Routes of one job: submit, result, cancel, delete."""
 
 from flask import Blueprint, Response, jsonify, request, url_for
 from werkzeug.http import http_date
@@ -6,8 +6,10 @@ from werkzeug.routing import BaseConverter
 
 from api.body import upload_request
 from api.context import NOTICE, context
+from api.lookup import find_job
 from api.options import read_options
 from api.preferences import Wait, preferred_wait, wanted_wait
+from api.removal import cancel_job, delete_job
 from api.representation import QueuePlace, job_json, queue_place
 from api.request_log import request_id
 from api.submission import idempotency, retry_after, submit
@@ -48,7 +50,7 @@ def result(job_id: str) -> Response:
     """Return the job: 200 where it is final, else 202; held back where the caller asks for it."""
     here = context()
     wait = wanted_wait(request)
-    job = here.services.jobs.get(_checked(job_id))
+    job = find_job(here.services, _checked(job_id))
     job = here.waiting.until_final(job, wait.seconds)
     if request.if_none_match.contains_weak(_tag(job)):
         return _with_headers(Response(status=304), job, None)
@@ -58,10 +60,17 @@ def result(job_id: str) -> Response:
 @bp.post("/result/<any_text:job_id>/cancel")
 def cancel(job_id: str) -> Response:
     """End the job: 200 where it had not started; 202 where a worker is at it, whose outcome is refused."""
-    canceled = context().services.jobs.cancel(_checked(job_id))
+    canceled = cancel_job(context().services, _checked(job_id))
     answer = _answer(canceled.job)
     answer.status_code = 202 if canceled.was_running else 200
     return answer
+
+
+@bp.delete("/result/<any_text:job_id>")
+def delete(job_id: str) -> Response:
+    """Cancel the job if it is open, and leave nothing of its image or result; 204, also when repeated."""
+    delete_job(context().services, _checked(job_id))
+    return Response(status=204)
 
 
 def _checked(job_id: str) -> str:

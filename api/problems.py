@@ -72,6 +72,18 @@ PROBLEMS = {
     "JOB_STORE_UNAVAILABLE": Problem(
         503, "The job store does not answer", True, "Ask again after Retry-After seconds."
     ),
+    "LEDGER_REBUILDING": Problem(
+        503,
+        "The ledger is being rebuilt",
+        True,
+        "Ask again after Retry-After seconds; no accepted job is lost.",
+    ),
+    "JOB_STORE_FULL": Problem(
+        503,
+        "The job store is short of memory",
+        True,
+        "Ask again after Retry-After seconds. Operator: raise Redis' maxmemory, or shorten the retention.",
+    ),
     "OBJECT_STORE_UNAVAILABLE": Problem(
         503, "The object store does not answer", True, "Ask again after Retry-After seconds."
     ),

@@ -12,18 +12,24 @@ import structlog
 
 from api.options import Options
 from api.uploads import ImageUpload
+from shared.envelope import AcceptedJob, seal
 from shared.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
+    JobStoreFull,
+    LedgerRebuilding,
     ObjectStoreUnavailable,
     QueueFull,
     QueueUnavailable,
 )
 from shared.job_store import JobStore
-from shared.schemas import Idempotency, InputInfo, Job, JobSpec, NewJob, new_job_id
+from shared.recovery import UPLOADS, founded
+from shared.schemas import Idempotency, InputInfo, Job, JobSpec, NewJob, new_job_id, wall_clock_ms
 from shared.services import Services
 from shared.settings import Settings
 
+#: From this share of Redis' memory on, what is left belongs to the jobs that were accepted.
+MOST_MEMORY_SHARE = 0.75
 #: The longest that a client is told to stay away, in seconds.
 MOST_RETRY_AFTER_SECONDS = 30
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
@@ -50,19 +56,25 @@ def submit(
 
     Raises:
         QueueFull: if as many jobs are open as are admitted.
+        JobStoreFull: if Redis runs out of memory.
         IdempotencyKeyReused: if the key came with another request before.
         UnknownModelVersion: if the options name a version that there is not.
         Unavailable: if the ledger or the object store is away, or no model is published.
         ResultExpired: if it repeats a request whose result is past its retention.
     """
     jobs = services.jobs
-    if repeat and (known := jobs.find_replay(repeat)):
+    if repeat and (known := founded(services, lambda: jobs.find_replay(repeat))):
         return Submitted(jobs.get(known.id), replayed=True)
     # Asked before the image is stored: a full queue, or a ledger that is away, then leaves nothing behind.
     if (depth := jobs.depth().open) >= settings.max_open_jobs:
         raise QueueFull(depth, settings.max_open_jobs, _seconds_until_room(jobs))
+    if jobs.memory_share() >= MOST_MEMORY_SHARE:
+        raise JobStoreFull(
+            "Expected room in the job store for one more job. Found: too little. Ask again later."
+        )
     new = _describe(services, settings, upload, options, repeat, request_id)
     key = new.spec.input.key
+    seal(upload.file, AcceptedJob(job=new, accepted_at_ms=wall_clock_ms()))
     services.objects.put(key, upload.file, upload.media_type)
     # A ledger that goes away right here may have recorded the job before its answer was lost. Then the
     # repeated request finds that job, so its image stays; only a refusal is certain.
@@ -105,7 +117,7 @@ def _describe(
         spec=JobSpec(
             model=services.models.live() if version is None else services.models.reference(version),
             input=InputInfo(
-                key=f"uploads/{datetime.now(UTC):%Y/%m/%d}/{job_id}",
+                key=f"{UPLOADS}{datetime.now(UTC):%Y/%m/%d}/{job_id}",
                 sha256=upload.sha256,
                 bytes=upload.bytes,
                 width=upload.width,
@@ -131,7 +143,7 @@ def _discarding_when_refused(services: Services, key: str) -> Iterator[None]:
     except QueueFull as full:
         _discard(services, key)
         raise QueueFull(full.depth, full.limit, _seconds_until_room(services.jobs)) from None
-    except IdempotencyKeyReused:
+    except (IdempotencyKeyReused, LedgerRebuilding):
         _discard(services, key)
         raise
 

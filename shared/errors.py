@@ -14,13 +14,16 @@ HistoQueueError
 │   └── ResultExpired
 ├── Unavailable                time must pass; the same call may succeed later
 │   ├── JobStoreUnavailable
+│   │   └── LedgerRebuilding
+│   ├── JobStoreFull
 │   ├── ObjectStoreUnavailable
 │   ├── QueueUnavailable
 │   ├── QueueFull
 │   ├── NoModel
 │   └── EngineFailed
 │       ├── EngineCrashed
-│       └── EngineTimedOut
+│       ├── EngineTimedOut
+│       └── EngineOutOfMemory
 ├── JobFailed                  this job is over; the system and its other jobs are well
 │   ├── InputMissing
 │   ├── ModelError
@@ -128,6 +131,23 @@ class JobStoreUnavailable(Unavailable):
     code = "JOB_STORE_UNAVAILABLE"
 
 
+class LedgerRebuilding(JobStoreUnavailable):
+    """Redis lost its data, and not everything that the object store knows is in the ledger again."""
+
+    code = "LEDGER_REBUILDING"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The ledger lost its data and is being rebuilt from the object store. Nothing is lost; ask again."
+        )
+
+
+class JobStoreFull(Unavailable):
+    """Redis has so little memory left that only the work already accepted may use it."""
+
+    code = "JOB_STORE_FULL"
+
+
 class ObjectStoreUnavailable(Unavailable):
     """The object store did not answer in time, or refused."""
 
@@ -172,6 +192,10 @@ class EngineCrashed(EngineFailed):
 
 class EngineTimedOut(EngineFailed):
     """The engine process gave no answer by the deadline of its micro-batch, and was killed."""
+
+
+class EngineOutOfMemory(EngineFailed):
+    """The engine process took more memory than it may, and was killed."""
 
 
 class JobFailed(HistoQueueError):

@@ -7,9 +7,12 @@ A record is written before its message is published, and every later change is o
                 │  └─ release, lost lease
                 └── cancel ─> canceled, deadline ─> expired   (from `running` too)
 
-A final status is never left. A worker may repeat a call of its own whose answer was lost: it changes nothing
-and gets the same answer. `job_store_redis.py` is the real side, `job_store_memory.py` the one for tests;
-both are held to `tests/contract/test_job_store.py`.
+A final status is never left, but a job may be deleted: then only the word that it was there is kept. A
+worker may repeat a call of its own whose answer was lost: it changes nothing and gets the same answer. A
+ledger that has lost its data says so until all that the object store knows is in it (`shared/recovery.py`).
+
+`job_store_redis.py` is the real side, `job_store_memory.py` the one for tests; both are held to
+`tests/contract/test_job_store.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,6 +26,8 @@ MOST_LOST_WORKERS = 10
 #: A message is taken to be lost when newer ones have left the queue and its job is still unclaimed after
 #: this long; covers the moment between the record and the publication, and between delivery and the claim.
 REPUBLISH_AFTER_MS = 3_000
+#: The object store is compared with the ledger this often, and at once when the ledger has lost its data.
+SWEEP_EVERY_SECONDS = 1800
 #: The drain rate is taken over this long.
 DRAIN_WINDOW_SECONDS = 60
 
@@ -57,17 +62,22 @@ class Cleanable:
 
     job_id: str
     image_key: str | None
+    #: Its owner wants nothing of it kept.
+    deleted: bool
 
 
 class JobStore(Protocol):
     """What the ledger can do. Every method raises JobStoreUnavailable where it cannot answer in time."""
 
-    def create(self, new: NewJob, max_open: int) -> Created:
+    def create(self, new: NewJob, max_open: int, accepted_at_ms: int | None = None) -> Created:
         """Accept a job, or find the one that its idempotency key made.
+
+        `accepted_at_ms` restores a job that was accepted before this ledger lost its data.
 
         Raises:
             QueueFull: if `max_open` jobs are open already.
             IdempotencyKeyReused: if the key came with another request before.
+            LedgerRebuilding: if the job has a key, and the ledger cannot tell yet whether it is new.
         """
 
     def find_replay(self, idempotency: Idempotency) -> Job | None:
@@ -75,6 +85,7 @@ class JobStore(Protocol):
 
         Raises:
             IdempotencyKeyReused: if the key came with another request before.
+            LedgerRebuilding: if the ledger cannot tell yet.
         """
 
     def get(self, job_id: str) -> Job:
@@ -82,7 +93,8 @@ class JobStore(Protocol):
 
         Raises:
             JobNotFound: if the id is unknown.
-            ResultExpired: if the job is final and past its retention.
+            ResultExpired: if the job is deleted, or final and past its retention.
+            LedgerRebuilding: if the ledger cannot tell yet whether there is such a job.
         """
 
     def claim(self, job_id: str, token: str, lease_seconds: float, max_run_seconds: float) -> Job | None:
@@ -111,6 +123,16 @@ class JobStore(Protocol):
             JobAlreadyFinal: if it had ended before.
         """
 
+    def delete(self, job_id: str) -> str:
+        """Forget the job: cancel it if it is open, drop its result, have its image cleaned; safe to repeat.
+
+        Returns:
+            Where its image lies.
+
+        Raises:
+            JobNotFound: if the id is unknown.
+        """
+
     def due(self, oldest_message_ms: int | None, limit: int) -> list[str]:
         """Return open jobs that seem to have neither message nor worker, or are past their deadline.
 
@@ -127,6 +149,36 @@ class JobStore(Protocol):
 
     def cleaned(self, item: Cleanable) -> None:
         """Note that the image is gone, or drop the result; safe to repeat."""
+
+    def unarchived(self, limit: int) -> list[Job]:
+        """Return ended jobs whose outcome is not in the object store; nobody else gets them for a while."""
+
+    def archived(self, job_ids: Sequence[str]) -> list[str]:
+        """Note that their outcomes are there now; return those that were deleted in the meantime."""
+
+    def unknown(self, job_ids: Sequence[str]) -> list[str]:
+        """Return those that the ledger has no record of, in order."""
+
+    def is_founded(self) -> bool:
+        """Tell whether all that the object store knows is in this ledger, as far as anybody can say."""
+
+    def found(self) -> None:
+        """Note that it is."""
+
+    def sweep_is_due(self) -> bool:
+        """Tell whether it is time to compare it with the object store: it was long ago, or data was lost."""
+
+    def begin_sweep(self, seconds: float) -> bool:
+        """Take the right to compare them; False if somebody has it. It lapses after so long."""
+
+    def hold_sweep(self, seconds: float) -> bool:
+        """Prolong that right; False if it lapsed, or the ledger lost its data meanwhile."""
+
+    def end_sweep(self, is_whole: bool) -> bool:
+        """Give that right back, and where the ledger `is_whole` now note that; False as for `hold_sweep`."""
+
+    def memory_share(self) -> float:
+        """Return how much of the memory it may use is in use, 0 to 1; 0 where there is no limit."""
 
     def depth(self) -> Depth:
         """Count the open work."""

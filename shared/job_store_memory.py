@@ -7,11 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared.errors import IdempotencyKeyReused, JobAlreadyFinal, JobNotFound, QueueFull, ResultExpired
+from shared.errors import (
+    IdempotencyKeyReused,
+    JobAlreadyFinal,
+    JobNotFound,
+    LedgerRebuilding,
+    QueueFull,
+    ResultExpired,
+)
 from shared.job_store import (
     DRAIN_WINDOW_SECONDS,
     MOST_LOST_WORKERS,
     REPUBLISH_AFTER_MS,
+    SWEEP_EVERY_SECONDS,
     Canceled,
     Cleanable,
     Created,
@@ -35,6 +43,9 @@ class _Record:
     #: When the image, and after it the result, is to be dropped; None while open, and when both are gone.
     clean_at_ms: int | None = None
     image_gone: bool = False
+    deleted: bool = False
+    #: When its outcome is to be put into the object store; None while open, and once it is there.
+    archive_at_ms: int | None = None
 
     def change(self, **fields: Any) -> None:
         self.job = self.job.model_copy(update={"version": self.job.version + 1, **fields})
@@ -43,21 +54,28 @@ class _Record:
 class MemoryJobStore:
     """See `shared.job_store.JobStore` for what each method promises."""
 
-    def __init__(self, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
-        """`clock_ms` gives the time that every transition happens at."""
+    def __init__(self, clock_ms: Callable[[], int] = wall_clock_ms, founded: bool = True) -> None:
+        """`clock_ms` gives the time of every transition; not `founded`: as after a loss of data."""
         self._clock = clock_ms
+        self._founded = founded
+        self._sweep_until_ms = 0
+        self._next_sweep_ms = 0
+        #: What `memory_share` returns.
+        self.memory_in_use = 0.0
         self._records: dict[str, _Record] = {}
         self._idempotency: dict[str, tuple[str, str]] = {}
         self._ended_at: list[int] = []
         self._listeners: list[queue.SimpleQueue[str]] = []
         self._lock = threading.RLock()
 
-    def create(self, new: NewJob, max_open: int) -> Created:
+    def create(self, new: NewJob, max_open: int, accepted_at_ms: int | None = None) -> Created:
         with self._lock:
             if new.id in self._records:
                 return Created(self._records[new.id].job, replayed=False)
-            if new.idempotency and (known := self.find_replay(new.idempotency)):
+            if new.idempotency and (known := self._replayed(new.idempotency)):
                 return Created(known, replayed=True)
+            if new.idempotency and not self._founded and accepted_at_ms is None:
+                raise LedgerRebuilding
             if (depth := self.depth().open) >= max_open:
                 raise QueueFull(depth, max_open)
             now = self._clock()
@@ -66,8 +84,8 @@ class MemoryJobStore:
                 spec=new.spec,
                 status=JobStatus.QUEUED,
                 version=1,
-                created_at_ms=now,
-                deadline_ms=now + int(new.expires_in_seconds * 1000),
+                created_at_ms=accepted_at_ms or now,
+                deadline_ms=(accepted_at_ms or now) + int(new.expires_in_seconds * 1000),
                 published_at_ms=now,
             )
             self._records[new.id] = _Record(
@@ -81,6 +99,12 @@ class MemoryJobStore:
             return Created(job, replayed=False)
 
     def find_replay(self, idempotency: Idempotency) -> Job | None:
+        with self._lock:
+            if not self._founded and idempotency.key not in self._idempotency:
+                raise LedgerRebuilding
+            return self._replayed(idempotency)
+
+    def _replayed(self, idempotency: Idempotency) -> Job | None:
         with self._lock:
             fingerprint, job_id = self._idempotency.get(idempotency.key, ("", ""))
             record = self._find(job_id)
@@ -96,9 +120,7 @@ class MemoryJobStore:
 
     def get(self, job_id: str) -> Job:
         with self._lock:
-            record = self._find(job_id)
-            if record is None:
-                raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
+            record = self._known(job_id)
             self._end_if_late(record)
             if record.job.expires_at_ms is not None and self._clock() > record.job.expires_at_ms:
                 raise ResultExpired(
@@ -174,9 +196,7 @@ class MemoryJobStore:
 
     def cancel(self, job_id: str) -> Canceled:
         with self._lock:
-            record = self._find(job_id)
-            if record is None:
-                raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
+            record = self._known(job_id)
             self._end_if_late(record)
             if record.job.status.is_final:
                 raise JobAlreadyFinal(
@@ -185,6 +205,19 @@ class MemoryJobStore:
             was_running = record.job.status == JobStatus.RUNNING
             self._finish(record, JobStatus.CANCELED)
             return Canceled(record.job, was_running)
+
+    def delete(self, job_id: str) -> str:
+        with self._lock:
+            record = self._known(job_id)
+            if not record.job.status.is_final:
+                self._finish(record, JobStatus.CANCELED)
+            record.deleted = True
+            record.image_gone = False
+            record.archive_at_ms = None
+            record.clean_at_ms = self._clock() - 1
+            record.change(expires_at_ms=self._clock() - 1, **_forgotten(record.job))
+            self._tell(job_id)
+            return record.job.spec.input.key
 
     def due(self, oldest_message_ms: int | None, limit: int) -> list[str]:
         with self._lock:
@@ -228,7 +261,9 @@ class MemoryJobStore:
     def cleanable(self, limit: int) -> list[Cleanable]:
         with self._lock:
             return [
-                Cleanable(job_id, None if record.image_gone else record.job.spec.input.key)
+                Cleanable(
+                    job_id, None if record.image_gone else record.job.spec.input.key, deleted=record.deleted
+                )
                 for job_id, record in self._records.items()
                 if record.clean_at_ms is not None and record.clean_at_ms < self._clock()
             ][:limit]
@@ -240,16 +275,69 @@ class MemoryJobStore:
                 return
             if item.image_key is not None:
                 record.image_gone = True
-                record.clean_at_ms = record.job.expires_at_ms
+                record.clean_at_ms = self._clock() + 60_000 if record.deleted else record.job.expires_at_ms
             else:
                 record.clean_at_ms = None
-                gone = {
-                    "result": None,
-                    "error": None,
-                    "timings_ms": None,
-                    "spec": record.job.spec.forgotten(),
-                }
-                record.job = record.job.model_copy(update=gone)
+                record.job = record.job.model_copy(update=_forgotten(record.job))
+
+    def unarchived(self, limit: int) -> list[Job]:
+        with self._lock:
+            now = self._clock()
+            due = [
+                record
+                for record in self._records.values()
+                if record.archive_at_ms is not None and record.archive_at_ms <= now
+            ][:limit]
+            for record in due:
+                record.archive_at_ms = now + 30_000
+            return [record.job for record in due]
+
+    def archived(self, job_ids: Sequence[str]) -> list[str]:
+        with self._lock:
+            records = {job_id: record for job_id in job_ids if (record := self._find(job_id))}
+            for record in records.values():
+                record.archive_at_ms = None
+            return [job_id for job_id, record in records.items() if record.deleted]
+
+    def unknown(self, job_ids: Sequence[str]) -> list[str]:
+        with self._lock:
+            return [job_id for job_id in job_ids if self._find(job_id) is None]
+
+    def is_founded(self) -> bool:
+        return self._founded
+
+    def found(self) -> None:
+        self._founded = True
+
+    def sweep_is_due(self) -> bool:
+        return self._clock() >= self._next_sweep_ms
+
+    def begin_sweep(self, seconds: float) -> bool:
+        with self._lock:
+            if self._clock() < self._sweep_until_ms:
+                return False
+            self._sweep_until_ms = self._clock() + int(seconds * 1000)
+            return True
+
+    def hold_sweep(self, seconds: float) -> bool:
+        with self._lock:
+            if self._clock() >= self._sweep_until_ms:
+                return False
+            self._sweep_until_ms = self._clock() + int(seconds * 1000)
+            return True
+
+    def end_sweep(self, is_whole: bool) -> bool:
+        with self._lock:
+            if self._clock() >= self._sweep_until_ms:
+                return False
+            self._sweep_until_ms = 0
+            if is_whole:
+                self._founded = True
+                self._next_sweep_ms = self._clock() + SWEEP_EVERY_SECONDS * 1000
+            return True
+
+    def memory_share(self) -> float:
+        return self.memory_in_use
 
     def depth(self) -> Depth:
         with self._lock:
@@ -289,6 +377,14 @@ class MemoryJobStore:
 
     def ping(self) -> None:
         """Memory is always there."""
+
+    def _known(self, job_id: str) -> _Record:
+        record = self._find(job_id)
+        if record is None and not self._founded:
+            raise LedgerRebuilding
+        if record is None:
+            raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
+        return record
 
     def _find(self, job_id: str) -> _Record | None:
         """Return the record, unless its tombstone is past its time too."""
@@ -349,6 +445,7 @@ class MemoryJobStore:
         record.token = ""
         record.look_at_ms = None
         record.clean_at_ms = now + record.image_retention_ms
+        record.archive_at_ms = now
         record.change(status=status, finished_at_ms=now, expires_at_ms=now + record.retention_ms, **fields)
         self._ended_at.append(now)
         self._tell(record.job.id)
@@ -360,3 +457,8 @@ class MemoryJobStore:
     def _watermark(self, oldest_message_ms: int | None) -> int:
         now = self._clock()
         return min(now, oldest_message_ms if oldest_message_ms is not None else now) - REPUBLISH_AFTER_MS
+
+
+def _forgotten(job: Job) -> dict[str, Any]:
+    """Return what is left of these fields once the result is dropped."""
+    return {"result": None, "error": None, "timings_ms": None, "spec": job.spec.forgotten()}

@@ -17,6 +17,7 @@ from shared.errors import (
     JobAlreadyFinal,
     JobNotFound,
     JobStoreUnavailable,
+    LedgerRebuilding,
     QueueFull,
     ResultExpired,
 )
@@ -24,6 +25,7 @@ from shared.job_store import (
     DRAIN_WINDOW_SECONDS,
     MOST_LOST_WORKERS,
     REPUBLISH_AFTER_MS,
+    SWEEP_EVERY_SECONDS,
     Canceled,
     Cleanable,
     Created,
@@ -33,7 +35,16 @@ from shared.schemas import Depth, Idempotency, Job, JobError, JobSpec, JobStatus
 
 #: A create that reaches Redis this late after it was sent is refused: its caller was told "try again".
 CREATE_PATIENCE_MS = 3_000
-_INDEXES = [keys.OPEN, keys.PUBLISHED, keys.LEASED, keys.DRAINED, keys.ENDED]
+#: Whoever was given ended jobs to archive has so long before somebody else is.
+_ARCHIVING_MS = 30_000
+#: How long a reading of Redis' memory holds.
+_MEMORY_READING_SECONDS = 1.0
+_INDEXES = [keys.OPEN, keys.PUBLISHED, keys.LEASED, keys.DRAINED, keys.ENDED, keys.UNARCHIVED, keys.FOUNDED]
+_ACCEPTING = ("create",)
+_SETTLING = ("get", "claim", "renew", "finish", "release", "strike", "cancel", "delete", "reap", "clean",
+             "unarchived", "archived", "swept")  # fmt: skip
+#: What ends work that was accepted may use the last of Redis' memory; what accepts more may not.
+_USES_ALL_MEMORY = "#!lua flags=allow-oom\n"
 
 
 def connect(url: str, timeout_seconds: float) -> redis.Redis:
@@ -60,15 +71,19 @@ class RedisJobStore:
         self._offset = clock_offset_ms
         #: Redis' clock minus this process' monotonic one; None until Redis has answered once.
         self._clock_lead_ms: float | None = None
+        self._memory_reading: tuple[float, float] | None = None
         common = _read("common")
-        names = ("create", "get", "claim", "renew", "finish", "release", "strike", "cancel", "reap", "clean")
-        self._scripts = {name: client.register_script(common + _read(name)) for name in names}
+        self._scripts = {name: client.register_script(common + _read(name)) for name in _ACCEPTING} | {
+            name: client.register_script(_USES_ALL_MEMORY + common + _read(name)) for name in _SETTLING
+        }
 
-    def create(self, new: NewJob, max_open: int) -> Created:
-        outcome, payload = self._try_create(new, max_open)
+    def create(self, new: NewJob, max_open: int, accepted_at_ms: int | None = None) -> Created:
+        outcome, payload = self._try_create(new, max_open, accepted_at_ms)
         if outcome == "late":
             # Redis' clock was set, or another server took over: its time is known again now.
-            outcome, payload = self._try_create(new, max_open)
+            outcome, payload = self._try_create(new, max_open, accepted_at_ms)
+        if outcome == "rebuilding":
+            raise LedgerRebuilding
         if outcome == "late":
             raise JobStoreUnavailable(
                 "Redis answered too late. Nothing was accepted; send the request again."
@@ -82,7 +97,7 @@ class RedisJobStore:
             _, _, payload = self._call("get", payload)
         return Created(_to_job(payload), replayed=outcome == "replayed")
 
-    def _try_create(self, new: NewJob, max_open: int) -> tuple[str, Any]:
+    def _try_create(self, new: NewJob, max_open: int, accepted_at_ms: int | None) -> tuple[str, Any]:
         repeat = new.idempotency
         arguments: list[str | float] = [
             int(self._redis_now_ms()) + CREATE_PATIENCE_MS,
@@ -94,6 +109,7 @@ class RedisJobStore:
             _ms(new.image_retention_seconds),
             repeat.fingerprint if repeat else "",
             keys.JOB,
+            accepted_at_ms or 0,
         ]
         extra = [keys.IDEMPOTENCY + repeat.key] if repeat else []
         outcome, now, *payload = self._call("create", new.id, *arguments, extra_keys=extra)
@@ -110,8 +126,13 @@ class RedisJobStore:
 
     def find_replay(self, idempotency: Idempotency) -> Job | None:
         with _answering():
-            known = self._redis.get(keys.IDEMPOTENCY + idempotency.key)
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.get(keys.IDEMPOTENCY + idempotency.key)
+            pipe.exists(keys.FOUNDED)
+            known, is_founded = pipe.execute()
         if known is None:
+            if not is_founded:
+                raise LedgerRebuilding
             return None
         fingerprint, _, job_id = str(known).partition(" ")
         _, _, record = self._call("get", job_id)
@@ -122,9 +143,8 @@ class RedisJobStore:
         return _to_job(record)
 
     def get(self, job_id: str) -> Job:
-        _, now, record = self._call("get", job_id)
-        if not record:
-            raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
+        outcome, now, record = self._call("get", job_id)
+        _check_known(outcome, job_id)
         job = _to_job(record)
         if job.expires_at_ms is not None and int(now) > job.expires_at_ms:
             raise ResultExpired("The result is past its retention and was dropped. Submit the image again.")
@@ -158,12 +178,22 @@ class RedisJobStore:
 
     def cancel(self, job_id: str) -> Canceled:
         outcome, _, *record = self._call("cancel", job_id)
-        if outcome == "unknown":
-            raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
+        _check_known(outcome, job_id)
         job = _to_job(record[0])
         if outcome == "final":
             raise JobAlreadyFinal(f"Expected a queued or running job. This one has ended as {job.status}.")
         return Canceled(job, was_running=outcome == JobStatus.RUNNING)
+
+    def delete(self, job_id: str) -> str:
+        spec = self._forgotten_spec(job_id)
+        (outcome,) = self._call("delete", job_id, spec)
+        _check_known(outcome, job_id)
+        return JobSpec.model_validate_json(spec).input.key
+
+    def _forgotten_spec(self, job_id: str) -> str:
+        with _answering():
+            text = self._redis.hget(keys.JOB + job_id, "spec")
+        return JobSpec.model_validate_json(text).forgotten().model_dump_json() if text else "{}"
 
     def due(self, oldest_message_ms: int | None, limit: int) -> list[str]:
         with _answering():
@@ -196,20 +226,68 @@ class RedisJobStore:
             )
             pipe = self._redis.pipeline(transaction=False)
             for job_id in ids:
-                pipe.hmget(keys.JOB + job_id, "spec", "image_gone")
+                pipe.hmget(keys.JOB + job_id, "spec", "image_gone", "deleted")
             records = pipe.execute()
         return [
-            Cleanable(job_id, None if gone or not spec else JobSpec.model_validate_json(spec).input.key)
-            for job_id, (spec, gone) in zip(ids, records, strict=True)
+            Cleanable(
+                job_id,
+                None if gone or not spec else JobSpec.model_validate_json(spec).input.key,
+                deleted=bool(deleted),
+            )
+            for job_id, (spec, gone, deleted) in zip(ids, records, strict=True)
         ]
 
     def cleaned(self, item: Cleanable) -> None:
-        spec = ""
-        if item.image_key is None:
+        self._call("clean", item.job_id, "" if item.image_key else self._forgotten_spec(item.job_id))
+
+    def unarchived(self, limit: int) -> list[Job]:
+        records = self._call("unarchived", "", limit, _ARCHIVING_MS, keys.JOB)
+        # A record may be past its tombstone by now.
+        return [_to_job(record) for record in records if record]
+
+    def archived(self, job_ids: Sequence[str]) -> list[str]:
+        return list(self._call("archived", "", keys.JOB, *job_ids)) if job_ids else []
+
+    def unknown(self, job_ids: Sequence[str]) -> list[str]:
+        with _answering():
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.exists(keys.JOB + job_id)
+            known = pipe.execute()
+        return [job_id for job_id, is_known in zip(job_ids, known, strict=True) if not is_known]
+
+    def is_founded(self) -> bool:
+        with _answering():
+            return bool(self._redis.exists(keys.FOUNDED))
+
+    def found(self) -> None:
+        with _answering():
+            self._redis.set(keys.FOUNDED, int(self._redis_now_ms()))
+
+    def sweep_is_due(self) -> bool:
+        with _answering():
+            return not self._redis.exists(keys.SWEPT)
+
+    def begin_sweep(self, seconds: float) -> bool:
+        with _answering():
+            return bool(self._redis.set(keys.SWEEPING, 1, nx=True, px=_ms(seconds)))
+
+    def hold_sweep(self, seconds: float) -> bool:
+        with _answering():
+            return bool(self._redis.pexpire(keys.SWEEPING, _ms(seconds)))
+
+    def end_sweep(self, is_whole: bool) -> bool:
+        extra = [keys.SWEEPING, keys.SWEPT]
+        return bool(self._call("swept", "", int(is_whole), _ms(SWEEP_EVERY_SECONDS), extra_keys=extra))
+
+    def memory_share(self) -> float:
+        now = time.monotonic()
+        if self._memory_reading is None or now - self._memory_reading[0] > _MEMORY_READING_SECONDS:
             with _answering():
-                text = self._redis.hget(keys.JOB + item.job_id, "spec")
-            spec = JobSpec.model_validate_json(text).forgotten().model_dump_json() if text else "{}"
-        self._call("clean", item.job_id, spec)
+                memory: dict[str, Any] = self._redis.info("memory")
+            most = int(memory.get("maxmemory", 0))
+            self._memory_reading = (now, int(memory["used_memory"]) / most if most else 0.0)
+        return self._memory_reading[1]
 
     def depth(self) -> Depth:
         with _answering():
@@ -274,6 +352,13 @@ def _monotonic_ms() -> float:
 def _watermark(oldest_message_ms: int | None, now_ms: int) -> int:
     """Return the time before which every published message has left the queue."""
     return min(now_ms, oldest_message_ms if oldest_message_ms is not None else now_ms) - REPUBLISH_AFTER_MS
+
+
+def _check_known(outcome: str, job_id: str) -> None:
+    if outcome == "rebuilding":
+        raise LedgerRebuilding
+    if outcome == "unknown":
+        raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
 
 
 def _key_reused() -> IdempotencyKeyReused:

@@ -11,6 +11,15 @@ PUBLISHED = "jobs:published"
 LEASED = "jobs:leased"
 #: Sorted set of ended ids -> when their image, and after it their result, is to be dropped, in ms.
 ENDED = "jobs:ended"
+#: Sorted set of ended ids whose outcome is not in the object store yet -> when to put it there, in ms.
+UNARCHIVED = "jobs:unarchived"
+#: String: there once everything that the object store knows is in the ledger. A Redis that lost its data
+#: lost this too.
+FOUNDED = "jobs:founded"
+#: String with a time to live: somebody compares the object store with the ledger right now.
+SWEEPING = "jobs:sweeping"
+#: String with a time to live: such a comparison was made lately.
+SWEPT = "jobs:swept"
 #: Hash: number of a ten-second interval -> jobs that ended in it.
 DRAINED = "jobs:drained"
 #: String: "<fingerprint> <job id>", by the digest of an idempotency key.

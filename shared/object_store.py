@@ -5,7 +5,7 @@ Works on stores that keep no user metadata, ignore conditional writes and know n
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -15,11 +15,20 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.errors import ObjectStoreUnavailable
+from shared.schemas import wall_clock_ms
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _MISSING = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object as a listing has it; the time is that of its last write, by the store's clock."""
+
+    key: str
+    modified_at_ms: int
 
 
 class ObjectStore(Protocol):
@@ -41,6 +50,9 @@ class ObjectStore(Protocol):
 
     def list_keys(self, prefix: str) -> list[str]:
         """Return every key that starts so, in order."""
+
+    def walk(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield every object whose key starts so, in order of keys, in bounded memory."""
 
     def ensure_bucket(self) -> None:
         """Make the bucket, if it is not there."""
@@ -113,6 +125,18 @@ class S3ObjectStore:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
             return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
 
+    def walk(self, prefix: str) -> Iterator[StoredObject]:
+        pages = iter(
+            self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+        )
+        while True:
+            with _answering():
+                page = next(pages, None)
+            if page is None:
+                return
+            for item in page.get("Contents", []):
+                yield StoredObject(item["Key"], int(item["LastModified"].timestamp() * 1000))
+
     def ensure_bucket(self) -> None:
         with _answering():
             names = {bucket["Name"] for bucket in self._client.list_buckets()["Buckets"]}
@@ -140,13 +164,16 @@ def _answering(key: str | None = None) -> Iterator[None]:
 class MemoryObjectStore:
     """Objects in a dictionary, for tests."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
         self._objects: dict[str, bytes] = {}
+        self._modified: dict[str, int] = {}
+        self._clock = clock_ms
         self._lock = threading.Lock()
 
     def put(self, key: str, body: bytes | BinaryIO, content_type: str) -> None:  # noqa: ARG002
         with self._lock:
             self._objects[key] = body if isinstance(body, bytes) else body.read()
+            self._modified[key] = self._clock()
 
     def get(self, key: str, max_bytes: int) -> bytes:
         with self._lock:
@@ -164,6 +191,10 @@ class MemoryObjectStore:
     def list_keys(self, prefix: str) -> list[str]:
         with self._lock:
             return sorted(key for key in self._objects if key.startswith(prefix))
+
+    def walk(self, prefix: str) -> Iterator[StoredObject]:
+        for key in self.list_keys(prefix):
+            yield StoredObject(key, self._modified[key])
 
     def ensure_bucket(self) -> None:
         """A dictionary needs no bucket."""

@@ -52,7 +52,7 @@ def _open_bucket(settings: Settings, bucket: str, patience: Patience, connection
 
 def in_memory(settings: Settings, clock_ms: Callable[[], int] = wall_clock_ms) -> Services:
     """Return services that live and die with this process, for tests."""
-    objects = MemoryObjectStore()
+    objects = MemoryObjectStore(clock_ms)
     return Services(
         jobs=MemoryJobStore(clock_ms),
         objects=objects,

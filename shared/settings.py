@@ -40,12 +40,16 @@ class Settings(BaseSettings):
     #: How long a result is kept, and how long its id then answers 410.
     result_retention_seconds: float = Field(default=7 * 86_400, gt=0)
     tombstone_seconds: float = Field(default=7 * 86_400, gt=0)
+    #: How long an image that ended the engine is kept for whoever mends it.
+    quarantine_retention_seconds: float = Field(default=30 * 86_400, ge=0)
     #: A claimed job whose worker is silent this long is run again.
     lease_seconds: float = Field(default=15, ge=2)
     #: One claim may hold a job this long at the most, renewals included.
     max_run_seconds: float = Field(default=300, ge=10)
     #: The engine answers a micro-batch within this time, or it is killed.
     engine_timeout_seconds: float = Field(default=30, gt=0)
+    #: An engine that takes more memory than this is killed, before the machine runs out of it.
+    engine_memory_bytes: int = Field(default=3_000_000_000, ge=500_000_000)
 
     # --- the worker ---
     max_batch_size: int = Field(default=8, ge=1, le=64)

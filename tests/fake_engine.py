@@ -2,8 +2,8 @@
 
     python tests/fake_engine.py [--milliseconds N] FILE_DESCRIPTOR PARENT_PID
 
-Talks as `worker/engine/__main__.py` does. An image that contains `!crash!`, `!hang!` or `!short!` misbehaves;
-every other one comes back as its own text and digest, with the number of images in its micro-batch.
+Talks as `worker/engine/__main__.py` does. An image that contains `!crash!`, `!hang!`, `!short!` or `!grow!`
+misbehaves; every other one comes back as its own text and digest, with the size of its micro-batch.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ import sys
 import time
 from multiprocessing.connection import Connection
 
-CRASH, HANG, SHORT = b"!crash!", b"!hang!", b"!short!"
+CRASH, HANG, SHORT, GROW = b"!crash!", b"!hang!", b"!short!", b"!grow!"
 
 
 def answer(images: list[bytes], milliseconds: float) -> dict[str, object]:
@@ -23,6 +23,9 @@ def answer(images: list[bytes], milliseconds: float) -> dict[str, object]:
     everything = b"".join(images)
     if CRASH in everything:
         os.kill(os.getpid(), signal.SIGSEGV)
+    if GROW in everything:
+        hoard = b"x" * 300_000_000
+        time.sleep(3600 + len(hoard))
     if HANG in everything:
         time.sleep(3600)
     time.sleep(milliseconds / 1000 * len(images))

@@ -5,18 +5,31 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
 
 from shared.errors import HistoQueueError
+from shared.recovery import sweep_when_due
 from shared.schemas import WorkerStatus, wall_clock_ms
 from shared.services import Services
 from shared.settings import Settings
 from shared.worker_registry import REPORT_EVERY_SECONDS
 from worker.batcher import Batcher
+from worker.breaker import CrashBreaker
 from worker.leases import LeaseKeeper
-from worker.reaper import CLEAN_EVERY_SECONDS, REAP_EVERY_SECONDS, Routine, clean_once, reap_once
+from worker.reaper import (
+    ARCHIVE_EVERY_SECONDS,
+    ARCHIVE_THREADS,
+    CLEAN_EVERY_SECONDS,
+    REAP_EVERY_SECONDS,
+    SWEEP_LOOK_SECONDS,
+    Routine,
+    archive_once,
+    clean_once,
+    reap_once,
+)
 from worker.supervisor import ENGINE_COMMAND, START_TIMEOUT_SECONDS, EngineOptions, EngineSupervisor
 from worker.tasks import JobRunner
 
@@ -48,6 +61,7 @@ class Worker:
                 threads=settings.engine_threads or _usable_cores(),
                 max_batch_size=settings.max_batch_size,
                 max_pixels=settings.max_image_pixels,
+                memory_bytes=settings.engine_memory_bytes,
             ),
             timeout_seconds=settings.engine_timeout_seconds,
             command=engine_command,
@@ -55,15 +69,24 @@ class Worker:
         self.batcher = Batcher(self.supervisor, settings.max_batch_size)
         self._longest_batch_seconds = settings.engine_timeout_seconds + START_TIMEOUT_SECONDS
         self.leases = LeaseKeeper(services.jobs, settings.lease_seconds, self._is_stuck)
+        self.breaker = CrashBreaker()
+        self._archive_pool = ThreadPoolExecutor(ARCHIVE_THREADS, thread_name_prefix="archiver")
         self._routines = (
             Routine("reaper", REAP_EVERY_SECONDS, lambda: reap_once(services.jobs, services.queue)),
             Routine("cleaner", CLEAN_EVERY_SECONDS, lambda: clean_once(services.jobs, services.objects)),
+            Routine(
+                "archiver",
+                ARCHIVE_EVERY_SECONDS,
+                lambda: archive_once(services.jobs, services.objects, self._archive_pool),
+            ),
+            Routine("sweeper", SWEEP_LOOK_SECONDS, lambda: sweep_when_due(services, settings)),
         )
         self.runner = JobRunner(
             jobs=services.jobs,
             objects=services.objects,
             batcher=self.batcher,
             leases=self.leases,
+            breaker=self.breaker,
             lease_seconds=settings.lease_seconds,
             max_run_seconds=settings.max_run_seconds,
         )
@@ -123,7 +146,7 @@ class Worker:
     @property
     def _is_consuming(self) -> bool:
         ticked = time.monotonic() - self._ticked_at < TICK_LASTS_SECONDS
-        return ticked and self.supervisor.model is not None
+        return ticked and self.supervisor.model is not None and not self.breaker.is_open
 
     def _report(self) -> None:
         while not self._stopped.wait(REPORT_EVERY_SECONDS):

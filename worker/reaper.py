@@ -1,4 +1,4 @@
-"""Put right what fell between the ledger and the queue, and drop what is past its retention.
+"""Put right what fell between the ledger and the queue, keep outcomes twice, drop what is past its retention.
 
 Any number of these may run at once.
 """
@@ -6,9 +6,11 @@ Any number of these may run at once.
 import random
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor
 
 import structlog
 
+from shared.archive import Archive
 from shared.errors import HistoQueueError
 from shared.job_store import JobStore
 from shared.object_store import ObjectStore
@@ -17,6 +19,13 @@ from shared.task_queue import TaskQueue
 #: How often a reaper looks for lost jobs, and how often for what is past its retention.
 REAP_EVERY_SECONDS = 1.0
 CLEAN_EVERY_SECONDS = 2.0
+#: How long an outcome is in Redis alone; with the longest write to the object store on top.
+ARCHIVE_EVERY_SECONDS = 0.5
+#: How many outcomes one look takes on, and how many are written at the same time.
+ARCHIVE_AT_ONCE = 500
+ARCHIVE_THREADS = 8
+#: How often a worker looks whether the ledger is to be compared with the object store.
+SWEEP_LOOK_SECONDS = 2.0
 #: How many jobs of each sort one look takes on.
 REAP_AT_ONCE = 500
 _log = structlog.get_logger(__name__)
@@ -43,13 +52,33 @@ def clean_once(jobs: JobStore, objects: ObjectStore) -> int:
     Returns:
         How many of them there were.
     """
+    archive = Archive(objects)
     items = jobs.cleanable(REAP_AT_ONCE)
     for item in items:
+        # First the object: should this process end in between, it is deleted once more.
         if item.image_key is not None:
-            # First the image: should this process end in between, it is deleted once more.
             objects.delete(item.image_key)
+        if item.deleted:
+            archive.forget(item.job_id)
+        elif item.image_key is None:
+            archive.delete(item.job_id)
         jobs.cleaned(item)
     return len(items)
+
+
+def archive_once(jobs: JobStore, objects: ObjectStore, pool: Executor) -> int:
+    """Put how jobs ended into the object store, several at the same time.
+
+    Returns:
+        How many there were.
+    """
+    archive = Archive(objects)
+    ended = jobs.unarchived(ARCHIVE_AT_ONCE)
+    list(pool.map(archive.put, ended))
+    for job_id in jobs.archived([job.id for job in ended]):
+        # Its owner deleted it just now.
+        archive.forget(job_id)
+    return len(ended)
 
 
 class Routine:

@@ -14,13 +14,15 @@ from typing import Any
 
 import structlog
 
-from shared.errors import EngineCrashed, EngineFailed, EngineTimedOut, InvalidModel
+from shared.errors import EngineCrashed, EngineFailed, EngineOutOfMemory, EngineTimedOut, InvalidModel
 from shared.schemas import ModelRef
 
 #: One image's outcome, ready for the ledger: `{"result": …}` or `{"error": …}`, with its timings.
 Outcome = dict[str, Any]
 #: Importing TensorFlow, loading, warming up and the golden tiles, on a slow and busy machine.
 START_TIMEOUT_SECONDS = 120.0
+#: How often a busy engine's memory is looked at.
+LOOK_EVERY_SECONDS = 0.1
 #: What starts an engine; the pipe and the parent are added.
 ENGINE_COMMAND = (sys.executable, "-m", "worker.engine")
 _log = structlog.get_logger(__name__)
@@ -33,6 +35,8 @@ class EngineOptions:
     threads: int
     max_batch_size: int
     max_pixels: int
+    #: Resident memory from which the engine is killed.
+    memory_bytes: int
 
 
 class EngineSupervisor:
@@ -146,29 +150,23 @@ class EngineSupervisor:
         ).encode()
 
     def _exchange(self, frames: Sequence[bytes], timeout_seconds: float) -> dict[str, Any]:
-        """Send and receive; a timer kills an engine that does not take, or does not answer, in time."""
+        """Send and receive; a watchdog kills an engine that takes too long, or too much memory."""
         connection, process = self._connection, self._process
         if connection is None or process is None:
             raise EngineCrashed("The engine is not running.")
-        timed_out = threading.Event()
-
-        def give_up() -> None:
-            timed_out.set()
-            process.kill()
-
-        timer = threading.Timer(timeout_seconds, give_up)
-        timer.start()
+        watchdog = _Watchdog(process, timeout_seconds, self._options.memory_bytes)
+        watchdog.start()
         try:
             for frame in frames:
                 connection.send_bytes(frame)
             answer: dict[str, Any] = json.loads(connection.recv_bytes())
         except (EOFError, OSError, ValueError) as error:
-            raise self._post_mortem(timed_out.is_set(), timeout_seconds) from error
+            raise self._post_mortem(watchdog.verdict) from error
         finally:
-            timer.cancel()
+            watchdog.stop()
         return answer
 
-    def _post_mortem(self, timed_out: bool, timeout_seconds: float) -> EngineFailed:
+    def _post_mortem(self, verdict: EngineFailed | None) -> EngineFailed:
         """Bury the engine; return what it died of."""
         process = self._process
         pid = self.pid
@@ -180,7 +178,51 @@ class EngineSupervisor:
             except subprocess.TimeoutExpired:
                 exit_code = None
         self.stop()
-        _log.warning("engine_died", pid=pid, timed_out=timed_out, exit_code=exit_code)
-        if timed_out:
-            return EngineTimedOut(f"The engine gave no answer within {timeout_seconds:g} s and was ended.")
-        return EngineCrashed(f"The engine died with exit status {exit_code}.")
+        cause = verdict or EngineCrashed(f"The engine died with exit status {exit_code}.")
+        _log.warning("engine_died", pid=pid, cause=type(cause).__name__, exit_code=exit_code)
+        return cause
+
+
+class _Watchdog:
+    """Watches the engine for as long as it owes an answer."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", timeout_seconds: float, memory_bytes: int) -> None:
+        self._process = process
+        self._timeout = timeout_seconds
+        self._memory = memory_bytes
+        self._answered = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="engine-watchdog", daemon=True)
+        #: Why it killed the engine; None if it did not.
+        self.verdict: EngineFailed | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The answer came, or nobody waits for it any more."""
+        self._answered.set()
+
+    def _watch(self) -> None:
+        until = time.monotonic() + self._timeout
+        while not self._answered.wait(max(0.0, min(LOOK_EVERY_SECONDS, until - time.monotonic()))):
+            if time.monotonic() >= until:
+                self.verdict = EngineTimedOut(
+                    f"The engine gave no answer within {self._timeout:g} s and was ended."
+                )
+            elif (resident := _resident_bytes(self._process.pid)) > self._memory:
+                self.verdict = EngineOutOfMemory(
+                    f"The engine took {resident} bytes of memory, may have {self._memory}, and was ended."
+                )
+            if self.verdict:
+                self._process.kill()
+                return
+
+
+def _resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process; 0 where that cannot be read."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

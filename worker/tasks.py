@@ -9,18 +9,22 @@ from dataclasses import dataclass
 import stamina
 import structlog
 
+from shared.archive import Archive
+from shared.envelope import MOST_ADDED_BYTES
 from shared.errors import (
     EngineFailed,
     HistoQueueError,
     InputMissing,
     JobStoreUnavailable,
+    ObjectStoreUnavailable,
     PoisonJob,
     Unavailable,
 )
 from shared.job_store import JobStore
 from shared.object_store import ObjectStore
 from shared.schemas import Job, JobError, is_job_id
-from worker.batcher import Batcher, Draining, Unwanted
+from worker.batcher import Batcher, Draining, EngineUnusable, Unwanted
+from worker.breaker import CrashBreaker
 from worker.leases import Lease, LeaseKeeper
 from worker.supervisor import Outcome
 
@@ -39,6 +43,7 @@ class JobRunner:
     objects: ObjectStore
     batcher: Batcher
     leases: LeaseKeeper
+    breaker: CrashBreaker
     lease_seconds: float
     max_run_seconds: float
 
@@ -49,6 +54,7 @@ class JobRunner:
             return
         with structlog.contextvars.bound_contextvars(job_id=job_id):
             try:
+                self.breaker.wait_until_closed()
                 self._claim_and_run(job_id)
             except JobStoreUnavailable as error:
                 # Unclaimed: the reaper publishes it again. Claimed: the lease lapses, and then it does.
@@ -93,22 +99,39 @@ class JobRunner:
             except EngineFailed as error:
                 alone = True
                 strikes += 1
-                _log.warning("job_struck", strikes=strikes, error=str(error))
-                if not self.jobs.strike(job.id, lease.token, strikes):
-                    raise Unwanted("The lease was lost.") from error
-                if strikes >= MOST_STRIKES:
-                    raise PoisonJob(
-                        f"The image ended the engine {strikes} times while it was alone in it. "
-                        "Do not send it again as it is."
-                    ) from error
+                self._book(job, lease, strikes, image, error)
             else:
+                self.breaker.worked()
                 timings.update(outcome.get("timings_ms", {}))
                 return outcome
+
+    def _book(self, job: Job, lease: Lease, strikes: int, image: bytes, error: EngineFailed) -> None:
+        """Count a crash of the engine against the job that was alone in it; returns if it may try again."""
+        _log.warning("job_struck", strikes=strikes, error=str(error))
+        self.breaker.crashed(job.id)
+        if not self.jobs.strike(job.id, lease.token, strikes):
+            raise Unwanted("The lease was lost.") from error
+        if strikes >= MOST_STRIKES:
+            self._quarantine(job, image)
+            raise PoisonJob(
+                f"The image ended the engine {strikes} times while it was alone in it. "
+                "Do not send it again as it is."
+            ) from error
+        if self.breaker.is_open:
+            raise EngineUnusable("The engine dies with one job after the other.") from error
+
+    def _quarantine(self, job: Job, image: bytes) -> None:
+        try:
+            Archive(self.objects).quarantine(job, image)
+        except ObjectStoreUnavailable as error:
+            # The copy is for whoever mends the engine; the job's outcome does not wait for it.
+            _log.warning("not_quarantined", error=str(error))
 
     def _fetch(self, job: Job) -> bytes:
         accepted = job.spec.input
         try:
-            image = self.objects.get(accepted.key, accepted.bytes)
+            # Behind the image stands the job that it was accepted for.
+            image = self.objects.get(accepted.key, accepted.bytes + MOST_ADDED_BYTES)[: accepted.bytes]
         except (FileNotFoundError, ValueError) as error:
             raise InputMissing("The stored image is gone. Submit it again.") from error
         if hashlib.sha256(image).hexdigest() != accepted.sha256:

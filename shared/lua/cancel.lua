@@ -1,6 +1,6 @@
 -- End the job at its owner's wish; a running one's outcome is refused from now on.
 if redis.call('EXISTS', job) == 0 then
-  return {'unknown', now}
+  return {missing(), now}
 end
 end_if_late()
 if not is_open() then

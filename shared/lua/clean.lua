@@ -6,7 +6,8 @@ if redis.call('EXISTS', job) == 0 or is_open() then
 end
 if ARGV[4] == '' then
   redis.call('HSET', job, 'image_gone', 1)
-  redis.call('ZADD', ended, number('expires_at_ms'), id)
+  -- A deleted job is cleaned once more, after whoever was just archiving it has come to an end.
+  redis.call('ZADD', ended, field('deleted') and now + 60000 or number('expires_at_ms'), id)
 else
   redis.call('HDEL', job, 'result', 'error', 'timings_ms')
   redis.call('HSET', job, 'spec', ARGV[4])

@@ -1,7 +1,8 @@
 -- Prepended to every script. KEYS and ARGV start the same everywhere:
--- KEYS: the job's record, OPEN, PUBLISHED, LEASED, DRAINED, ENDED.
+-- KEYS: the job's record, OPEN, PUBLISHED, LEASED, DRAINED, ENDED, UNARCHIVED, FOUNDED.
 -- ARGV: what is added to the clock (tests only), the channel of changes, the job's id.
 local job, open, published, leased, drained, ended = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local unarchived, founded = KEYS[7], KEYS[8]
 local changes, id = ARGV[2], ARGV[3]
 
 -- Milliseconds since the epoch by the one clock that all agree on.
@@ -10,6 +11,11 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[1])
 
 local function field(name)
   return redis.call('HGET', job, name)
+end
+
+-- What an id without a record is: never issued, as far as a ledger can tell that has all its data.
+local function missing()
+  return redis.call('EXISTS', founded) == 1 and 'unknown' or 'rebuilding'
 end
 
 local function number(name)
@@ -53,6 +59,7 @@ local function finish(status, name, value)
   end
   forget()
   redis.call('ZADD', ended, now + number('image_retention_ms'), id)
+  redis.call('ZADD', unarchived, now, id)
   count_drained()
   redis.call('PEXPIRE', job, number('retention_ms') + number('tombstone_ms'))
   changed()

@@ -1,9 +1,11 @@
 -- Accept a job, unless it came too late, is a repetition, or is one too many.
--- KEYS[7]: the idempotency key, where there is one.
+-- KEYS[9]: the idempotency key, where there is one.
 -- ARGV: 4 refuse after this time (ms, 0: never), 5 most open jobs, 6 spec, 7 ms it may wait, 8 retention ms,
--- 9 tombstone ms, 10 image retention ms, 11 fingerprint, 12 prefix of records.
+-- 9 tombstone ms, 10 image retention ms, 11 fingerprint, 12 prefix of records, 13 when it was accepted (ms; 0: now).
 local not_after, limit = tonumber(ARGV[4]), tonumber(ARGV[5])
-local repeatable = KEYS[7] ~= nil
+local repeatable = KEYS[9] ~= nil
+local accepted = tonumber(ARGV[13])
+local created = accepted > 0 and accepted or now
 
 -- The caller has given up by now (this call lay in a hung server's socket): it was told "not accepted".
 if not_after > 0 and now > not_after then
@@ -13,7 +15,7 @@ if redis.call('EXISTS', job) == 1 then
   return {'created', now, record()}
 end
 if repeatable then
-  local known = redis.call('GET', KEYS[7])
+  local known = redis.call('GET', KEYS[9])
   if known then
     local fingerprint, first = string.match(known, '^(%S+) (%S+)$')
     if redis.call('EXISTS', ARGV[12] .. first) == 1 then
@@ -24,17 +26,21 @@ if repeatable then
     end
   end
 end
+-- A ledger that lost its data cannot tell whether the key is new; one that restores a job knows that it is.
+if repeatable and accepted == 0 and redis.call('EXISTS', founded) == 0 then
+  return {'rebuilding', now}
+end
 local depth = redis.call('ZCARD', open)
 if depth >= limit then
   return {'full', now, depth}
 end
 
-redis.call('HSET', job, 'id', id, 'status', 'queued', 'version', 1, 'spec', ARGV[6], 'created_at_ms', now,
-  'deadline_ms', now + tonumber(ARGV[7]), 'published_at_ms', now, 'retention_ms', ARGV[8],
+redis.call('HSET', job, 'id', id, 'status', 'queued', 'version', 1, 'spec', ARGV[6], 'created_at_ms', created,
+  'deadline_ms', created + tonumber(ARGV[7]), 'published_at_ms', now, 'retention_ms', ARGV[8],
   'tombstone_ms', ARGV[9], 'image_retention_ms', ARGV[10], 'attempt', 0, 'lost', 0, 'strikes', 0, 'token', '')
-redis.call('ZADD', open, now + tonumber(ARGV[7]), id)
+redis.call('ZADD', open, created + tonumber(ARGV[7]), id)
 redis.call('ZADD', published, now, id)
 if repeatable then
-  redis.call('SET', KEYS[7], ARGV[11] .. ' ' .. id, 'PX', tonumber(ARGV[7]) + tonumber(ARGV[8]) + tonumber(ARGV[9]))
+  redis.call('SET', KEYS[9], ARGV[11] .. ' ' .. id, 'PX', tonumber(ARGV[7]) + tonumber(ARGV[8]) + tonumber(ARGV[9]))
 end
 return {'created', now, record()}

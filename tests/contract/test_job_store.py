@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from shared.errors import (
     JobAlreadyFinal,
     JobNotFound,
     JobStoreUnavailable,
+    LedgerRebuilding,
     QueueFull,
     ResultExpired,
 )
@@ -63,7 +64,9 @@ def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[JobStore]:
         yield MemoryJobStore(lambda: wall_clock_ms() + clock.offset_ms)
     else:
         client = request.getfixturevalue("redis_client")
-        yield RedisJobStore(client, lambda: clock.offset_ms)
+        redis_store = RedisJobStore(client, lambda: clock.offset_ms)
+        redis_store.found()
+        yield redis_store
 
 
 def new_job(
@@ -545,6 +548,7 @@ def test_a_submission_that_reaches_redis_too_late_is_not_accepted(tmp_path: Path
         assert wait_until(server.is_ready, 20)
         with connect(server.url, REDIS_TIMEOUT_SECONDS) as client:
             store = RedisJobStore(client)
+            store.found()
             known, late = new_job(), new_job()
             store.create(known, max_open=10)
             child.send(signal.SIGSTOP)
@@ -561,3 +565,165 @@ def test_a_submission_that_reaches_redis_too_late_is_not_accepted(tmp_path: Path
             assert store.create(late, max_open=10).job.status == JobStatus.QUEUED
     finally:
         child.kill()
+
+
+def test_a_deleted_job_is_forgotten_at_once(store: JobStore, clock: Clock) -> None:
+    """It answers as expired, and is cleaned twice: once more after whoever was archiving it."""
+    job = accept(store)
+    store.claim(job.id, "token", LEASE, RUN)
+    store.succeed(job.id, "token", {"class": "x"}, {})
+    assert store.delete(job.id) == "uploads/x"
+    assert store.delete(job.id) == "uploads/x"
+    clock.advance(1)
+    with pytest.raises(ResultExpired):
+        store.get(job.id)
+    assert store.unarchived(10) == []
+    assert [(item.image_key, item.deleted) for item in store.cleanable(10)] == [("uploads/x", True)]
+    clean(store)
+    assert store.cleanable(10) == []
+    clock.advance(61)
+    assert [(item.image_key, item.deleted) for item in store.cleanable(10)] == [(None, True)]
+    clean(store)
+    clock.advance(1000)
+    assert store.cleanable(10) == []
+
+
+def test_a_deleted_job_is_over_for_its_worker(store: JobStore) -> None:
+    """Its outcome is refused, and no reaper brings it back."""
+    job = accept(store)
+    store.claim(job.id, "token", LEASE, RUN)
+    store.delete(job.id)
+    assert not store.renew(job.id, "token", LEASE)
+    assert not store.succeed(job.id, "token", {}, {})
+    assert store.depth().open == 0
+    with pytest.raises(JobNotFound):
+        store.delete(new_job_id())
+
+
+def test_an_ended_job_is_to_be_archived_by_one(store: JobStore, clock: Clock) -> None:
+    """Whole, as the ledger has it; by somebody else if the first does not say that it is done."""
+    waiting, ended = accept(store), accept(store)
+    assert store.unarchived(10) == []
+    store.claim(ended.id, "token", LEASE, RUN)
+    store.succeed(ended.id, "token", {"class": "x"}, {"decode": 1})
+    assert store.unarchived(10) == [store.get(ended.id)]
+    assert store.unarchived(10) == []
+    clock.advance(31)
+    assert [job.id for job in store.unarchived(10)] == [ended.id]
+    assert store.archived([ended.id]) == []
+    clock.advance(31)
+    assert store.unarchived(10) == []
+    assert store.get(waiting.id).status == JobStatus.QUEUED
+
+
+def test_one_that_is_deleted_while_it_is_archived_is_named(store: JobStore) -> None:
+    """So that its copy is removed again."""
+    kept, deleted = accept(store), accept(store)
+    for job in (kept, deleted):
+        store.cancel(job.id)
+    taken = [job.id for job in store.unarchived(10)]
+    store.delete(deleted.id)
+    assert store.archived(taken) == [deleted.id]
+    assert store.archived([]) == []
+
+
+def test_a_job_is_restored_as_old_as_it_is(store: JobStore) -> None:
+    """Its time in the queue goes on."""
+    new = new_job(expires_in=3600)
+    accepted_at_ms = wall_clock_ms() - 1_000_000
+    job = store.create(new, 10, accepted_at_ms).job
+    assert job.created_at_ms == accepted_at_ms
+    assert job.deadline_ms == accepted_at_ms + 3_600_000
+    assert job.published_at_ms > accepted_at_ms
+    late = store.create(new_job(expires_in=10), 10, accepted_at_ms).job
+    assert store.get(late.id).status == JobStatus.EXPIRED
+
+
+def test_ids_without_a_record_are_told(store: JobStore) -> None:
+    """In order; an ended job has one too."""
+    known = accept(store)
+    store.cancel(known.id)
+    others = [new_job_id(), new_job_id()]
+    assert store.unknown([others[0], known.id, others[1]]) == others
+    assert store.unknown([]) == []
+
+
+def test_a_comparison_is_made_by_one_and_then_not_for_a_while(store: JobStore, clock: Clock) -> None:
+    """Whoever has the right and falls silent loses it."""
+    assert store.sweep_is_due()
+    assert store.begin_sweep(60)
+    assert not store.begin_sweep(60)
+    assert store.hold_sweep(60)
+    assert store.end_sweep(is_whole=True)
+    assert not store.sweep_is_due()
+    assert not store.hold_sweep(60)
+    assert not store.end_sweep(is_whole=True)
+    assert store.begin_sweep(60)
+    assert store.end_sweep(is_whole=False)
+
+
+@pytest.fixture(params=["memory", "redis"])
+def wiped(request: pytest.FixtureRequest) -> JobStore:
+    """Each side, after a loss of all its data."""
+    if request.param == "memory":
+        return MemoryJobStore(founded=False)
+    return RedisJobStore(request.getfixturevalue("redis_client"))
+
+
+def test_a_ledger_that_lost_its_data_says_so(wiped: JobStore) -> None:
+    """It knows no id, no key, and cannot tell whether there ever was one; what is new it accepts."""
+    repeat = Idempotency(key="k", fingerprint="f")
+    assert not wiped.is_founded()
+    assert accept(wiped).status == JobStatus.QUEUED
+    calls: list[Callable[[], object]] = [
+        lambda: wiped.get(new_job_id()),
+        lambda: wiped.cancel(new_job_id()),
+        lambda: wiped.delete(new_job_id()),
+        lambda: wiped.find_replay(repeat),
+        lambda: wiped.create(new_job(idempotency=repeat), 10),
+    ]
+    for call in calls:
+        with pytest.raises(LedgerRebuilding):
+            call()
+    restored = wiped.create(new_job(idempotency=repeat), 10, wall_clock_ms()).job
+    replay = wiped.find_replay(repeat)
+    assert replay is not None
+    assert replay.id == restored.id
+    wiped.found()
+    assert wiped.is_founded()
+    with pytest.raises(JobNotFound):
+        wiped.get(new_job_id())
+
+
+@pytest.mark.integration
+def test_a_full_redis_refuses_new_jobs_and_ends_old_ones(tmp_path: Path) -> None:
+    """With no byte left, accepted work still gets its outcome, and gets out of the way."""
+    server = RedisServer(free_port(), "password", tmp_path / "data")
+    child = server.child(tmp_path / "log")
+    child.start()
+    try:
+        assert wait_until(server.is_ready, 20)
+        with connect(server.url, REDIS_TIMEOUT_SECONDS) as client:
+            store = RedisJobStore(client)
+            store.found()
+            first, second = accept(store), accept(store)
+            client.config_set("maxmemory", 1)
+            fresh = RedisJobStore(client)
+            assert fresh.memory_share() > 1
+            with pytest.raises(JobStoreUnavailable):
+                accept(store)
+            assert store.claim(first.id, "token", LEASE, RUN) is not None
+            assert store.renew(first.id, "token", LEASE)
+            assert store.succeed(first.id, "token", {"class": "x"}, {})
+            assert store.cancel(second.id).job.status == JobStatus.CANCELED
+            assert len(store.unarchived(10)) == 2
+            assert store.archived([first.id, second.id]) == []
+            store.delete(first.id)
+            assert store.depth().open == 0
+    finally:
+        child.kill()
+
+
+def test_no_limit_is_no_share(store: JobStore) -> None:
+    """A Redis without maxmemory is never short of it."""
+    assert store.memory_share() == 0

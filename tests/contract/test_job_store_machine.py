@@ -56,6 +56,7 @@ class Ledgers(RuleBasedStateMachine):
         self.offset_ms = 0
         self.memory = MemoryJobStore(lambda: wall_clock_ms() + self.offset_ms)
         self.redis = RedisJobStore(self.client, lambda: self.offset_ms)
+        self.redis.found()
         self.ended: dict[str, tuple[Any, ...]] = {}
         self.known: list[str] = []
 
@@ -128,6 +129,18 @@ class Ledgers(RuleBasedStateMachine):
         self.both(lambda store: (store.cancel(job)).was_running)
 
     @rule(job=ids)
+    def delete(self, job: str) -> None:
+        """The owner wants nothing of it kept."""
+        self.both(lambda store: store.delete(job))
+
+    @rule(are_kept=st.booleans())
+    def archive(self, are_kept: bool) -> None:
+        """A worker puts outcomes into the object store, or dies over it."""
+        taken = self.both(lambda store: sorted(job.id for job in store.unarchived(100)))
+        if are_kept:
+            self.both(lambda store: sorted(store.archived(taken)))
+
+    @rule(job=ids)
     def read(self, job: str) -> None:
         """A client asks."""
         self.both(lambda store: _view(store.get(job)))
@@ -175,10 +188,13 @@ class Ledgers(RuleBasedStateMachine):
             record = self.client.hgetall(keys.JOB + job)
             if JobStatus(record["status"]).is_final:
                 dropped = self.client.zscore(keys.ENDED, job) is None
+                dropped = dropped or "deleted" in record
                 told = ("", "") if dropped else (record.get("result"), record.get("error"))
                 seen = (record["status"], *told, record["version"])
                 before = self.ended.setdefault(job, seen)
-                assert seen in (before, (before[0], "", "", before[3]))
+                forgotten = (before[0], "", "", record["version"])
+                assert seen == before or (seen == forgotten and (dropped or seen[3] == before[3]))
+                self.ended[job] = seen
 
 
 def _view(job: Any) -> tuple[Any, ...] | None:

@@ -12,6 +12,7 @@ from moto.server import ThreadedMotoServer
 from ops.servers import ObjectServer, free_port
 from shared.errors import ObjectStoreUnavailable
 from shared.object_store import MemoryObjectStore, ObjectStore, Patience, S3ObjectStore
+from shared.schemas import wall_clock_ms
 
 PATIENCE = Patience(connect_seconds=1, read_seconds=5, attempts=1)
 
@@ -144,3 +145,14 @@ def test_a_wrong_key_is_refused(object_server: ObjectServer, monkeypatch: pytest
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(ObjectStoreUnavailable):
         S3ObjectStore("histoqueue", object_server.url, "us-east-1", PATIENCE).list_keys("")
+
+
+def test_a_walk_meets_every_object_with_its_time(store: ObjectStore) -> None:
+    """In order of keys, more than one page of them, and nothing beside the prefix."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: store.put(f"walk/{n:04}", b"x", "text/plain"), range(1005)))
+    store.put("other", b"x", "text/plain")
+    met = list(store.walk("walk/"))
+    assert [item.key for item in met] == [f"walk/{n:04}" for n in range(1005)]
+    assert all(abs(item.modified_at_ms - wall_clock_ms()) < 120_000 for item in met)
+    assert list(store.walk("nothing/")) == []

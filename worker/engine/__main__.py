@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from worker.engine.pipeline import Pipeline
 from worker.engine.predictor import Predictor
 
 _PR_SET_PDEATHSIG = 1
+_OOM_SCORE = "500"
 
 
 def main(descriptor: int, parent: int) -> int:
@@ -47,6 +49,9 @@ def _end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended before we asked
             sys.exit(1)
+        # Where memory runs out, the kernel is to take this process and not its parent.
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
 
 
 def _load(options: dict[str, object]) -> Pipeline:

@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from shared.envelope import read_job
 from shared.schemas import JobError
 from shared.services import Services
 from tests.factories import jpeg_bytes
@@ -30,7 +31,9 @@ def test_a_submission_is_stored_recorded_and_enqueued(submit: Submit, services: 
     stored = services.jobs.get(job["id"])
     assert stored.spec.request_id == "req-1"
     assert re.fullmatch(rf"uploads/\d{{4}}/\d\d/\d\d/{job['id']}", stored.spec.input.key)
-    assert services.objects.get(stored.spec.input.key, 100_000) == jpeg_bytes()
+    upload = services.objects.get(stored.spec.input.key, 100_000)
+    assert upload.startswith(jpeg_bytes())
+    assert read_job(upload).job.spec == stored.spec
     assert list(services.queue.messages) == [(job["id"], stored.published_at_ms)]  # type: ignore[attr-defined]
 
 

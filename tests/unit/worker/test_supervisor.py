@@ -6,9 +6,10 @@ import time
 
 import pytest
 
-from shared.errors import EngineCrashed, EngineTimedOut, InvalidModel
+from shared.errors import EngineCrashed, EngineOutOfMemory, EngineTimedOut, InvalidModel
 from shared.schemas import ModelRef
-from tests.fake_engine import CRASH, HANG, SHORT
+from tests.fake_engine import CRASH, GROW, HANG, SHORT
+from tests.unit.worker.conftest import fake_supervisor
 from worker.supervisor import EngineSupervisor
 
 MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
@@ -97,3 +98,17 @@ def test_too_few_outcomes_are_never_matched_to_the_wrong_image(supervisor: Engin
     """An answer of another length is no answer."""
     with pytest.raises(EngineCrashed, match="Expected 2 outcomes"):
         supervisor.run(MODEL, [b"a", SHORT])
+
+
+def test_an_engine_that_takes_too_much_memory_is_killed() -> None:
+    """Before the machine runs out of it, and long before its time is over; the next call has a fresh one."""
+    supervisor = fake_supervisor(timeout_seconds=60)
+    try:
+        supervisor.ensure(MODEL)
+        pid = supervisor.pid
+        with pytest.raises(EngineOutOfMemory, match="bytes of memory"):
+            supervisor.run(MODEL, [GROW])
+        assert not is_alive(pid)
+        assert supervisor.run(MODEL, [b"a"])[0]["result"]["text"] == "a"
+    finally:
+        supervisor.stop()

@@ -2,17 +2,20 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 
+from shared.archive import Archive, quarantine_key
 from shared.errors import EngineCrashed, JobStoreUnavailable, ObjectStoreUnavailable
 from shared.schemas import InputInfo, Job, JobSpec, JobStatus, ModelRef, NewJob, new_job_id
 from shared.services import Services, in_memory
 from shared.settings import Settings
 from worker.batcher import Batcher
+from worker.breaker import MOST_CRASHES, CrashBreaker
 from worker.leases import Lease, LeaseKeeper
-from worker.reaper import clean_once, reap_once
+from worker.reaper import archive_once, clean_once, reap_once
 from worker.supervisor import Outcome
 from worker.tasks import MOST_STRIKES, JobRunner
 
@@ -97,7 +100,13 @@ def world() -> Iterator[World]:
     batcher = Batcher(engine, max_batch_size=4)
     leases = LeaseKeeper(services.jobs, 15, lambda: False)
     runner = JobRunner(
-        services.jobs, services.objects, batcher, leases, lease_seconds=15, max_run_seconds=300
+        services.jobs,
+        services.objects,
+        batcher,
+        leases,
+        CrashBreaker(),
+        lease_seconds=15,
+        max_run_seconds=300,
     )
     made.append(World(services, engine, runner))
     batcher.start()
@@ -279,3 +288,91 @@ def test_a_message_that_was_lost_is_published_again(world: World) -> None:
     world.now_ms += 4_000
     assert reap_once(world.services.jobs, world.services.queue) == 1
     assert [item for item, _ in world.services.queue.messages] == [job_id]  # type: ignore[attr-defined]
+
+
+def test_a_poisonous_image_is_kept_aside(world: World) -> None:
+    """For whoever mends the engine; its own retention begins there."""
+    job_id = world.accept(b"crash")
+    world.runner.run(job_id)
+    assert world.services.objects.get(quarantine_key(job_id), 100) == b"crash"
+
+
+def test_a_job_is_poison_also_where_its_image_cannot_be_kept_aside(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outcome does not wait for a copy."""
+    job_id = world.accept(b"crash")
+
+    def away(key: str, body: bytes, content_type: str) -> None:
+        raise ObjectStoreUnavailable("away")
+
+    monkeypatch.setattr(world.services.objects, "put", away)
+    world.runner.run(job_id)
+    assert world.job(job_id).status == JobStatus.FAILED
+
+
+def test_a_worker_whose_engine_dies_with_each_job_stops_taking_them(world: World) -> None:
+    """The third job in a row is handed back after one crash, and not called poison."""
+    jobs = [world.accept(b"crash") for _ in range(MOST_CRASHES)]
+    for job_id in jobs:
+        world.runner.run(job_id)
+    assert world.runner.breaker.is_open
+    *poison, handed_back = (world.job(job_id).status for job_id in jobs)
+    assert poison == [JobStatus.FAILED] * (MOST_CRASHES - 1)
+    assert handed_back == JobStatus.QUEUED
+
+
+def test_an_outcome_is_kept_in_the_object_store_too(world: World) -> None:
+    """Whole, and once."""
+    job_id = world.accept(b"tile")
+    world.runner.run(job_id)
+    with ThreadPoolExecutor(2) as pool:
+        assert archive_once(world.services.jobs, world.services.objects, pool) == 1
+        assert archive_once(world.services.jobs, world.services.objects, pool) == 0
+    assert Archive(world.services.objects).get(job_id) == world.job(job_id)
+
+
+def test_an_outcome_deleted_while_it_is_archived_leaves_no_copy(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner's word comes last."""
+    job_id = world.accept(b"tile")
+    world.runner.run(job_id)
+    objects = world.services.objects
+    put = objects.put
+
+    def deleted_meanwhile(key: str, body: bytes, content_type: str) -> None:
+        world.services.jobs.delete(job_id)
+        put(key, body, content_type)
+
+    monkeypatch.setattr(objects, "put", deleted_meanwhile)
+    with ThreadPoolExecutor(1) as pool:
+        archive_once(world.services.jobs, objects, pool)
+    assert objects.list_keys("results/") == []
+
+
+def test_an_outcome_past_its_retention_goes_from_the_object_store_too(world: World) -> None:
+    """Image first, then the outcome, both copies of it."""
+    job_id = world.accept(b"tile")
+    world.runner.run(job_id)
+    with ThreadPoolExecutor(1) as pool:
+        archive_once(world.services.jobs, world.services.objects, pool)
+    for seconds, left in ((61, ["results/"]), (601, [])):
+        world.now_ms += seconds * 1000
+        clean_once(world.services.jobs, world.services.objects)
+        keys = world.services.objects.list_keys("")
+        assert [
+            prefix for prefix in ("uploads/", "results/") if any(k.startswith(prefix) for k in keys)
+        ] == left
+
+
+def test_what_a_deletion_could_not_remove_is_removed_later(world: World) -> None:
+    """Image, outcome and quarantined image."""
+    job_id = world.accept(b"crash")
+    world.runner.run(job_id)
+    with ThreadPoolExecutor(1) as pool:
+        archive_once(world.services.jobs, world.services.objects, pool)
+    world.services.jobs.delete(job_id)
+    world.now_ms += 1000
+    clean_once(world.services.jobs, world.services.objects)
+    assert world.services.objects.list_keys("") == []

@@ -1,0 +1,60 @@
+"""The use cases of a job that its owner wants no more: cancel it, or have nothing of it kept."""
+
+import structlog
+
+from shared.archive import Archive
+from shared.errors import JobAlreadyFinal, JobNotFound, LedgerRebuilding, ObjectStoreUnavailable
+from shared.job_store import Canceled
+from shared.recovery import founded
+from shared.services import Services
+
+_log = structlog.stdlib.get_logger("api.removal")
+
+
+def cancel_job(services: Services, job_id: str) -> Canceled:
+    """End a job for good; once this returns it stays ended, whatever dies.
+
+    Raises:
+        JobNotFound: if the id is unknown.
+        JobAlreadyFinal: if it had ended before.
+    """
+    archive = Archive(services.objects)
+    try:
+        canceled = founded(services, lambda: services.jobs.cancel(job_id))
+    except (JobNotFound, LedgerRebuilding):
+        if (job := archive.get(job_id)) is None:
+            raise
+        raise JobAlreadyFinal(
+            f"Expected a queued or running job. This one has ended as {job.status}."
+        ) from None
+    try:
+        # At once, and not by a worker in its own time: else a loss of Redis' data could bring the job back.
+        archive.put(canceled.job)
+    except ObjectStoreUnavailable:
+        _log.warning("archiving_left_to_a_worker", job_id=job_id)
+    else:
+        services.jobs.archived([job_id])
+    return canceled
+
+
+def delete_job(services: Services, job_id: str) -> None:
+    """Forget a job: its image, its result and every copy; what the object store holds back is cleaned later.
+
+    Raises:
+        JobNotFound: if the id is unknown.
+        Unavailable: if the ledger is away; or the object store, for a job that only that still knows.
+    """
+    archive = Archive(services.objects)
+    try:
+        image_key = founded(services, lambda: services.jobs.delete(job_id))
+    except (JobNotFound, LedgerRebuilding):
+        if (job := archive.get(job_id)) is None:
+            raise
+        services.objects.delete(job.spec.input.key)
+        archive.forget(job_id)
+        return
+    try:
+        services.objects.delete(image_key)
+        archive.forget(job_id)
+    except ObjectStoreUnavailable:
+        _log.warning("cleaning_left_to_a_worker", job_id=job_id)

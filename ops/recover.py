@@ -1,0 +1,37 @@
+"""`python -m ops.recover`: compare the object store with the ledger now, and take in what the ledger lost.
+
+Workers do the same by themselves: at once when Redis has lost its data, and every half hour. It changes
+nothing where nothing is lost, and may be run at any time, beside anything.
+"""
+
+import sys
+
+from shared.errors import HistoQueueError
+from shared.logs import configure_logs
+from shared.object_store import WORKER_PATIENCE
+from shared.recovery import Sweep
+from shared.services import from_settings
+from shared.settings import Settings, read_settings
+
+
+def main() -> int:
+    """Compare once; returns the exit status: 0 done, 1 not done."""
+    settings = read_settings(Settings)
+    configure_logs(settings.log_level, settings.log_json)
+    try:
+        swept = Sweep(from_settings(settings, WORKER_PATIENCE), settings).run()
+    except HistoQueueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if swept is None:
+        print("error: another process is comparing them right now; try again in a minute", file=sys.stderr)
+        return 1
+    print(
+        f"{swept.restored} jobs restored, {swept.removed} objects past their retention removed, "
+        f"{swept.not_understood} uploads not understood"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,14 @@
+-- Forget a job at its owner's wish: an open one is canceled, and what is known of its result is dropped now.
+-- ARGV: 4 the spec to keep.
+if redis.call('EXISTS', job) == 0 then
+  return {missing()}
+end
+if is_open() then
+  finish('canceled')
+end
+redis.call('HSET', job, 'deleted', 1, 'spec', ARGV[4], 'expires_at_ms', now - 1)
+redis.call('HDEL', job, 'result', 'error', 'timings_ms', 'image_gone')
+redis.call('ZREM', unarchived, id)
+redis.call('ZADD', ended, now - 1, id)
+changed()
+return {'deleted'}

@@ -1,0 +1,190 @@
+"""Compare the object store with the ledger: take in what the ledger lost, remove what nobody else will.
+
+After a loss of Redis' data the ledger is rebuilt from the uploads that have no outcome; outcomes stay where
+they are, and are read from there. The same comparison, made now and then, finds the upload of a request that
+broke off, and what a loss of data left without anybody to delete it. Taking a job in twice makes one job.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import structlog
+
+from shared.archive import QUARANTINE, RESULTS, Archive
+from shared.envelope import MOST_ADDED_BYTES, AcceptedJob, read_job
+from shared.errors import IdempotencyKeyReused, LedgerRebuilding, QueueUnavailable
+from shared.object_store import StoredObject
+from shared.schemas import is_job_id, wall_clock_ms
+from shared.services import Services
+from shared.settings import Settings
+
+#: Where accepted images lie, one folder a day.
+UPLOADS = "uploads/"
+#: A request has its image stored and its job not yet recorded for this long at the most.
+IN_FLIGHT_SECONDS = 10.0
+#: Without a sign of life for so long, a comparison counts as broken off, and somebody else begins another.
+SILENCE_SECONDS = 60.0
+_AT_ONCE = 200
+_NO_LIMIT = 2**62
+_Answer = TypeVar("_Answer")
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Swept:
+    """What one comparison did, in objects."""
+
+    #: Uploads that are open jobs of the ledger again.
+    restored: int = 0
+    #: Images, outcomes and quarantined images removed because they were past their retention.
+    removed: int = 0
+    #: Uploads that hold no job which this version understands; left alone.
+    not_understood: int = 0
+
+
+class Sweep:
+    """One comparison."""
+
+    def __init__(
+        self,
+        services: Services,
+        settings: Settings,
+        clock_ms: Callable[[], int] = wall_clock_ms,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._jobs = services.jobs
+        self._objects = services.objects
+        self._queue = services.queue
+        self._archive = Archive(services.objects)
+        self._settings = settings
+        self._clock = clock_ms
+        self._sleep = sleep
+        self._swept = Swept()
+
+    def run(self) -> Swept | None:
+        """Compare, and declare the ledger whole; None if somebody else is at it, or data was lost again.
+
+        Raises:
+            Unavailable: if the ledger or the object store goes away; nothing is lost by it.
+        """
+        if not self._jobs.begin_sweep(SILENCE_SECONDS):
+            return None
+        is_whole = False
+        try:
+            is_whole = self._sweep_uploads() and self._sweep_results() and self._sweep_quarantine()
+        finally:
+            is_whole = self._jobs.end_sweep(is_whole) and is_whole
+        if not is_whole:
+            return None
+        _log.info("swept", **vars(self._swept))
+        return self._swept
+
+    def _sweep_uploads(self) -> bool:
+        in_flight: list[StoredObject] = []
+        for items in self._unknown_to_the_ledger(UPLOADS):
+            in_flight += [item for item in items if not self._settle(item)]
+        if in_flight:
+            # Whatever request had just stored them has recorded them by then, or never will.
+            self._sleep(IN_FLIGHT_SECONDS)
+            for item in in_flight:
+                if self._jobs.unknown([_job_id(item)]):
+                    self._settle(item, is_patient=False)
+        return self._jobs.hold_sweep(SILENCE_SECONDS)
+
+    def _settle(self, item: StoredObject, is_patient: bool = True) -> bool:
+        """Put one upload right; False where it is too early to tell whether its request is at an end."""
+        outcome = self._archive.get(_job_id(item))
+        if outcome is not None:
+            self._remove_after(item, self._settings.image_retention_seconds)
+            return True
+        try:
+            upload = self._objects.get(item.key, self._settings.max_image_bytes + MOST_ADDED_BYTES)
+            accepted = read_job(upload)
+        except FileNotFoundError:
+            return True
+        except ValueError as error:
+            self._swept.not_understood += 1
+            _log.warning("upload_not_understood", key=item.key, error=str(error))
+            return True
+        if is_patient and self._clock() - accepted.accepted_at_ms < IN_FLIGHT_SECONDS * 1000:
+            return False
+        self._restore(accepted)
+        return True
+
+    def _restore(self, accepted: AcceptedJob) -> None:
+        try:
+            created = self._jobs.create(accepted.job, _NO_LIMIT, accepted.accepted_at_ms)
+            is_first = not created.replayed
+        except IdempotencyKeyReused:
+            is_first = False
+        if not is_first:
+            # Another upload came with the same key. Which of the two was answered with 202 cannot be told
+            # from here, so both are run; the key stays with the other.
+            alone = accepted.job.model_copy(update={"idempotency": None})
+            created = self._jobs.create(alone, _NO_LIMIT, accepted.accepted_at_ms)
+        try:
+            self._queue.enqueue(created.job.id, created.job.published_at_ms)
+        except QueueUnavailable:
+            _log.info("publication_left_to_the_reaper", job_id=created.job.id)
+        self._swept.restored += 1
+        _log.info("job_restored", job_id=created.job.id)
+
+    def _sweep_results(self) -> bool:
+        for items in self._unknown_to_the_ledger(RESULTS):
+            for item in items:
+                self._remove_after(item, self._settings.result_retention_seconds)
+        return self._jobs.hold_sweep(SILENCE_SECONDS)
+
+    def _sweep_quarantine(self) -> bool:
+        for item in self._objects.walk(QUARANTINE):
+            self._remove_after(item, self._settings.quarantine_retention_seconds)
+        return self._jobs.hold_sweep(SILENCE_SECONDS)
+
+    def _remove_after(self, item: StoredObject, seconds: float) -> None:
+        if self._clock() - item.modified_at_ms > seconds * 1000:
+            self._objects.delete(item.key)
+            self._swept.removed += 1
+
+    def _unknown_to_the_ledger(self, prefix: str) -> Iterator[list[StoredObject]]:
+        """Yield, some at a time, the objects whose job has no record; ends early if data is lost again."""
+        for items in _some(self._objects.walk(prefix)):
+            if not self._jobs.hold_sweep(SILENCE_SECONDS):
+                return
+            by_id = {_job_id(item): item for item in items if is_job_id(_job_id(item))}
+            yield [by_id[job_id] for job_id in self._jobs.unknown(list(by_id))]
+
+
+def sweep_when_due(services: Services, settings: Settings) -> Swept | None:
+    """Compare, if that was long ago or the ledger has lost its data; None where it was not done."""
+    return Sweep(services, settings).run() if services.jobs.sweep_is_due() else None
+
+
+def found_if_empty(services: Services) -> bool:
+    """Declare a ledger whole that has nothing to be rebuilt from; False where it must be rebuilt."""
+    if any(True for _ in services.objects.walk(UPLOADS)):
+        return False
+    services.jobs.found()
+    return True
+
+
+def founded(services: Services, call: Callable[[], _Answer]) -> _Answer:
+    """Make a call of the ledger; one that is empty because it is new is declared whole on the way."""
+    try:
+        return call()
+    except LedgerRebuilding:
+        if not found_if_empty(services):
+            raise
+        return call()
+
+
+def _job_id(item: StoredObject) -> str:
+    return item.key.rpartition("/")[2].removesuffix(".json")
+
+
+def _some(items: Iterable[StoredObject]) -> Iterator[list[StoredObject]]:
+    iterator = iter(items)
+    while some := list(islice(iterator, _AT_ONCE)):
+        yield some

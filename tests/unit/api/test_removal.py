@@ -1,0 +1,139 @@
+"""What a client's word ends: a job that is canceled stays so, a job that is deleted leaves nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from api import create_app
+from shared.archive import Archive
+from shared.errors import ObjectStoreUnavailable
+from shared.job_store_memory import MemoryJobStore
+from shared.services import Services
+from shared.settings import Settings
+from tests.factories import jpeg_bytes
+
+Submit = Callable[..., Any]
+
+
+def test_a_deleted_job_leaves_nothing_and_answers_410(
+    submit: Submit, client: FlaskClient, services: Services, finish: Callable[[str], None]
+) -> None:
+    """Image, result and every copy are gone at once; only the word that it was there is kept."""
+    job_id = submit(path="/predict?custom_id=patient-7").get_json()["id"]
+    finish(job_id)
+    Archive(services.objects).put(services.jobs.get(job_id))
+    Archive(services.objects).quarantine(services.jobs.get(job_id), jpeg_bytes())
+    answer = client.delete(f"/result/{job_id}")
+    assert (answer.status_code, answer.data) == (204, b"")
+    assert [key for key in services.objects.list_keys("") if job_id in key] == []
+    gone = client.get(f"/result/{job_id}")
+    assert (gone.status_code, gone.get_json()["code"]) == (410, "RESULT_EXPIRED")
+    assert b"patient-7" not in gone.data
+    assert client.delete(f"/result/{job_id}").status_code == 204
+
+
+def test_deleting_an_open_job_cancels_it(submit: Submit, client: FlaskClient, services: Services) -> None:
+    """No worker runs it any more."""
+    job_id = submit().get_json()["id"]
+    assert client.delete(f"/result/{job_id}").status_code == 204
+    assert services.jobs.claim(job_id, "token", 15, 300) is None
+    assert services.jobs.depth().open == 0
+
+
+def test_deleting_what_a_worker_runs_refuses_its_outcome(
+    submit: Submit, client: FlaskClient, services: Services
+) -> None:
+    """A result that comes later is not kept."""
+    job_id = submit().get_json()["id"]
+    services.jobs.claim(job_id, "token", 15, 300)
+    client.delete(f"/result/{job_id}")
+    assert not services.jobs.succeed(job_id, "token", {"class": "lung_n"}, {})
+    assert client.get(f"/result/{job_id}").status_code == 410
+
+
+def test_an_object_store_that_is_away_is_cleaned_later(
+    submit: Submit, client: FlaskClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wish is recorded, so it is done when the store is back."""
+    job_id = submit().get_json()["id"]
+
+    def away(key: str) -> None:
+        raise ObjectStoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.objects, "delete", away)
+        assert client.delete(f"/result/{job_id}").status_code == 204
+    (left,) = services.jobs.cleanable(10)
+    assert (left.job_id, left.deleted) == (job_id, True)
+    assert left.image_key is not None
+
+
+def test_an_id_never_issued_cannot_be_deleted(client: FlaskClient) -> None:
+    """404, as for every other route."""
+    assert client.delete(f"/result/{'0' * 8}-0000-0000-0000-{'0' * 12}").status_code == 404
+
+
+def test_a_canceled_job_is_in_the_object_store_before_the_answer(
+    submit: Submit, client: FlaskClient, services: Services
+) -> None:
+    """Even a loss of Redis' data a moment later does not bring it back."""
+    job_id = submit().get_json()["id"]
+    assert client.post(f"/result/{job_id}/cancel").status_code == 200
+    archived = Archive(services.objects).get(job_id)
+    assert archived == services.jobs.get(job_id)
+    assert services.jobs.unarchived(10) == []
+
+
+@pytest.fixture
+def wiped(services: Services, settings: Settings, clock: Any) -> FlaskClient:
+    """The same installation after its Redis lost its data."""
+    jobs = MemoryJobStore(clock, founded=False)
+    return create_app(replace(services, jobs=jobs), settings).test_client()
+
+
+def test_an_outcome_is_served_from_the_object_store(
+    submit: Submit, finish: Callable[[str], None], services: Services, client: FlaskClient, wiped: FlaskClient
+) -> None:
+    """The same answer as before, tag and all."""
+    job_id = submit().get_json()["id"]
+    finish(job_id)
+    Archive(services.objects).put(services.jobs.get(job_id))
+    before, after = client.get(f"/result/{job_id}"), wiped.get(f"/result/{job_id}")
+    assert after.get_json() == before.get_json()
+    assert after.headers["ETag"] == before.headers["ETag"]
+    assert wiped.post(f"/result/{job_id}/cancel").status_code == 409
+    assert wiped.delete(f"/result/{job_id}").status_code == 204
+    assert services.objects.list_keys("results/") == []
+
+
+def test_a_job_without_an_outcome_is_not_denied(
+    submit: Submit, wiped: FlaskClient, services: Services
+) -> None:
+    """503 and when to ask again, not 404: it was accepted."""
+    job_id = submit().get_json()["id"]
+    assert services.objects.list_keys("uploads/")
+    for answer in (
+        wiped.get(f"/result/{job_id}"),
+        wiped.post(f"/result/{job_id}/cancel"),
+        wiped.delete(f"/result/{job_id}"),
+        wiped.post(
+            "/predict", data=jpeg_bytes(), content_type="image/jpeg", headers={"Idempotency-Key": "k"}
+        ),
+    ):
+        assert (answer.status_code, answer.get_json()["code"]) == (503, "LEDGER_REBUILDING")
+        assert int(answer.headers["Retry-After"]) > 0
+    assert wiped.post("/predict", data=jpeg_bytes(), content_type="image/jpeg").status_code == 202
+
+
+def test_a_redis_short_of_memory_accepts_no_more(submit: Submit, services: Services) -> None:
+    """What is left belongs to the jobs that were accepted; nothing is stored."""
+    services.jobs.memory_in_use = 0.75  # type: ignore[attr-defined]
+    answer = submit()
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "JOB_STORE_FULL")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert services.objects.list_keys("uploads/") == []
+    services.jobs.memory_in_use = 0.74  # type: ignore[attr-defined]
+    assert submit().status_code == 202

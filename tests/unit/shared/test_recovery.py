@@ -1,0 +1,282 @@
+"""A ledger that lost its data, beside an object store that did not."""
+
+import io
+from dataclasses import replace
+
+import pytest
+
+from shared.archive import QUARANTINE, RESULTS, Archive
+from shared.envelope import AcceptedJob, seal
+from shared.errors import JobNotFound, LedgerRebuilding, ObjectStoreUnavailable
+from shared.job_store_memory import MemoryJobStore
+from shared.recovery import IN_FLIGHT_SECONDS, UPLOADS, Sweep, Swept, found_if_empty, founded, sweep_when_due
+from shared.schemas import Idempotency, InputInfo, Job, JobSpec, JobStatus, ModelRef, NewJob, new_job_id
+from shared.services import Services, in_memory
+from shared.settings import Settings
+
+SETTINGS = Settings()
+HOUR = 3600.0
+
+
+class World:
+    """One installation, whose time and whose Redis are in the test's hand."""
+
+    def __init__(self) -> None:
+        self.now_ms = 1_800_000_000_000
+        self.services: Services = in_memory(SETTINGS, lambda: self.now_ms)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_ms += int(seconds * 1000)
+
+    def accept(self, key: str | None = None, record: bool = True, expires_in: float = HOUR) -> NewJob:
+        """Do what the API does; without `record`, as a request does that breaks off half-way."""
+        job_id = new_job_id()
+        new = NewJob(
+            id=job_id,
+            spec=JobSpec(
+                model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
+                input=InputInfo(
+                    key=f"{UPLOADS}2026/11/22/{job_id}",
+                    sha256="1" * 64,
+                    bytes=5,
+                    width=1,
+                    height=1,
+                    media_type="image/png",
+                    mpp=0.5,
+                ),
+                custom_id="slide 7",
+            ),
+            expires_in_seconds=expires_in,
+            image_retention_seconds=60,
+            retention_seconds=600,
+            tombstone_seconds=600,
+            idempotency=Idempotency(key=key, fingerprint="f") if key else None,
+        )
+        file = io.BytesIO(b"image")
+        seal(file, AcceptedJob(job=new, accepted_at_ms=self.now_ms))
+        self.services.objects.put(new.spec.input.key, file, "image/png")
+        if record:
+            self.services.jobs.create(new, 1000)
+        return new
+
+    def finish(self, new: NewJob) -> Job:
+        """Do what a worker and its archiver do."""
+        jobs = self.services.jobs
+        assert jobs.claim(new.id, "t", 15, 300)
+        assert jobs.succeed(new.id, "t", {"class": "lung_n"}, {})
+        job = jobs.get(new.id)
+        Archive(self.services.objects).put(job)
+        jobs.archived([new.id])
+        return job
+
+    def wipe(self) -> None:
+        """Redis is there, and empty."""
+        self.services = replace(self.services, jobs=MemoryJobStore(lambda: self.now_ms, founded=False))
+
+    def sweep(self) -> Swept | None:
+        """Compare once; waiting only moves the clock."""
+        return Sweep(self.services, SETTINGS, lambda: self.now_ms, self.advance).run()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_job_that_was_accepted_is_accepted_again_with_every_option(world: World) -> None:
+    """The same id, the same words, the same deadline, and a message for a worker."""
+    new = world.accept(key="k")
+    before = world.services.jobs.get(new.id)
+    world.advance(60)
+    world.wipe()
+    world.services.queue.messages.clear()  # type: ignore[attr-defined]
+    assert world.sweep() == Swept(restored=1)
+    after = world.services.jobs.get(new.id)
+    assert after.spec == before.spec
+    assert (after.created_at_ms, after.deadline_ms) == (before.created_at_ms, before.deadline_ms)
+    assert after.status == JobStatus.QUEUED
+    assert [item for item, _ in world.services.queue.messages] == [new.id]  # type: ignore[attr-defined]
+    replay = world.services.jobs.find_replay(Idempotency(key="k", fingerprint="f"))
+    assert replay is not None
+    assert replay.id == new.id
+
+
+def test_a_job_that_had_ended_is_not_run_again(world: World) -> None:
+    """Its outcome is in the object store."""
+    new = world.accept()
+    ended = world.finish(new)
+    world.wipe()
+    assert world.sweep() == Swept()
+    assert world.services.jobs.depth().open == 0
+    assert Archive(world.services.objects).get(new.id) == ended
+
+
+def test_a_job_past_its_deadline_ends_as_expired(world: World) -> None:
+    """Its time in the queue did not begin anew."""
+    new = world.accept(expires_in=30)
+    world.advance(60)
+    world.wipe()
+    world.sweep()
+    assert world.services.jobs.get(new.id).status == JobStatus.EXPIRED
+
+
+def test_a_ledger_that_lost_its_data_does_not_deny_a_job(world: World) -> None:
+    """Until it is whole again it says so, and not that the id was never issued."""
+    new = world.accept(key="k")
+    world.advance(60)
+    world.wipe()
+    jobs = world.services.jobs
+    for call in (
+        lambda: jobs.get(new.id),
+        lambda: jobs.cancel(new.id),
+        lambda: jobs.delete(new.id),
+        lambda: jobs.find_replay(Idempotency(key="k", fingerprint="f")),
+        lambda: jobs.create(world.accept(key="k", record=False), 1000),
+        lambda: founded(world.services, lambda: jobs.get(new.id)),
+    ):
+        with pytest.raises(LedgerRebuilding):
+            call()
+    world.sweep()
+    with pytest.raises(JobNotFound):
+        jobs.get(new_job_id())
+
+
+def test_a_new_installation_is_whole_at_once(world: World) -> None:
+    """There is nothing to rebuild, so nobody has to wait for a worker."""
+    world.wipe()
+    with pytest.raises(JobNotFound):
+        founded(world.services, lambda: world.services.jobs.get(new_job_id()))
+    assert world.services.jobs.is_founded()
+
+
+def test_with_uploads_only_a_comparison_makes_the_ledger_whole(world: World) -> None:
+    """The API cannot declare it by itself."""
+    world.accept()
+    world.wipe()
+    assert not found_if_empty(world.services)
+    assert not world.services.jobs.is_founded()
+
+
+def test_the_upload_of_a_request_that_broke_off_is_run_once(world: World) -> None:
+    """Nobody knows its id; running it lets its image be cleaned as any other's."""
+    new = world.accept(record=False)
+    world.advance(HOUR / 2)
+    assert world.sweep() == Swept(restored=1)
+    assert world.sweep() == Swept()
+    assert world.services.jobs.get(new.id).status == JobStatus.QUEUED
+
+
+def test_a_request_in_flight_is_left_to_itself(world: World) -> None:
+    """Its image is stored, its job is recorded a moment later: that makes one job, by the request."""
+    new = world.accept(record=False)
+    sweep = Sweep(
+        world.services,
+        SETTINGS,
+        lambda: world.now_ms,
+        lambda seconds: (world.advance(seconds), world.services.jobs.create(new, 1000)),
+    )
+    assert sweep.run() == Swept()
+    assert world.services.jobs.depth().open == 1
+
+
+def test_one_that_stays_in_flight_is_taken_in_by_the_same_comparison(world: World) -> None:
+    """A request that died a second before the loss is not left for half an hour."""
+    world.accept(record=False)
+    began = world.now_ms
+    assert world.sweep() == Swept(restored=1)
+    assert world.now_ms - began == IN_FLIGHT_SECONDS * 1000
+
+
+def test_two_uploads_with_one_key_are_both_run(world: World) -> None:
+    """Which of them was answered with 202 cannot be told, and that one must not be lost."""
+    broken_off, answered = world.accept(key="k", record=False), world.accept(key="k", record=False)
+    world.advance(60)
+    world.wipe()
+    assert world.sweep() == Swept(restored=2)
+    for new in (broken_off, answered):
+        assert world.services.jobs.get(new.id).status == JobStatus.QUEUED
+
+
+def test_what_nobody_else_would_delete_goes_when_its_time_is_over(world: World) -> None:
+    """Image, outcome and quarantined image of jobs that the ledger has forgotten, each at its own time."""
+    new = world.accept()
+    ended = world.finish(new)
+    Archive(world.services.objects).quarantine(ended, b"image")
+    world.wipe()
+    objects = world.services.objects
+    left = []
+    for seconds in (
+        SETTINGS.image_retention_seconds,
+        SETTINGS.result_retention_seconds - SETTINGS.image_retention_seconds,
+        SETTINGS.quarantine_retention_seconds - SETTINGS.result_retention_seconds,
+    ):
+        world.advance(seconds - 1)
+        world.sweep()
+        left.append([len(objects.list_keys(prefix)) for prefix in (UPLOADS, RESULTS, QUARANTINE)])
+        world.advance(2)
+        world.sweep()
+        left.append([len(objects.list_keys(prefix)) for prefix in (UPLOADS, RESULTS, QUARANTINE)])
+        world.advance(-1)
+    assert left == [[1, 1, 1], [0, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 1], [0, 0, 0]]
+
+
+def test_an_open_job_keeps_its_image_however_long_it_waits(world: World) -> None:
+    """The comparison only removes what the ledger does not know."""
+    new = world.accept(expires_in=1e9)
+    world.advance(SETTINGS.quarantine_retention_seconds * 2)
+    assert world.sweep() == Swept()
+    assert world.services.objects.list_keys(UPLOADS) == [new.spec.input.key]
+
+
+def test_what_is_not_ours_is_left_alone_and_told(world: World) -> None:
+    """Objects under other names, or without a job behind them."""
+    for key in (f"{UPLOADS}readme.txt", f"{UPLOADS}2026/11/22/{new_job_id()}"):
+        world.services.objects.put(key, b"something", "text/plain")
+    world.advance(1e8)
+    assert world.sweep() == Swept(not_understood=1)
+    assert len(world.services.objects.list_keys(UPLOADS)) == 2
+
+
+def test_only_one_compares_at_a_time_and_only_when_it_is_due(world: World) -> None:
+    """Many workers look every two seconds."""
+    assert sweep_when_due(world.services, SETTINGS) == Swept()
+    assert sweep_when_due(world.services, SETTINGS) is None
+    world.advance(HOUR)
+    assert world.services.jobs.begin_sweep(60)
+    assert sweep_when_due(world.services, SETTINGS) is None
+
+
+def test_a_second_loss_in_the_middle_leaves_the_ledger_unfounded(world: World) -> None:
+    """What was restored before it is gone again, so the next comparison must do it all."""
+    world.accept(record=False)
+    world.wipe()
+    jobs = world.services.jobs
+
+    def lose_everything(seconds: float) -> None:
+        world.advance(seconds)
+        jobs.__init__(lambda: world.now_ms, founded=False)  # type: ignore[misc]
+
+    assert Sweep(world.services, SETTINGS, lambda: world.now_ms, lose_everything).run() is None
+    assert not jobs.is_founded()
+    assert world.sweep() is not None
+    assert jobs.is_founded()
+
+
+def test_a_store_that_goes_away_ends_the_comparison_and_the_next_one_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is declared whole that was not looked at, and the right to compare is given back."""
+    world.accept(record=False)
+    world.advance(60)
+    world.wipe()
+
+    def away(key: str, max_bytes: int) -> bytes:
+        raise ObjectStoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.services.objects, "get", away)
+        with pytest.raises(ObjectStoreUnavailable):
+            world.sweep()
+    assert not world.services.jobs.is_founded()
+    assert world.sweep() == Swept(restored=1)
