@@ -54,6 +54,25 @@ class ColourStatistics(_Fact):
     inverse_covariance: tuple[tuple[float, ...], ...] = Field(min_length=6, max_length=6)
 
 
+class FeatureStatistics(_Fact):
+    """Where the training tiles lie in the network's pooled features."""
+
+    #: Row by row: a direction in which tiles of one class vary, scaled so that they vary by 1 along it.
+    projection: tuple[tuple[float, ...], ...] = Field(min_length=1, max_length=256)
+    #: Each class's mean along those directions.
+    centres: tuple[tuple[float, ...], ...] = Field(min_length=1)
+    #: Distance to the nearest class's mean above which an image is flagged as `unfamiliar`.
+    distance: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _is_rectangular(self) -> "FeatureStatistics":
+        if len({len(row) for row in self.projection}) != 1:
+            raise ValueError("expected directions of one length")
+        if {len(centre) for centre in self.centres} != {len(self.projection)}:
+            raise ValueError(f"expected centres of {len(self.projection)} values, one per direction")
+        return self
+
+
 class Gates(_Fact):
     """Thresholds of the input checks; the values are measured on an image resized to 224 x 224 pixels."""
 
@@ -68,6 +87,8 @@ class Gates(_Fact):
     #: Mahalanobis distance of the six colour numbers to the nearest class.
     domain_distance: float
     colour: tuple[ColourStatistics, ...]
+    #: None in versions that were published before this gate: they flag nothing as `unfamiliar`.
+    features: FeatureStatistics | None = None
 
 
 class GoldenTile(_Fact):

@@ -8,15 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from shared.manifest import ColourStatistics, Gates
+from shared.manifest import ColourStatistics, FeatureStatistics, Gates
 from training.dataset import labels_of
 from training.errors import TrainingError
-from training.inference import build_forward
+from training.familiarity import fit_run, keep_familiarity, with_distance
+from training.inference import build_forward, build_outputs
 from training.listing import CLASS_NAMES
 from training.metrics import expected_calibration_error, negative_log_likelihood
 from training.outputs import finished_network
 from training.run_folder import Run
 from worker.engine.calibration import calibrate
+from worker.engine.familiarity import Familiarity
 from worker.engine.quality import domain_distance
 
 CALIBRATION_NAME: Final = "calibration.json"
@@ -120,15 +122,27 @@ def indeterminate_threshold(probabilities: NDArray[np.float64], labels: Labels) 
 
 
 def fit_gates(run: Run) -> Gates:
-    """Return the gates: the training colours, and the distance that 1 in 100 held-out tiles exceeds."""
+    """Return the gates: what training tiles look like, and how far 1 in 100 held-out ones are from that."""
     labels, numbers = labels_of(run.tiles), run.images.measured[:, :6]
     train, held_out = run.split.train, run.split.calibration
     colour = fit_colours(numbers[train], labels[train])
-    return build_gates(colour, [domain_distance(row, colour) for row in numbers[held_out]])
+    return build_gates(
+        colour, [domain_distance(row, colour) for row in numbers[held_out]], _fit_features(run)
+    )
 
 
-def build_gates(colour: tuple[ColourStatistics, ...], distances: Sequence[float]) -> Gates:
-    """Return the gates for these colours, and the distances of held-out tiles to them.
+def _fit_features(run: Run) -> FeatureStatistics:
+    statistics = fit_run(run)
+    _, features = build_outputs(finished_network(run))(run.images.inputs[run.split.calibration])
+    fitted = with_distance(statistics, Familiarity(statistics).distances(features))
+    keep_familiarity(run, fitted)
+    return fitted
+
+
+def build_gates(
+    colour: tuple[ColourStatistics, ...], distances: Sequence[float], features: FeatureStatistics | None
+) -> Gates:
+    """Return the gates for these colours and features, and the distances of held-out tiles to the colours.
 
     Background and sharpness keep the thresholds that were measured on LC25000 and on foreign slides.
     """
@@ -140,6 +154,7 @@ def build_gates(colour: tuple[ColourStatistics, ...], distances: Sequence[float]
         sharpness_high=1000.0,
         domain_distance=round(float(np.quantile(distances, 0.99)), 1),
         colour=colour,
+        features=features,
     )
 
 

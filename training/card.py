@@ -247,11 +247,25 @@ def _gates(body: Body) -> str:
     return "\n\n".join(
         [
             "## Gates",
-            f"{text} `low_energy` (log of the summed exponentials of the logits under"
-            f" {body['energy_below']:.2f}, which 1 in 100 of these tiles is) is measured and not served.",
+            f"{text} {_feature_space(body)}",
             table(["flag", "these tiles", f"{len(images)} images from elsewhere"], rows),
             table(["image from elsewhere", "flags"], images),
         ]
+    )
+
+
+def _feature_space(body: Body) -> str:
+    above = body.get("unfamiliar_above")
+    gate = (
+        "This version has no gate in its feature space"
+        if above is None
+        else "`unfamiliar` is a Mahalanobis distance of the network's pooled features over"
+        f" {above:.1f} to the nearest class of its training tiles"
+    )
+    return (
+        f"{gate}; `low_energy` (log of the summed exponentials of the logits under"
+        f" {body['energy_below']:.2f}, which 1 in 100 of these tiles is) is not served and is here for"
+        " comparison."
     )
 
 

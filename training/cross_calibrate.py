@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.manifest import Gates
+from shared.manifest import FeatureStatistics, Gates
 from training.calibrate import (
     Calibration,
     Labels,
@@ -20,11 +20,13 @@ from training.calibrate import (
     indeterminate_threshold,
     write_calibration,
 )
-from training.cross_validation import CrossValidation, read_folds
+from training.cross_validation import CrossValidation, read_folds, release_folder
 from training.dataset import labels_of
+from training.familiarity import fit_run, keep_familiarity, with_distance
 from training.metrics import expected_calibration_error, negative_log_likelihood
 from training.outputs import Outputs
 from worker.engine.calibration import calibrate
+from worker.engine.familiarity import Familiarity
 from worker.engine.quality import domain_distance
 
 
@@ -67,12 +69,13 @@ def calibrate_folds(run: CrossValidation) -> Calibration:
     Raises:
         TrainingError: if a fold is not finished.
     """
-    held_out = gather(read_folds(run), labels_of(run.tiles))
+    outputs = read_folds(run)
+    held_out = gather(outputs, labels_of(run.tiles))
     before, after = held_out.uncalibrated, held_out.probabilities
     calibration = Calibration(
         temperature=round(fit_temperature(held_out.logits, held_out.labels), 4),
         indeterminate_below=indeterminate_threshold(after, held_out.labels),
-        gates=_fit_gates(run),
+        gates=_fit_gates(run, _fit_features(run, outputs)),
         ece_before=expected_calibration_error(before, held_out.labels),
         ece_after=expected_calibration_error(after, held_out.labels),
         nll_before=negative_log_likelihood(before, held_out.labels),
@@ -118,11 +121,30 @@ def _by_fold(
     return calibrate(logits / scale, 1.0)
 
 
-def _fit_gates(run: CrossValidation) -> Gates:
+def _fit_features(run: CrossValidation, outputs: Sequence[Outputs]) -> FeatureStatistics | None:
+    """Fit each fold's features and the release's, with the distance that 1 in 100 tiles exceeds out of fold.
+
+    Every network has features of its own, but their distances are in units of their own spread. None where no
+    release is trained: then there is nothing to serve.
+    """
+    folds = [run.open_fold(number) for number in range(len(run.splits))]
+    fitted = [fit_run(fold) for fold in folds]
+    unseen = np.concatenate(
+        [
+            Familiarity(statistics).distances(part.features)
+            for statistics, part in zip(fitted, outputs, strict=True)
+        ]
+    )
+    for fold, statistics in zip(folds, fitted, strict=True):
+        keep_familiarity(fold, with_distance(statistics, unseen))
+    return with_distance(fit_run(run.open_release()), unseen) if release_folder(run) else None
+
+
+def _fit_gates(run: CrossValidation, features: FeatureStatistics | None) -> Gates:
     """Return the gates: the colours of all tiles, and a distance that 1 in 100 tiles exceeds out of fold."""
     labels, numbers = labels_of(run.tiles), run.images.measured[:, :6]
     distances: list[float] = []
     for split in run.splits:
         colour = fit_colours(numbers[split.train], labels[split.train])
         distances.extend(domain_distance(row, colour) for row in numbers[split.test])
-    return build_gates(fit_colours(numbers, labels), distances)
+    return build_gates(fit_colours(numbers, labels), distances, features)

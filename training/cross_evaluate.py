@@ -7,19 +7,22 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from training.bootstrap import DRAWS, Answers
 from training.calibrate import read_calibration
 from training.cross_calibrate import OutOfFold, gather
-from training.cross_validation import RELEASE_NAME, CrossValidation, read_folds
+from training.cross_validation import CrossValidation, read_folds, release_folder
 from training.dataset import decode_file, labels_of
 from training.dataset_facts import dataset_facts
-from training.inference import Forward, build_forward
+from training.familiarity import read_familiarity
+from training.inference import Outputter, build_forward, build_outputs
 from training.listing import CLASS_NAMES
 from training.network_facts import network_facts, software_facts
 from training.splits import leakage_groups
 from training.study import Body, Study, Verdicts, measure
-from training.train import HISTORY_NAME, NETWORK_NAME, read_history
+from training.train import NETWORK_NAME, read_history
+from worker.engine.familiarity import Familiarity
 
 
 def evaluate_folds(
@@ -44,17 +47,10 @@ def evaluate_folds(
     return {**head, **body}, study.verdicts
 
 
-def release_folder(run: CrossValidation) -> Path | None:
-    """Return the folder of the release, or None where none is trained yet."""
-    folder = run.folder / RELEASE_NAME
-    return folder if (folder / HISTORY_NAME).is_file() else None
-
-
 def _build_study(run: CrossValidation, data: Path, held_out: OutOfFold) -> Study:
     order = np.argsort(held_out.rows)
     groups = leakage_groups(run.tiles)
     networks = [_load(run.folder / f"fold-{number + 1}") for number in range(len(run.splits))]
-    released = release_folder(run)
     return Study(
         verdicts=Verdicts(
             Answers(held_out.probabilities[order], held_out.labels[order], groups, held_out.folds[order]),
@@ -64,18 +60,35 @@ def _build_study(run: CrossValidation, data: Path, held_out: OutOfFold) -> Study
             clusters=[tile.cluster for tile in run.tiles],
         ),
         logits=held_out.logits[order],
+        feature_distances=_feature_distances(run, held_out)[order],
         images=run.images,
         read_tile=partial(_read_tile, run, data),
-        parts=[(forward, split.test) for forward, split in zip(networks, run.splits, strict=True)],
+        parts=[
+            (build_forward(network), split.test) for network, split in zip(networks, run.splits, strict=True)
+        ],
         gates=read_calibration(run.folder).gates,
         spec=run.experiment.input,
-        released=_load(released) if released else networks[0],
+        released=_released(run),
         floor_folds=held_out.folds[order],
     )
 
 
-def _load(folder: Path) -> Forward:
-    return build_forward(keras.models.load_model(folder / NETWORK_NAME, compile=False))
+def _feature_distances(run: CrossValidation, held_out: OutOfFold) -> NDArray[np.float64]:
+    """Return each row's distance to the tiles that its own fold trained on."""
+    distances = np.empty(len(held_out.rows))
+    for number in range(len(run.splits)):
+        tested = held_out.folds == number
+        familiarity = Familiarity(read_familiarity(run.open_fold(number)))
+        distances[tested] = familiarity.distances(held_out.features[tested])
+    return distances
+
+
+def _released(run: CrossValidation) -> Outputter:
+    return build_outputs(_load(release_folder(run) or run.folder / "fold-1"))
+
+
+def _load(folder: Path) -> Any:
+    return keras.models.load_model(folder / NETWORK_NAME, compile=False)
 
 
 def _read_tile(run: CrossValidation, data: Path, row: int) -> Any:
@@ -130,7 +143,7 @@ def _provenance(run: CrossValidation) -> Body:
         else None,
         "temperature": calibration.temperature,
         "indeterminate_below": calibration.indeterminate_below,
-        "gates": calibration.gates.model_dump(exclude={"colour"}),
+        "gates": calibration.gates.model_dump(exclude={"colour", "features"}),
         "experiment": plan.model_dump(mode="json"),
         "network": network_facts((released or run.folder / "fold-1") / NETWORK_NAME),
         "software": software_facts(),

@@ -56,6 +56,12 @@ class CrossValidation:
         return start_run(self.folder / RELEASE_NAME, self.experiment, self.tiles, self.images, split)
 
 
+def release_folder(run: CrossValidation) -> Path | None:
+    """Return the folder of the release, or None where none is trained yet."""
+    folder = run.folder / RELEASE_NAME
+    return folder if (folder / HISTORY_NAME).is_file() else None
+
+
 def digest_of_folds(digests: Sequence[str]) -> str:
     """Return one digest of all folds' digests, in their order."""
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from shared.errors import HistoQueueError
 from shared.manifest import Gates, InputSpec
-from training.inference import Forward
+from training.inference import Outputter
 from worker.engine.decode import decode
+from worker.engine.familiarity import Familiarity
 from worker.engine.preprocess import preprocess
 from worker.engine.quality import assess, measure
 
@@ -30,11 +32,11 @@ def energy(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def measure_foreign(
-    folder: Path, gates: Gates, spec: InputSpec, forward: Forward, energy_below: float
+    folder: Path, gates: Gates, spec: InputSpec, outputs: Outputter, energy_below: float
 ) -> list[Record]:
     """Return what each file in a folder is flagged as; one that cannot be decoded has its error's code."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() not in _NO_IMAGES)
-    return [_measure_file(path, gates, spec, forward, energy_below) for path in paths if path.is_file()]
+    return [_measure_file(path, gates, spec, outputs, energy_below) for path in paths if path.is_file()]
 
 
 def flag_rates(flags: Iterable[str]) -> Mapping[str, float]:
@@ -44,20 +46,24 @@ def flag_rates(flags: Iterable[str]) -> Mapping[str, float]:
     return {word: round(count / len(lines), 4) for word, count in sorted(counts.items())}
 
 
-def flags_of(image: NDArray[np.uint8], gates: Gates) -> str:
+def flags_of(image: NDArray[np.uint8], gates: Gates, feature_distance: float | None) -> str:
     """Return the words of the gates for one decoded image, with `rejected` where it gets no class."""
-    assessment = assess(measure(image, gates), gates)
+    assessment = assess(replace(measure(image, gates), feature_distance=feature_distance), gates)
     return " ".join([*(["rejected"] if assessment.rejected else []), *assessment.reasons])
 
 
-def _measure_file(path: Path, gates: Gates, spec: InputSpec, forward: Forward, energy_below: float) -> Record:
+def _measure_file(
+    path: Path, gates: Gates, spec: InputSpec, outputs: Outputter, energy_below: float
+) -> Record:
     try:
         image = decode(path.read_bytes(), _MAX_PIXELS)
     except HistoQueueError as error:
         return {"file": path.name, "flags": f"refused:{error.code}"}
     quality = measure(image, gates)
-    value = float(energy(forward(preprocess(image, spec)[np.newaxis]))[0])
-    flags = flags_of(image, gates).split()
+    logits, features = outputs(preprocess(image, spec)[np.newaxis])
+    value = float(energy(logits)[0])
+    distance = float(Familiarity(gates.features).distances(features)[0]) if gates.features else None
+    flags = flags_of(image, gates, distance).split()
     return {
         "file": path.name,
         "flags": " ".join([*flags, *(["low_energy"] if value < energy_below else [])]),
@@ -65,4 +71,5 @@ def _measure_file(path: Path, gates: Gates, spec: InputSpec, forward: Forward, e
         "sharpness": round(quality.sharpness, 0),
         "domain_distance": round(quality.domain_distance, 1),
         "energy": round(value, 2),
+        **({} if distance is None else {"feature_distance": round(distance, 1)}),
     }

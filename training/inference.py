@@ -12,6 +12,8 @@ from training.architecture import FEATURES_LAYER, LOGITS_LAYER
 
 #: From inputs (n, height, width, 3), uint8, to logits (n, classes), float32.
 Forward = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+#: The same, to logits and pooled features (n, features).
+Outputter = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
 def build_forward(network: Any, batch_size: int = 64) -> Forward:
@@ -28,16 +30,17 @@ def build_forward(network: Any, batch_size: int = 64) -> Forward:
     return forward
 
 
-def predict_outputs(
-    network: Any, inputs: NDArray[np.uint8], batch_size: int = 64
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return logits (n, classes) and pooled features (n, features) of one tile at least."""
+def build_outputs(network: Any, batch_size: int = 64) -> Outputter:
+    """Return a function from one tile at least to logits and pooled features."""
     layers = [network.get_layer(name).output for name in (LOGITS_LAYER, FEATURES_LAYER)]
-    trunk = keras.Model(network.inputs, layers)
-    compiled = _compile(trunk)
-    starts = range(0, len(inputs), batch_size)
-    parts = [compiled(tf.constant(inputs[start : start + batch_size])) for start in starts]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    compiled = _compile(keras.Model(network.inputs, layers))
+
+    def outputs(inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        starts = range(0, len(inputs), batch_size)
+        parts = [compiled(tf.constant(inputs[start : start + batch_size])) for start in starts]
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    return outputs
 
 
 def _compile(trunk: Any) -> Callable[[Any], Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import TrainingError
-from training.inference import predict_outputs
+from training.inference import build_outputs
 from training.run_folder import Run
 from training.train import NETWORK_NAME
 
@@ -43,7 +43,7 @@ def write_outputs(run: Run) -> Outputs:
     Raises:
         TrainingError: if training has not finished.
     """
-    logits, features = predict_outputs(finished_network(run), run.images.inputs[run.split.test])
+    logits, features = build_outputs(finished_network(run))(run.images.inputs[run.split.test])
     unfinished = run.folder / "outputs.part.npz"
     np.savez(unfinished, rows=run.split.test, logits=logits, features=features)
     unfinished.replace(run.folder / OUTPUTS_NAME)

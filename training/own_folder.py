@@ -28,6 +28,7 @@ from training.prepare import prepare_folder
 from training.splits import folds_of_groups, leakage_groups
 from training.study import Body, Study, Verdicts, measure
 from worker.engine.calibration import calibrate
+from worker.engine.familiarity import Familiarity
 from worker.engine.predictor import Predictor
 
 _FLOOR_FOLDS: Final = 5
@@ -108,7 +109,8 @@ def _build_study(
 ) -> Study:
     images = load_images(data, tiles, manifest.input, cache, report)
     labels, groups = labels_of(tiles), leakage_groups(tiles)
-    logits, _ = predictor.predict(images.inputs)
+    logits, features = predictor.predict(images.inputs)
+    statistics = manifest.gates.features
     nobody = np.zeros(len(tiles), np.int64)  # one set of weights answered everything
 
     def forward(inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -125,12 +127,13 @@ def _build_study(
             clusters=[tile.cluster for tile in tiles],
         ),
         logits=logits,
+        feature_distances=Familiarity(statistics).distances(features) if statistics else None,
         images=images,
         read_tile=partial(_read_tile, data, tiles),
         parts=parts,
         gates=manifest.gates,
         spec=manifest.input,
-        released=forward,
+        released=predictor.predict,
         floor_folds=folds_of_groups(labels, groups, _FLOOR_FOLDS),
     )
 

@@ -23,8 +23,7 @@ from shared.manifest import (
 )
 from training.architecture import FEATURES_LAYER, LOGITS_LAYER, count_multiply_accumulates
 from training.calibrate import Calibration, read_calibration
-from training.cross_evaluate import release_folder
-from training.cross_validation import CrossValidation, digest_of_folds
+from training.cross_validation import CrossValidation, digest_of_folds, release_folder
 from training.dataset import Tile, digest_of_tiles
 from training.errors import TrainingError
 from training.evaluate import Figures, read_metrics
@@ -94,11 +93,16 @@ def release_of_folds(folds: CrossValidation) -> Release:
     folder = release_folder(folds)
     if folder is None:
         raise TrainingError(f"Expected a release in {folds.folder}. Run `train --release` on it first.")
+    calibration = read_calibration(folds.folder)
+    if calibration.gates.features is None:
+        raise TrainingError(
+            f"Expected {folds.folder} to be calibrated with its release. Run `calibrate` again."
+        )
     history = read_history(folder)
     return Release(
         network=folder / NETWORK_NAME,
         input=folds.experiment.input,
-        calibration=read_calibration(folds.folder),
+        calibration=calibration,
         metrics=read_metrics(folds.folder),
         training={
             **_data_facts(folds.tiles, folds.experiment),

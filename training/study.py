@@ -14,7 +14,7 @@ from training.dataset import Images
 from training.figures import Figurer
 from training.floors import measure_floors
 from training.foreign import energy, flag_rates, flags_of, measure_foreign
-from training.inference import Forward
+from training.inference import Forward, Outputter
 from training.listing import CLASS_NAMES
 from training.metrics import accuracy
 from training.plots import reliability, risk_coverage
@@ -47,6 +47,8 @@ class Study:
 
     verdicts: Verdicts
     logits: NDArray[np.float32]
+    #: Of the pooled features to the tiles that those weights were fitted on; None where that is not known.
+    feature_distances: NDArray[np.float64] | None
     images: Images
     read_tile: ReadTile
     #: Functions from inputs to logits, each with the rows that its weights never saw.
@@ -54,7 +56,7 @@ class Study:
     gates: Gates
     spec: InputSpec
     #: Answers for images that none of the parts' weights ever saw.
-    released: Forward
+    released: Outputter
     #: Which fold tests each tile where models must be fitted first; None where there are too few groups.
     floor_folds: NDArray[np.int64] | None
 
@@ -144,20 +146,22 @@ def _changes(study: Study, foreign: Path | None, report: Report) -> Body:
     truth = (answers.labels, answers.groups)
     threshold = float(np.quantile(energy(study.logits), _ENERGY_FLAGGED))
     report("flips and turns, gates")
-    low = energy(study.logits[chosen]) < threshold
-    flags = [
-        flags_of(study.read_tile(int(row)), study.gates) + (" low_energy" if faint else "")
-        for row, faint in zip(chosen, low, strict=True)
-    ]
     return {
         "copies_changed": COPIES,
         "tiles_changed": len(chosen),
         "symmetry": _round(measure_symmetry(parts, study.images.inputs, *truth)),
         "robustness": measure_changes(parts, study.read_tile, study.spec, *truth, report),
-        "known_flags": flag_rates(flags),
+        "known_flags": flag_rates(_known_flags(study, int(row), threshold) for row in chosen),
         "energy_below": round(threshold, 3),
+        "unfamiliar_above": study.gates.features.distance if study.gates.features else None,
         "foreign": _foreign(study, foreign, threshold),
     }
+
+
+def _known_flags(study: Study, row: int, energy_below: float) -> str:
+    distance = None if study.feature_distances is None else float(study.feature_distances[row])
+    faint = energy(study.logits[row : row + 1])[0] < energy_below
+    return flags_of(study.read_tile(row), study.gates, distance) + (" low_energy" if faint else "")
 
 
 def _foreign(study: Study, folder: Path | None, threshold: float) -> Body | None:

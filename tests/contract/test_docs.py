@@ -2,10 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from shared.settings import Settings
+from worker.engine.pipeline import QualityFigures
+from worker.engine.quality import Reason
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = (ROOT / "docs/reference/configuration.md").read_text()
@@ -44,6 +47,15 @@ def test_the_example_file_names_every_setting() -> None:
     assert {f"#{name.upper()}=" for name in Settings.model_fields} <= set(
         re.findall(r"^#[A-Z0-9_]+=", example, re.M)
     )
+
+
+def test_every_reason_and_every_measurement_of_a_result_is_documented() -> None:
+    """A word that nobody can look up is no warning."""
+    page = (ROOT / "docs/reference/http-api.md").read_text()
+    rows = re.findall(r"^ *\| `(\w+)` \|.+\|.*\|$", page[page.index("| reason |") :], re.MULTILINE)
+    assert set(rows) == {"low_confidence", *get_args(Reason)}
+    example = page[page.index('"quality": {') : page.index('"error": null')]
+    assert set(re.findall(r'"(\w+)":', example)) == {"quality", *QualityFigures.__annotations__}
 
 
 @pytest.mark.parametrize("command", ["make up", "make test"])

@@ -1,7 +1,7 @@
 """The story of a micro-batch in order: decode, gates, preprocess, predict, calibrate, one outcome each."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Literal, Protocol, TypedDict, final
 
@@ -12,6 +12,7 @@ from shared.errors import HistoQueueError, ModelError
 from shared.manifest import Manifest
 from worker.engine.calibration import calibrate, judge
 from worker.engine.decode import decode
+from worker.engine.familiarity import Familiarity
 from worker.engine.preprocess import preprocess
 from worker.engine.quality import Assessment, Quality, assess, measure
 
@@ -33,6 +34,7 @@ class QualityFigures(TypedDict):
     background_fraction: float
     sharpness: float
     domain_distance: float
+    feature_distance: float | None
 
 
 class _ResultBody(TypedDict):
@@ -88,6 +90,15 @@ Outcome = Success | Failure
 
 
 @dataclass(frozen=True)
+class _Answer:
+    """What the model says of one image."""
+
+    probabilities: NDArray[np.float64]
+    #: None where the version has no statistics of its features.
+    feature_distance: float | None
+
+
+@dataclass(frozen=True)
 class _Prepared:
     """All that is kept of an image once it is decoded: a large upload's pixels are gone by then."""
 
@@ -106,6 +117,8 @@ class Pipeline:
         self._predictor = predictor
         self._manifest = manifest
         self._max_pixels = max_pixels
+        statistics = manifest.gates.features
+        self._familiarity = Familiarity(statistics) if statistics else None
 
     def run(self, images: Sequence[bytes]) -> list[Outcome]:
         """Return one JSON-ready outcome per image, in order.
@@ -115,9 +128,9 @@ class Pipeline:
         prepared = [self._prepare(data) for data in images]
         judged = [item for item in prepared if isinstance(item, _Prepared) and not item.assessment.rejected]
         started = perf_counter()
-        rows = iter(self._probabilities(judged))
+        answers = iter(self._answers(judged))
         inference_ms = _milliseconds_since(started) if judged else 0.0
-        return [self._outcome(item, rows, inference_ms) for item in prepared]
+        return [self._outcome(item, answers, inference_ms) for item in prepared]
 
     def _prepare(self, data: bytes) -> _Prepared | HistoQueueError:
         started = perf_counter()
@@ -135,30 +148,35 @@ class Pipeline:
             decode_ms=_milliseconds_since(started),
         )
 
-    def _probabilities(self, items: Sequence[_Prepared]) -> Sequence[NDArray[np.float64]]:
+    def _answers(self, items: Sequence[_Prepared]) -> list[_Answer]:
         if not items:
-            return ()
-        logits, _ = self._predictor.predict(np.stack([item.tensor for item in items]))
-        return tuple(calibrate(logits, self._manifest.temperature))
+            return []
+        logits, features = self._predictor.predict(np.stack([item.tensor for item in items]))
+        distances = (
+            self._familiarity.distances(features).tolist() if self._familiarity else [None] * len(items)
+        )
+        rows = calibrate(logits, self._manifest.temperature)
+        return [_Answer(row, distance) for row, distance in zip(rows, distances, strict=True)]
 
     def _outcome(
-        self, item: _Prepared | HistoQueueError, rows: Iterator[NDArray[np.float64]], inference_ms: float
+        self, item: _Prepared | HistoQueueError, answers: Iterator[_Answer], inference_ms: float
     ) -> Outcome:
         if isinstance(item, HistoQueueError):
             return _failure(item)
         if item.assessment.rejected:
             return _success(item, _rejection(item), 0.0)
-        probabilities = next(rows)
-        if not np.isfinite(probabilities).all():
+        answer = next(answers)
+        if not np.isfinite([*answer.probabilities, answer.feature_distance or 0.0]).all():
             return _failure(
-                ModelError("Expected finite probabilities. The model gave others for this image.")
+                ModelError("Expected finite numbers of the model. It gave others for this image.")
             )
-        return _success(item, self._classification(item, probabilities), inference_ms)
+        return _success(item, self._classification(item, answer), inference_ms)
 
-    def _classification(self, item: _Prepared, probabilities: NDArray[np.float64]) -> Result:
-        judgement = judge(probabilities, self._manifest.indeterminate_below)
+    def _classification(self, item: _Prepared, answer: _Answer) -> Result:
+        judgement = judge(answer.probabilities, self._manifest.indeterminate_below)
         classes = self._manifest.classes
-        pairs = list(zip(classes, probabilities.tolist(), strict=True))
+        pairs = list(zip(classes, answer.probabilities.tolist(), strict=True))
+        quality = replace(item.quality, feature_distance=answer.feature_distance)
         doubts = ["low_confidence"] if judgement.verdict == "indeterminate" else []
         return {
             "class": classes[judgement.index].name,
@@ -167,8 +185,8 @@ class Pipeline:
             "probabilities": {info.name: round(value, _DECIMALS) for info, value in pairs},
             "cancer_probability": round(sum(value for info, value in pairs if info.malignant), _DECIMALS),
             "verdict": judgement.verdict,
-            "reasons": [*doubts, *item.assessment.reasons],
-            "quality": _figures(item.quality),
+            "reasons": [*doubts, *assess(quality, self._manifest.gates).reasons],
+            "quality": _figures(quality),
         }
 
 
@@ -199,6 +217,7 @@ def _figures(quality: Quality) -> QualityFigures:
         "background_fraction": round(quality.background_fraction, 4),
         "sharpness": round(quality.sharpness, 1),
         "domain_distance": round(quality.domain_distance, 2),
+        "feature_distance": None if quality.feature_distance is None else round(quality.feature_distance, 2),
     }
 
 

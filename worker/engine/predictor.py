@@ -105,6 +105,11 @@ def _check_shapes(network: Any, manifest: Manifest) -> None:
     shape = _layer(network, manifest.logits_layer).output.shape
     if tuple(shape) != (None, len(manifest.classes)):
         raise InvalidModel(f"Expected {len(manifest.classes)} classes. Received logits of shape {shape}")
+    statistics, width = manifest.gates.features, _layer(network, manifest.features_layer).output.shape[-1]
+    if statistics and len(statistics.projection[0]) != width:
+        raise InvalidModel(
+            f"Expected statistics of {width} features. Received: {len(statistics.projection[0])}"
+        )
 
 
 def _layer(network: Any, name: str) -> Any:

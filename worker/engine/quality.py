@@ -14,7 +14,7 @@ from PIL import Image
 
 from shared.manifest import ColourStatistics, Gates
 
-Reason = Literal["background", "blurred", "out_of_domain"]
+Reason = Literal["background", "blurred", "out_of_domain", "unfamiliar"]
 
 #: Side in pixels at which every value is measured; the manifest's thresholds are stated for it.
 MEASURED_SIDE: Final = 224
@@ -33,6 +33,9 @@ class Quality:
     sharpness: float
     #: Mahalanobis distance of the six colour numbers to the nearest class.
     domain_distance: float
+    #: The same of the network's pooled features; None where the network was not asked, or its version has no
+    #: such statistics.
+    feature_distance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,16 @@ def assess(quality: Quality, gates: Gates) -> Assessment:
         reasons.append("blurred")
     if quality.domain_distance > gates.domain_distance or quality.sharpness > gates.sharpness_high:
         reasons.append("out_of_domain")
+    if is_unfamiliar(quality.feature_distance, gates):
+        reasons.append("unfamiliar")
     return Assessment(quality.background_fraction > gates.background_reject, tuple(reasons))
+
+
+def is_unfamiliar(feature_distance: float | None, gates: Gates) -> bool:
+    """Tell whether the network's features lie further from every class than those of the training tiles."""
+    if feature_distance is None or gates.features is None:
+        return False
+    return feature_distance > gates.features.distance
 
 
 def resize_for_measuring(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -85,6 +85,18 @@ def test_images_from_elsewhere_are_flagged_gate_by_gate(body: dict) -> None:
     assert flags["broken.png"].startswith("refused:")
 
 
+def test_the_feature_space_is_measured_on_known_and_foreign_images(body: dict) -> None:
+    """Known tiles by the fold that never saw them, others by the release, both against one threshold."""
+    above = body["unfamiliar_above"]
+    assert above > 0
+    records = [record for record in body["foreign"]["images"] if "feature_distance" in record]
+    assert {record["file"] for record in records} == {"empty.png", "drawn.png"}
+    for record in records:
+        assert ("unfamiliar" in record["flags"].split()) == (record["feature_distance"] > above)
+    # 1 in 100 of 54 tiles is one.
+    assert 0 < body["known_flags"]["unfamiliar"] <= 2 / 54
+
+
 def test_the_card_has_every_section(finished: Path) -> None:
     """What the page promises, in the order of reading."""
     card = (finished / "cv/card.md").read_text(encoding="utf-8")
@@ -144,6 +156,27 @@ def test_a_published_release_carries_its_card_and_figures(finished: Path, body: 
     assert card.startswith("# lung-cnn 0.0.1\n")
     for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", card):
         assert (version / name).is_file()
+
+
+def test_what_a_release_is_calibrated_with_is_what_it_publishes(finished: Path, version: Path) -> None:
+    """Gates included: the feature space is flagged by the worker from the manifest alone."""
+    gates = parse_manifest((version / MANIFEST_NAME).read_bytes()).gates
+    calibration = json.loads((finished / "cv/calibration.json").read_text(encoding="utf-8"))
+    assert gates.model_dump(mode="json") == calibration["gates"]
+    assert gates.features is not None
+    assert len(gates.features.projection[0]) == 8
+
+
+def test_a_calibration_from_before_the_release_is_not_published(
+    data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no statistics of the released weights' features."""
+    shutil.copytree(finished / "cv", tmp_path / "cv")
+    path = tmp_path / "cv/calibration.json"
+    body = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(body | {"gates": body["gates"] | {"features": None}}), encoding="utf-8")
+    assert tiny.command("publish", data, tmp_path / "cv", "--version", "0.0.4") == 1
+    assert "Run `calibrate` again" in capsys.readouterr().err
 
 
 def test_a_release_is_published_into_a_bucket_as_the_live_version(version: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shared.manifest import FeatureStatistics
 from tests.unit.training import tiny
+from worker.engine.familiarity import Familiarity
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -105,3 +107,17 @@ def test_the_calibration_is_that_of_the_answers_out_of_fold(finished: Path) -> N
     assert 0.1 <= body["temperature"] <= 10
     assert 0.5 <= body["indeterminate_below"] <= 1
     assert len(body["gates"]["colour"]) == 3
+
+
+def test_every_network_has_feature_statistics_of_its_own_and_one_threshold(finished: Path) -> None:
+    """The release has no unseen tiles: its threshold is what the folds' unseen tiles say."""
+    folds = [json.loads((folder / "familiarity.json").read_text()) for folder in fold_names(finished)]
+    released = json.loads((finished / "cv/calibration.json").read_text())["gates"]["features"]
+    assert len({json.dumps(part["projection"]) for part in [*folds, released]}) == 4
+    assert {part["distance"] for part in folds} == {released["distance"]}
+    distances = []
+    for folder, part in zip(fold_names(finished), folds, strict=True):
+        with np.load(folder / "outputs.npz") as outputs:
+            distances.extend(Familiarity(FeatureStatistics(**part)).distances(outputs["features"]))
+    assert len(distances) == 54
+    assert released["distance"] == pytest.approx(np.quantile(distances, 0.99), abs=0.01)

@@ -1,13 +1,13 @@
 """From bytes to outcomes with a fake model: no TensorFlow, no network."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shared.manifest import Manifest
+from shared.manifest import FeatureStatistics, Manifest
 from worker.engine.pipeline import Outcome, Pipeline
 
 Encode = Callable[[NDArray[np.uint8]], bytes]
@@ -16,15 +16,17 @@ Encode = Callable[[NDArray[np.uint8]], bytes]
 class FakeModel:
     """Answers with the logits that it was given, row by row, and remembers the batches."""
 
-    def __init__(self, *rows: tuple[float, float, float]) -> None:
+    def __init__(self, *rows: tuple[float, float, float], features: Sequence[float] = (0.0,)) -> None:
         self.rows = rows
+        self.features = features
         self.batches: list[NDArray[np.uint8]] = []
 
     def predict(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the prepared logits."""
         self.batches.append(batch)
         logits = [self.rows[index % len(self.rows)] for index in range(len(batch))]
-        return np.array(logits, np.float32), np.zeros((len(batch), 4), np.float32)
+        features = [[self.features[index % len(self.features)]] * 4 for index in range(len(batch))]
+        return np.array(logits, np.float32), np.array(features, np.float32)
 
 
 def run(model: FakeModel, manifest: Manifest, *images: bytes) -> list[Outcome]:
@@ -128,6 +130,45 @@ def test_warnings_do_not_keep_an_image_from_its_class(manifest: Manifest, png: E
     assert "result" in outcome
     assert outcome["result"]["verdict"] == "classified"
     assert outcome["result"]["reasons"] == ["blurred", "out_of_domain"]
+
+
+@pytest.fixture
+def with_features(manifest: Manifest) -> Manifest:
+    """Return a manifest whose training tiles had a first feature of 0, give or take 1."""
+    features = FeatureStatistics(projection=((1.0, 0.0, 0.0, 0.0),), centres=((0.0,),), distance=3.0)
+    return manifest.model_copy(update={"gates": manifest.gates.model_copy(update={"features": features})})
+
+
+def test_an_unfamiliar_tile_is_told_beside_its_class(with_features: Manifest, tile: bytes) -> None:
+    """The network looked at both; only what it made of the second is unlike its training tiles."""
+    known, strange = run(FakeModel((0.0, 9.0, 0.0), features=(1.0, 8.0)), with_features, tile, tile)
+    assert "result" in known
+    assert "result" in strange
+    assert known["result"]["reasons"] == []
+    assert strange["result"]["reasons"] == ["unfamiliar"]
+    assert strange["result"]["verdict"] == "classified"
+    distances = [outcome["result"]["quality"]["feature_distance"] for outcome in (known, strange)]
+    assert distances == [1.0, 8.0]
+
+
+def test_who_the_network_did_not_look_at_has_no_feature_distance(
+    manifest: Manifest, with_features: Manifest, tile: bytes, blank: bytes
+) -> None:
+    """An empty slide by this version, any image by one without statistics."""
+    (rejected,) = run(FakeModel((0.0, 9.0, 0.0)), with_features, blank)
+    (older,) = run(FakeModel((0.0, 9.0, 0.0), features=(99.0,)), manifest, tile)
+    for outcome in (rejected, older):
+        assert "result" in outcome
+        assert outcome["result"]["quality"]["feature_distance"] is None
+        assert "unfamiliar" not in outcome["result"]["reasons"]
+
+
+def test_features_that_are_not_finite_fail_alone(with_features: Manifest, tile: bytes) -> None:
+    """Not a number is neither familiar nor unfamiliar."""
+    model = FakeModel((0.0, 4.0, 0.0), features=(float("nan"), 0.0))
+    broken, fine = run(model, with_features, tile, tile)
+    assert "error" in broken
+    assert "result" in fine
 
 
 def test_outcomes_are_plain_json(manifest: Manifest, tile: bytes, blank: bytes) -> None:

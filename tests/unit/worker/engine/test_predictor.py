@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from shared.errors import InvalidModel
-from shared.manifest import Manifest
+from shared.manifest import FeatureStatistics, Manifest
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -115,6 +115,14 @@ def test_a_model_that_contradicts_its_manifest_is_invalid(
     build(**options).save(path)
     with pytest.raises(InvalidModel, match=reason):
         load(path, manifest)
+
+
+def test_statistics_of_other_features_are_invalid(weights: Path, manifest: Manifest) -> None:
+    """Five features, statistics of four: found when the model is loaded, not at the first image."""
+    features = FeatureStatistics(projection=((1.0,) * 4,), centres=((0.0,),), distance=1.0)
+    gates = manifest.gates.model_copy(update={"features": features})
+    with pytest.raises(InvalidModel, match=r"statistics of 5 features. Received: 4"):
+        load(weights, manifest.model_copy(update={"gates": gates}))
 
 
 @pytest.mark.parametrize("content", [b"", b"not an archive", None], ids=["empty", "text", "missing"])

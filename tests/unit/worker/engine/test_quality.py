@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from shared.manifest import Manifest
+from shared.manifest import FeatureStatistics, Manifest
 from worker.engine.quality import Quality, assess, colour_numbers, domain_distance, measure, sharpness
 
 GOOD = Quality(background_fraction=0.01, sharpness=200.0, domain_distance=2.0)
@@ -91,6 +91,25 @@ def test_reasons_follow_the_thresholds(
     quality = Quality(**{**vars(GOOD), **changed})
     assessment = assess(quality, manifest.gates)
     assert (assessment.rejected, assessment.reasons) == (rejected, reasons)
+
+
+@pytest.mark.parametrize(
+    ("distance", "reasons"), [(None, ()), (4.0, ()), (4.1, ("unfamiliar",)), (99.0, ("unfamiliar",))]
+)
+def test_the_feature_space_has_a_word_of_its_own(
+    manifest: Manifest, distance: float | None, reasons: tuple[str, ...]
+) -> None:
+    """It warns and never rejects; where the network was not asked it says nothing."""
+    features = FeatureStatistics(projection=((1.0,),), centres=((0.0,),), distance=4.0)
+    gates = manifest.gates.model_copy(update={"features": features})
+    assessment = assess(Quality(**{**vars(GOOD), "feature_distance": distance}), gates)
+    assert (assessment.rejected, assessment.reasons) == (False, reasons)
+
+
+def test_a_version_without_statistics_flags_nothing_as_unfamiliar(manifest: Manifest) -> None:
+    """Versions from before this gate go on as they were."""
+    assert manifest.gates.features is None
+    assert assess(Quality(**{**vars(GOOD), "feature_distance": 1e9}), manifest.gates).reasons == ()
 
 
 def test_values_are_measured_at_one_size(manifest: Manifest) -> None:
