@@ -3,17 +3,28 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared.errors import InvalidModel
 
 #: File name of the manifest inside a version's folder.
 MANIFEST_NAME = "manifest.json"
 
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < pair[0] < pair[1]:
+        raise ValueError(f"expected two ascending positive numbers, received {pair}")
+    return pair
+
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
 #: A plain file name: a manifest can never point outside its own folder.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+
+#: Lowest and highest micrometres per pixel.
+MppRange = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
 class _Fact(BaseModel):
@@ -89,6 +100,9 @@ class Gates(_Fact):
     colour: tuple[ColourStatistics, ...]
     #: None in versions that were published before this gate: they flag nothing as `unfamiliar`.
     features: FeatureStatistics | None = None
+    #: Outside of this, at 224 x 224 pixels, an image is flagged as `scale_mismatch`; None in versions that
+    #: state no range.
+    mpp: MppRange | None = None
 
 
 class GoldenTile(_Fact):

@@ -3,7 +3,8 @@
     python tests/fake_engine.py [--milliseconds N] FILE_DESCRIPTOR PARENT_PID
 
 Talks as `worker/engine/__main__.py` does. An image that contains `!crash!`, `!hang!`, `!short!` or `!grow!`
-misbehaves; every other one comes back as its own text and digest, with the size of its micro-batch.
+misbehaves; every other one comes back as its own text and digest, with its stated scale and its micro-batch's
+size.
 """
 
 import ctypes
@@ -18,7 +19,7 @@ from multiprocessing.connection import Connection
 CRASH, HANG, SHORT, GROW = b"!crash!", b"!hang!", b"!short!", b"!grow!"
 
 
-def answer(images: list[bytes], milliseconds: float) -> dict[str, object]:
+def answer(images: list[bytes], mpps: list[float | None], milliseconds: float) -> dict[str, object]:
     """Do what the images say, and take some time for each."""
     everything = b"".join(images)
     if CRASH in everything:
@@ -35,10 +36,11 @@ def answer(images: list[bytes], milliseconds: float) -> dict[str, object]:
                 "text": image.decode(errors="replace")[:100],
                 "sha256": hashlib.sha256(image).hexdigest(),
                 "batch": len(images),
+                "mpp": mpp,
             },
             "timings_ms": {},
         }
-        for image in images
+        for image, mpp in zip(images, mpps or [None] * len(images), strict=True)
     ]
     return {"outcomes": outcomes[:-1] if SHORT in everything else outcomes}
 
@@ -60,15 +62,15 @@ def main() -> None:
         connection.send_bytes(b'{"ready": true}')
         while True:
             try:
-                sizes = json.loads(connection.recv_bytes())["sizes"]
+                header = json.loads(connection.recv_bytes())
                 body = connection.recv_bytes()
             except EOFError:
                 return
             images = []
-            for size in sizes:
+            for size in header["sizes"]:
                 images.append(body[:size])
                 body = body[size:]
-            connection.send_bytes(json.dumps(answer(images, milliseconds)).encode())
+            connection.send_bytes(json.dumps(answer(images, header["mpps"], milliseconds)).encode())
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ CALIBRATION_NAME: Final = "calibration.json"
 SELECTIVE_ACCURACY: Final = 0.99
 #: Never call an answer `classified` under this: half the probability lies elsewhere then.
 LOWEST_THRESHOLD: Final = 0.5
+#: Micrometres per pixel of the training tiles at 224 pixels: not stated by LC25000, inferred.
+TRAINED_MPP: Final = (0.35, 0.6)
 #: Added to each variance (squared grey levels), so that a class of very alike tiles stays invertible.
 _RIDGE: Final = 1.0
 
@@ -155,6 +157,7 @@ def build_gates(
         domain_distance=round(float(np.quantile(distances, 0.99)), 1),
         colour=colour,
         features=features,
+        mpp=TRAINED_MPP,
     )
 
 

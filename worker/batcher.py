@@ -37,7 +37,7 @@ class Engine(Protocol):
     def ensure(self, model: ModelRef) -> None:
         """Have a proven engine with this model."""
 
-    def run(self, model: ModelRef, images: Sequence[bytes]) -> list[Outcome]:
+    def run(self, model: ModelRef, images: Sequence[bytes], mpps: Sequence[float | None]) -> list[Outcome]:
         """Run one micro-batch."""
 
     def revive(self) -> None:
@@ -50,6 +50,7 @@ class _Item:
     model: ModelRef
     alone: bool
     is_wanted: Callable[[], bool]
+    mpp: float | None
     future: Future[Outcome] = field(default_factory=Future)
 
 
@@ -87,14 +88,19 @@ class Batcher:
             self._thread.join(timeout_seconds)
 
     def submit(
-        self, image: bytes, model: ModelRef, alone: bool, is_wanted: Callable[[], bool]
+        self,
+        image: bytes,
+        model: ModelRef,
+        alone: bool,
+        is_wanted: Callable[[], bool],
+        mpp: float | None = None,
     ) -> Future[Outcome]:
-        """Queue one image; `alone`: it shares the engine with no other.
+        """Queue one image; `alone`: it shares the engine with no other; `mpp`: micrometres per pixel.
 
         The future raises EngineFailed if the image was alone in an engine that died while a fresh one is
         well, EngineUnusable if the image is not to blame, Draining, or Unwanted.
         """
-        item = _Item(image, model, alone, is_wanted)
+        item = _Item(image, model, alone, is_wanted, mpp)
         with self._arrived:
             if self._draining.is_set():
                 raise Draining("The worker is shutting down.")
@@ -156,7 +162,7 @@ class Batcher:
     def _run(self, batch: list[_Item]) -> None:
         model = batch[0].model
         try:
-            outcomes = self._engine.run(model, [item.image for item in batch])
+            outcomes = self._engine.run(model, [item.image for item in batch], [item.mpp for item in batch])
         except EngineFailed as error:
             self._after_a_crash(batch, error)
         except HistoQueueError as error:

@@ -101,8 +101,12 @@ class EngineSupervisor:
         if self._last_proven is not None and self.model is None:
             self.ensure(self._last_proven)
 
-    def run(self, model: ModelRef, images: Sequence[bytes]) -> list[Outcome]:
+    def run(
+        self, model: ModelRef, images: Sequence[bytes], mpps: Sequence[float | None] = ()
+    ) -> list[Outcome]:
         """Run one micro-batch; one outcome an image, in order.
+
+        `mpps` are the images' micrometres per pixel, where they are known; none at all stands for none known.
 
         Raises:
             EngineCrashed: if the engine died.
@@ -110,7 +114,7 @@ class EngineSupervisor:
             InvalidModel, Unavailable: as `ensure`.
         """
         self.ensure(model)
-        header = json.dumps({"sizes": [len(image) for image in images]}).encode()
+        header = json.dumps({"sizes": [len(image) for image in images], "mpps": list(mpps)}).encode()
         outcomes: list[Outcome] = self._exchange([header, b"".join(images)], self._timeout)["outcomes"]
         if len(outcomes) != len(images):
             self.stop()

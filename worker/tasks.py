@@ -95,7 +95,9 @@ class JobRunner:
         alone, strikes = job.is_suspect, job.strikes
         while True:
             try:
-                outcome = self.batcher.submit(image, job.spec.model, alone, lambda: lease.is_held).result()
+                outcome = self.batcher.submit(
+                    image, job.spec.model, alone, lambda: lease.is_held, job.spec.input.mpp
+                ).result()
             except EngineFailed as error:
                 alone = True
                 strikes += 1

@@ -3,8 +3,8 @@
     python -m worker.engine FILE_DESCRIPTOR PARENT_PID
 
 First comes one frame that says what to load; the answer is `{"ready": true}` or `{"fatal": …}`. Then, for
-each micro-batch, a frame with the sizes and a frame with the images' bytes one after the other; the answer is
-`{"outcomes": […]}`. It ends when the pipe does.
+each micro-batch, a frame with the sizes and the micrometres per pixel (null where unknown), and a frame with
+the images' bytes one after the other; the answer is `{"outcomes": […]}`. It ends when the pipe does.
 """
 
 import ctypes
@@ -80,11 +80,11 @@ def _buckets(largest: int) -> Iterator[int]:
 def _serve(connection: "Connection[bytes, bytes]", pipeline: Pipeline) -> None:
     while True:
         try:
-            sizes = json.loads(connection.recv_bytes())["sizes"]
+            header = json.loads(connection.recv_bytes())
             body = connection.recv_bytes()
         except EOFError:
             return
-        _send(connection, {"outcomes": pipeline.run(_split(body, sizes))})
+        _send(connection, {"outcomes": pipeline.run(_split(body, header["sizes"]), header["mpps"])})
 
 
 def _split(body: bytes, sizes: Sequence[int]) -> list[bytes]:

@@ -120,25 +120,27 @@ class Pipeline:
         statistics = manifest.gates.features
         self._familiarity = Familiarity(statistics) if statistics else None
 
-    def run(self, images: Sequence[bytes]) -> list[Outcome]:
+    def run(self, images: Sequence[bytes], mpps: Sequence[float | None] = ()) -> list[Outcome]:
         """Return one JSON-ready outcome per image, in order.
 
+        `mpps` are the images' micrometres per pixel, where they are known; none at all stands for none known.
         A bad image fails alone. Whatever the predictor raises is passed on: it concerns the whole engine.
         """
-        prepared = [self._prepare(data) for data in images]
+        stated = mpps or [None] * len(images)
+        prepared = [self._prepare(data, mpp) for data, mpp in zip(images, stated, strict=True)]
         judged = [item for item in prepared if isinstance(item, _Prepared) and not item.assessment.rejected]
         started = perf_counter()
         answers = iter(self._answers(judged))
         inference_ms = _milliseconds_since(started) if judged else 0.0
         return [self._outcome(item, answers, inference_ms) for item in prepared]
 
-    def _prepare(self, data: bytes) -> _Prepared | HistoQueueError:
+    def _prepare(self, data: bytes, mpp: float | None) -> _Prepared | HistoQueueError:
         started = perf_counter()
         try:
             image = decode(data, self._max_pixels)
         except HistoQueueError as error:
             return error
-        quality = measure(image, self._manifest.gates)
+        quality = measure(image, self._manifest.gates, mpp)
         return _Prepared(
             tensor=preprocess(image, self._manifest.input),
             quality=quality,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from shared.manifest import ColourStatistics, Gates
 
-Reason = Literal["background", "blurred", "out_of_domain", "unfamiliar"]
+Reason = Literal["background", "blurred", "out_of_domain", "unfamiliar", "scale_mismatch"]
 
 #: Side in pixels at which every value is measured; the manifest's thresholds are stated for it.
 MEASURED_SIDE: Final = 224
@@ -36,6 +36,8 @@ class Quality:
     #: The same of the network's pooled features; None where the network was not asked, or its version has no
     #: such statistics.
     feature_distance: float | None = None
+    #: Micrometres per pixel at 224 x 224, across and down; None where the caller did not state them.
+    mpp: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,17 @@ class Assessment:
     reasons: tuple[Reason, ...]
 
 
-def measure(image: NDArray[np.uint8], gates: Gates) -> Quality:
-    """Measure an RGB image of shape (height, width, 3) at 224 x 224 pixels."""
+def measure(image: NDArray[np.uint8], gates: Gates, mpp: float | None = None) -> Quality:
+    """Measure an RGB image of shape (height, width, 3) at 224 x 224 pixels.
+
+    `mpp` is how many micrometres a pixel of the image covers, where that is known.
+    """
     view = resize_for_measuring(image)
     return Quality(
         background_fraction=background_fraction(view, gates.background_level),
         sharpness=sharpness(view),
         domain_distance=domain_distance(colour_numbers(view), gates.colour),
+        mpp=None if mpp is None else mpp_when_measured(mpp, image.shape[1], image.shape[0]),
     )
 
 
@@ -67,6 +73,8 @@ def assess(quality: Quality, gates: Gates) -> Assessment:
         reasons.append("out_of_domain")
     if is_unfamiliar(quality.feature_distance, gates):
         reasons.append("unfamiliar")
+    if is_of_another_scale(quality.mpp, gates):
+        reasons.append("scale_mismatch")
     return Assessment(quality.background_fraction > gates.background_reject, tuple(reasons))
 
 
@@ -75,6 +83,19 @@ def is_unfamiliar(feature_distance: float | None, gates: Gates) -> bool:
     if feature_distance is None or gates.features is None:
         return False
     return feature_distance > gates.features.distance
+
+
+def is_of_another_scale(mpp: tuple[float, float] | None, gates: Gates) -> bool:
+    """Tell whether a pixel at 224 x 224 covers more or less tissue, across or down, than in training."""
+    if mpp is None or gates.mpp is None:
+        return False
+    low, high = gates.mpp
+    return min(mpp) < low or max(mpp) > high
+
+
+def mpp_when_measured(mpp: float, width: int, height: int) -> tuple[float, float]:
+    """Return the micrometres per pixel, across and down, of an image once it is 224 x 224 pixels."""
+    return mpp * width / MEASURED_SIDE, mpp * height / MEASURED_SIDE
 
 
 def resize_for_measuring(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -28,6 +28,7 @@ class GatedEngine:
 
     def __init__(self) -> None:
         self.batches: list[tuple[str, list[bytes]]] = []
+        self.mpps: list[list[float | None]] = []
         self.gate = threading.Event()
         self.entered = threading.Event()
         self.broken = False
@@ -40,8 +41,11 @@ class GatedEngine:
     def revive(self) -> None:
         """It is always well."""
 
-    def run(self, model: ModelRef, images: Sequence[bytes]) -> list[Outcome]:
+    def run(
+        self, model: ModelRef, images: Sequence[bytes], mpps: Sequence[float | None] = ()
+    ) -> list[Outcome]:
         """Wait for the gate, then crash or answer."""
+        self.mpps.append(list(mpps))
         self.batches.append((model.version, list(images)))
         self.entered.set()
         self.gate.wait(10)
@@ -89,6 +93,17 @@ def test_what_arrives_while_the_engine_is_busy_goes_together(batcher: Batcher, e
     assert first.result(5)["result"]["text"] == "first"
     assert [future.result(5)["result"]["text"] for future in rest] == ["a", "b", "c", "d", "e"]
     assert [images for _, images in engine.batches] == [[b"first"], [b"a", b"b", b"c", b"d"], [b"e"]]
+
+
+def test_each_image_keeps_its_own_scale(batcher: Batcher, engine: GatedEngine) -> None:
+    """Micrometres per pixel go with their image into the micro-batch; one that states none has none."""
+    hold(batcher, engine)
+    stated = [0.25, None, 0.5]
+    futures = [batcher.submit(b"x", MODEL, False, wanted, mpp) for mpp in stated]
+    engine.gate.set()
+    for future in futures:
+        future.result(5)
+    assert engine.mpps == [[None], stated]
 
 
 def test_a_micro_batch_holds_one_model_version(batcher: Batcher, engine: GatedEngine) -> None:

@@ -32,6 +32,12 @@ def test_outcomes_come_back_in_order(supervisor: EngineSupervisor) -> None:
     assert [outcome["result"]["text"] for outcome in outcomes] == ["a", "", "ccc"]
 
 
+def test_scales_go_over_the_pipe_with_their_images(supervisor: EngineSupervisor) -> None:
+    """One for each image, nothing where nothing was stated."""
+    outcomes = supervisor.run(MODEL, [b"a", b"b"], [0.25, None])
+    assert [outcome["result"]["mpp"] for outcome in outcomes] == [0.25, None]
+
+
 def test_one_engine_serves_many_micro_batches(supervisor: EngineSupervisor) -> None:
     """Nothing is started again without need."""
     supervisor.run(MODEL, [b"a"])

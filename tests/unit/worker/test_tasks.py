@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.runs: list[list[bytes]] = []
+        self.mpps: list[float | None] = []
         self.during: Callable[[], object] = lambda: None
 
     def ensure(self, model: ModelRef) -> None:
@@ -35,9 +37,12 @@ class Engine:
     def revive(self) -> None:
         """It is always well."""
 
-    def run(self, model: ModelRef, images: Sequence[bytes]) -> list[Outcome]:
+    def run(
+        self, model: ModelRef, images: Sequence[bytes], mpps: Sequence[float | None] = ()
+    ) -> list[Outcome]:
         """Do what the images say."""
         self.runs.append(list(images))
+        self.mpps.extend(mpps)
         self.during()
         if b"crash" in images:
             raise EngineCrashed("died")
@@ -58,7 +63,7 @@ class World:
     runner: JobRunner
     now_ms: int = 1_700_000_000_000
 
-    def accept(self, image: bytes, sha256: str | None = None) -> str:
+    def accept(self, image: bytes, sha256: str | None = None, mpp: float | None = None) -> str:
         """Do what the API does with an upload."""
         job_id = new_job_id()
         key = f"uploads/{job_id}"
@@ -72,6 +77,7 @@ class World:
                 width=1,
                 height=1,
                 media_type="image/png",
+                mpp=mpp,
             ),
         )
         new = NewJob(
@@ -124,6 +130,13 @@ def test_a_message_becomes_a_result(world: World) -> None:
     assert job.result == {"text": "tile"}
     assert job.timings_ms is not None
     assert set(job.timings_ms) == {"fetch", "decode"}
+
+
+@pytest.mark.parametrize("mpp", [None, 0.25])
+def test_what_the_caller_said_of_the_scale_reaches_the_engine(world: World, mpp: float | None) -> None:
+    """The gate for it is the engine's: only there the version's range is known."""
+    world.runner.run(world.accept(b"tile", mpp=mpp))
+    assert world.engine.mpps == [mpp]
 
 
 def test_the_same_message_three_times_is_one_run(world: World) -> None:
@@ -243,9 +256,9 @@ def test_a_suspect_runs_alone(world: World) -> None:
     submitted: list[bool] = []
     submit = world.runner.batcher.submit
 
-    def spy(image: bytes, model: ModelRef, alone: bool, is_wanted: Callable[[], bool]) -> object:
+    def spy(image: bytes, model: ModelRef, alone: bool, *rest: Any) -> object:
         submitted.append(alone)
-        return submit(image, model, alone, is_wanted)
+        return submit(image, model, alone, *rest)
 
     world.runner.batcher.submit = spy  # type: ignore[method-assign,assignment]
     world.runner.run(job_id)

@@ -171,6 +171,20 @@ def test_features_that_are_not_finite_fail_alone(with_features: Manifest, tile: 
     assert "result" in fine
 
 
+def test_a_stated_scale_is_compared_with_that_of_training(
+    manifest: Manifest, tile: bytes, blank: bytes
+) -> None:
+    """Each image by its own; an empty slide may be of the wrong scale too."""
+    gates = manifest.gates.model_copy(update={"mpp": (0.35, 0.6)})
+    ranged = manifest.model_copy(update={"gates": gates})
+    pipeline = Pipeline(FakeModel((9.0, 0.0, 0.0)), ranged, max_pixels=1_000_000)
+    outcomes = pipeline.run([tile, tile, tile, blank], [0.5, 2.0, None, 4.0])
+    flagged = [
+        "scale_mismatch" in outcome["result"]["reasons"] for outcome in outcomes if "result" in outcome
+    ]
+    assert flagged == [False, True, False, True]
+
+
 def test_outcomes_are_plain_json(manifest: Manifest, tile: bytes, blank: bytes) -> None:
     """They cross a process border: no NumPy number, no NaN."""
     outcomes = run(FakeModel((0.0, 2.0, 0.0)), manifest, tile, blank, b"")

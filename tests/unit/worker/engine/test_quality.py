@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+from pydantic import ValidationError
 
-from shared.manifest import FeatureStatistics, Manifest
+from shared.manifest import FeatureStatistics, Gates, Manifest
 from worker.engine.quality import Quality, assess, colour_numbers, domain_distance, measure, sharpness
 
 GOOD = Quality(background_fraction=0.01, sharpness=200.0, domain_distance=2.0)
@@ -110,6 +111,44 @@ def test_a_version_without_statistics_flags_nothing_as_unfamiliar(manifest: Mani
     """Versions from before this gate go on as they were."""
     assert manifest.gates.features is None
     assert assess(Quality(**{**vars(GOOD), "feature_distance": 1e9}), manifest.gates).reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("mpp", "width", "height", "mismatch"),
+    [
+        (None, 224, 224, False),
+        (0.5, 224, 224, False),
+        (0.35, 224, 224, False),
+        (0.34, 224, 224, True),
+        (0.61, 224, 224, True),
+        (0.5, 768, 768, True),
+        (0.15, 768, 768, False),
+        (0.5, 448, 224, True),
+        (0.5, 112, 224, True),
+    ],
+)
+def test_the_scale_that_counts_is_that_of_the_whole_field(
+    manifest: Manifest, mpp: float | None, width: int, height: int, mismatch: bool
+) -> None:
+    """0.5 micrometres suit a tile of 224 pixels, and not one of 768 that covers three times as much."""
+    gates = manifest.gates.model_copy(update={"mpp": (0.35, 0.6)})
+    image = np.random.default_rng(1).integers(60, 200, (height, width, 3), dtype=np.uint8)
+    assessment = assess(measure(image, gates, mpp), gates)
+    assert ("scale_mismatch" in assessment.reasons) == mismatch
+    assert not assessment.rejected
+
+
+def test_a_version_without_a_range_flags_no_scale(manifest: Manifest, tissue: NDArray[np.uint8]) -> None:
+    """Versions from before this gate go on as they were."""
+    assert manifest.gates.mpp is None
+    assert assess(measure(tissue, manifest.gates, 9.0), manifest.gates).reasons == ()
+
+
+@pytest.mark.parametrize("pair", [(0.6, 0.35), (0.0, 0.6), (0.5, 0.5)])
+def test_a_range_of_scales_ascends(manifest: Manifest, pair: tuple[float, float]) -> None:
+    """A range the wrong way round would flag everything."""
+    with pytest.raises(ValidationError, match="two ascending positive numbers"):
+        Gates.model_validate({**manifest.gates.model_dump(), "mpp": pair})
 
 
 def test_values_are_measured_at_one_size(manifest: Manifest) -> None:
