@@ -26,7 +26,7 @@ test: $(VENV)/dev.stamp ## Run every test, with servers of its own on free ports
 
 train: $(VENV)/dev.stamp ## Cross-validate, train, score and publish a model from DATA (hours; goes on where it stopped)
 	$(BIN)/python -m training prepare --data $(DATA) --config $(RECIPE)
-	$(BIN)/python -m training train --data $(DATA) --config $(RECIPE) --run $(RUN) --folds 5 --release
+	$(BIN)/python -m training train --data $(DATA) --config $(RECIPE) --run $(RUN) --folds 5 --release --leaky
 	$(BIN)/python -m training calibrate --data $(DATA) --run $(RUN)
 	$(BIN)/python -m training evaluate --data $(DATA) --run $(RUN)
 	$(BIN)/python -m training publish --data $(DATA) --run $(RUN) --version $(VERSION)

@@ -22,8 +22,10 @@ examples, in the order of a whole run:
   python -m training evaluate --run runs/first
   python -m training publish --run runs/first --version 0.1.0
 
-cross-validation, and a release that is trained on every cluster; the same line again goes on after Ctrl-C:
+cross-validation, a release that is trained on every cluster, and a network on a split that leaks, to compare;
+the same lines again go on after Ctrl-C:
   python -m training train --config training/configs/lung-cnn-0.1.0.toml --run runs/cv --folds 5 --release
+  python -m training train --run runs/cv --leaky
   python -m training calibrate --run runs/cv
   python -m training evaluate --run runs/cv
   python -m training publish --run runs/cv --version 1.0.0
@@ -74,6 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     train.add_argument(
         "--release", action="store_true", help="after the folds, fit the same recipe on all clusters"
+    )
+    train.add_argument(
+        "--leaky", action="store_true", help="fit it on a split by image too: the card shows what that hides"
     )
     _add(commands, "calibrate", "fit temperature and thresholds on the run's calibration clusters")
     evaluate = _add(

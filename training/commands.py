@@ -20,6 +20,7 @@ from training.cross_validation import (
 from training.errors import TrainingError
 from training.evaluate import evaluate_run
 from training.experiment import Experiment, read_experiment
+from training.leaky import train_leaky
 from training.lunghist700 import evaluate_lunghist700
 from training.own_folder import evaluate_folder
 from training.prepare import check_grouping, prepare_folder
@@ -54,6 +55,10 @@ def train(options: argparse.Namespace) -> None:
     if options.folds or is_cross_validation(options.run):
         _train_folds(options, experiment)
         return
+    if options.release or options.leaky:
+        raise TrainingError(
+            "Expected --folds N with --release or --leaky. Received neither folds nor their run."
+        )
     run = open_run(options.run, options.data, options.cache, experiment)
     Trainer(run.experiment, run.tiles, run.images, run.split).run(run.folder, resume=options.resume)
 
@@ -69,6 +74,8 @@ def _train_folds(options: argparse.Namespace, experiment: Experiment) -> None:
     train_folds(folds)
     if options.release:
         train_release(folds)
+    if options.leaky:
+        train_leaky(folds)
 
 
 def calibrate(options: argparse.Namespace) -> None:

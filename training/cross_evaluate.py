@@ -17,6 +17,7 @@ from training.dataset import decode_file, labels_of
 from training.dataset_facts import dataset_facts
 from training.familiarity import read_familiarity
 from training.inference import Outputter, build_forward, build_outputs
+from training.leaky import measure_leaky
 from training.listing import CLASS_NAMES
 from training.network_facts import network_facts, software_facts
 from training.splits import leakage_groups
@@ -43,6 +44,7 @@ def evaluate_folds(
     body = measure(study, foreign, draws, report)
     body["calibration"]["fold_temperatures"] = list(held_out.temperatures)
     body["calibration"]["fold_thresholds"] = list(held_out.indeterminate_below)
+    body["leaky"] = measure_leaky(run, draws)
     head = {"kind": "cross-validation", "summary": _summarise(body), "provenance": _provenance(run)}
     return {**head, **body}, study.verdicts
 

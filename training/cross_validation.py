@@ -4,6 +4,7 @@
     RUN/folds.json         which clusters each fold tests, with the folds' digests
     RUN/fold-1 ... fold-5  a run each, with its test tiles' logits and features in outputs.npz
     RUN/release            the same recipe fitted on all clusters: it has no test tiles
+    RUN/leaky              the same recipe on a split by image, for comparison: see training/leaky.py
 
 The schedule is fixed and nothing is chosen on held-out clusters: a fold trains on all that it does not test.
 """
@@ -96,14 +97,14 @@ def train_folds(folds: CrossValidation, report: Callable[[str], None] = print) -
     """Train every fold that is not finished and write down what it says about its test tiles."""
     for number in range(len(folds.splits)):
         run = folds.open_fold(number)
-        _train(run, f"fold {number + 1} of {len(folds.splits)}", report)
+        train_run(run, f"fold {number + 1} of {len(folds.splits)}", report)
         if not (run.folder / OUTPUTS_NAME).is_file():
             write_outputs(run)
 
 
 def train_release(folds: CrossValidation, report: Callable[[str], None] = print) -> None:
     """Fit the recipe on all clusters."""
-    _train(folds.open_release(), "release", report)
+    train_run(folds.open_release(), "release", report)
 
 
 def read_folds(folds: CrossValidation) -> tuple[Outputs, ...]:
@@ -115,7 +116,8 @@ def read_folds(folds: CrossValidation) -> tuple[Outputs, ...]:
     return tuple(read_outputs(folds.open_fold(number)) for number in range(len(folds.splits)))
 
 
-def _train(run: Run, name: str, report: Callable[[str], None]) -> None:
+def train_run(run: Run, name: str, report: Callable[[str], None]) -> None:
+    """Fit the weights of one run, from its last finished epoch on, unless they are finished."""
     if (run.folder / NETWORK_NAME).is_file() and (run.folder / HISTORY_NAME).is_file():
         report(f"{name}: finished before")
         return
