@@ -62,9 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         commands, "prepare", "check the data folder, group copies, and decode its tiles once", needs_run=False
     )
     prepare.add_argument("--config", type=Path, help="experiment whose input size to decode for")
-    prepare.add_argument(
-        "--skip-unreadable", action="store_true", help="leave files out that cannot be decoded, naming each"
-    )
+    _add_skip_unreadable(prepare)
     prepare.add_argument(
         "--check-grouping", action="store_true", help="group the tiles without their list too, and compare"
     )
@@ -89,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--groups", type=Path, help="CSV with the columns path, class and --group-column")
     evaluate.add_argument("--group-column", default="patient", help="whose images are drawn together")
     evaluate.add_argument("--layout", choices=("folders", "lunghist700"), default="folders")
+    _add_skip_unreadable(evaluate)
     evaluate.add_argument("--draws", type=int, default=2000, help="draws of each bootstrap")
     publish = _add(commands, "publish", "write the evaluated run as an immutable model version")
     publish.add_argument("--version", required=True, help="three numbers: 0.1.0")
@@ -109,6 +108,12 @@ def _add(commands: Any, name: str, text: str, needs_run: bool | None = True) -> 
     if needs_run is not False:
         command.add_argument("--run", type=Path, required=bool(needs_run), help="the run's folder")
     return command
+
+
+def _add_skip_unreadable(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--skip-unreadable", action="store_true", help="leave files out that cannot be decoded, naming each"
+    )
 
 
 def _commands_module() -> Any:

@@ -91,6 +91,10 @@ def evaluate(options: argparse.Namespace) -> None:
     """Score what is finished and calibrated on tiles that its weights never saw."""
     if options.model:
         _evaluate_elsewhere(options)
+    elif options.skip_unreadable:
+        raise TrainingError(
+            "Expected --model with --skip-unreadable: `prepare` decides on a run's own tiles."
+        )
     elif is_cross_validation(_run_folder(options)):
         folds = _open_folds(options)
         body, verdicts = evaluate_folds(folds, options.data, options.foreign, options.draws)
@@ -103,11 +107,15 @@ def _evaluate_elsewhere(options: argparse.Namespace) -> None:
     """Score a published version on a folder that is not ours."""
     folder = options.run or Path("runs") / f"{options.model.name}-on-{options.data.resolve().name}"
     if options.layout == "lunghist700":
-        body, verdicts = evaluate_lunghist700(options.model, options.data, options.draws)
+        body, verdicts = evaluate_lunghist700(
+            options.model, options.data, options.draws, skip_unreadable=options.skip_unreadable
+        )
     else:
         groups = (options.groups, options.group_column) if options.groups else None
         places = (options.model, options.data, options.cache, options.foreign)
-        body, verdicts = evaluate_folder(*places, groups, options.draws)
+        body, verdicts = evaluate_folder(
+            *places, groups, options.draws, skip_unreadable=options.skip_unreadable
+        )
     _report(folder, body, f"{options.model.name} on {options.data.resolve().name}", verdicts)
 
 

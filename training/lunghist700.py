@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.bootstrap import DRAWS, Answers, figures_of
-from training.dataset import decode_file
 from training.errors import TrainingError
 from training.listing import CLASS_NAMES
 from training.own_folder import load_version, model_facts
+from training.reading import read_files
 from training.study import Body, Verdicts, measure_verdicts
 from worker.engine.calibration import calibrate
 from worker.engine.preprocess import preprocess
@@ -43,7 +43,11 @@ class LargeImage:
 
 
 def evaluate_lunghist700(
-    model: Path, data: Path, draws: int = DRAWS, report: Callable[[str], None] = print
+    model: Path,
+    data: Path,
+    draws: int = DRAWS,
+    report: Callable[[str], None] = print,
+    skip_unreadable: bool = False,
 ) -> tuple[Body, Verdicts]:
     """Return the figures of a model version on large images, with intervals over patients.
 
@@ -51,15 +55,18 @@ def evaluate_lunghist700(
         TrainingError: if the model or the folder cannot be used.
     """
     manifest, predictor = load_version(model)
-    images = read_images(data)
+    listed = read_images(data)
+
+    def answer(image: NDArray[np.uint8], path: str) -> NDArray[np.float64]:
+        tiles = np.stack([preprocess(tile, manifest.input) for tile in cut(image, path)])
+        logits, _ = predictor.predict(tiles)
+        return np.stack([calibrate(logits, value).mean(axis=0) for value in (1.0, manifest.temperature)])
+
+    rows, answers = read_files(data, listed, answer, skip_unreadable, report)
+    images = tuple(listed[row] for row in rows)
     report(f"{len(images)} images of {len({image.patient for image in images})} patients")
-    before, after = [], []
-    for image in images:
-        tiles = cut(decode_file(data, image.path), image.path)
-        logits, _ = predictor.predict(np.stack([preprocess(tile, manifest.input) for tile in tiles]))
-        before.append(calibrate(logits, 1.0).mean(axis=0))
-        after.append(calibrate(logits, manifest.temperature).mean(axis=0))
-    verdicts = _verdicts(images, np.array(before), np.array(after), manifest.indeterminate_below)
+    before, after = np.stack(answers, axis=1)
+    verdicts = _verdicts(images, before, after, manifest.indeterminate_below)
     body = measure_verdicts(verdicts, draws)
     return {
         "kind": "lunghist700",

@@ -25,6 +25,7 @@ from training.inference import Forward
 from training.listing import CLASS_NAMES, check_files, read_list
 from training.network_facts import network_facts, software_facts
 from training.prepare import prepare_folder
+from training.reading import read_files
 from training.splits import folds_of_groups, leakage_groups
 from training.study import Body, Study, Verdicts, measure
 from worker.engine.calibration import calibrate
@@ -43,6 +44,7 @@ def evaluate_folder(
     groups: tuple[Path, str] | None = None,
     draws: int = DRAWS,
     report: Report = print,
+    skip_unreadable: bool = False,
 ) -> tuple[Body, Verdicts]:
     """Return every figure of a model version on a labelled folder, and the answers behind them.
 
@@ -53,7 +55,7 @@ def evaluate_folder(
         TrainingError: if the model or the folder cannot be used.
     """
     manifest, predictor = load_version(model)
-    tiles = _tiles(data, cache, manifest, groups, report)
+    tiles = _tiles(data, cache, manifest, groups, skip_unreadable, report)
     study = _build_study(manifest, predictor, data, tiles, cache, report)
     body = measure(study, foreign, draws, report)
     return {
@@ -94,14 +96,21 @@ def model_facts(model: Path, manifest: Manifest) -> Body:
 
 
 def _tiles(
-    data: Path, cache: Path, manifest: Manifest, groups: tuple[Path, str] | None, report: Report
+    data: Path,
+    cache: Path,
+    manifest: Manifest,
+    groups: tuple[Path, str] | None,
+    skip_unreadable: bool,
+    report: Report,
 ) -> tuple[Tile, ...]:
     if groups is None:
-        return prepare_folder(data, cache, manifest.input, report=report)
+        return prepare_folder(data, cache, manifest.input, skip_unreadable, report)
     path, column = groups
     files = sorted(read_list(path, column), key=lambda file: file.path)
     check_files(path, files, one_class_each=False)  # one patient can have tissue of several classes
-    return build_tiles(files, digest_files(data, files))
+    digests = digest_files(data, files)
+    rows, _ = read_files(data, files, lambda *_: None, skip_unreadable, report)
+    return build_tiles([files[row] for row in rows], [digests[row] for row in rows])
 
 
 def _build_study(

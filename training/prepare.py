@@ -16,10 +16,10 @@ from training.dataset import (
     load_images,
     prepared_list,
 )
-from training.errors import TrainingError
 from training.grouping import Agreement, compare_groupings, group_copies
-from training.listing import CLASS_NAMES, NOTABLE_IMBALANCE, Listed, imbalance, list_files, write_list
-from training.rings import Spectrum, ring_spectrum
+from training.listing import CLASS_NAMES, NOTABLE_IMBALANCE, imbalance, list_files, write_list
+from training.reading import read_files
+from training.rings import ring_spectrum
 
 Report = Callable[[str], None]
 
@@ -36,11 +36,11 @@ def prepare_folder(
     """
     files = list_files(folder)
     digests = digest_files(folder, files)
-    kept, spectra = _read_all(folder, files, skip_unreadable, report)
+    kept, spectra = read_files(folder, files, lambda image, _: ring_spectrum(image), skip_unreadable, report)
     usable, usable_digests = [files[row] for row in kept], [digests[row] for row in kept]
     if any(file.cluster is None for file in usable):
         report(f"no list of copies in {folder}: grouping {len(usable)} tiles")
-        groups = group_copies(spectra, [file.class_name for file in usable], usable_digests, report)
+        groups = group_copies(np.stack(spectra), [file.class_name for file in usable], usable_digests, report)
         usable = [replace(file, cluster=group) for file, group in zip(usable, groups, strict=True)]
     tiles = build_tiles(usable, usable_digests)
     path = prepared_list(cache, files, digests)
@@ -59,27 +59,6 @@ def check_grouping(folder: Path, tiles: Sequence[Tile], report: Report = print) 
     classes, digests = [tile.class_name for tile in tiles], [tile.sha256 for tile in tiles]
     groups = group_copies(spectra, classes, digests, report)
     return compare_groupings(groups, [tile.cluster for tile in tiles])
-
-
-def _read_all(
-    folder: Path, files: Sequence[Listed], skip_unreadable: bool, report: Report
-) -> tuple[list[int], Spectrum]:
-    """Return the rows that can be decoded, and what copies are recognised by."""
-    kept, spectra = [], []
-    for row, file in enumerate(files):
-        try:
-            spectra.append(ring_spectrum(decode_file(folder, file.path)))
-            kept.append(row)
-        except TrainingError as error:
-            if not skip_unreadable:
-                raise TrainingError(f"{error} To leave it out: --skip-unreadable") from error
-            report(f"left out: {error}")
-        if (row + 1) % 2000 == 0:
-            report(f"read {row + 1} of {len(files)} files")
-    missing = set(CLASS_NAMES) - {files[row].class_name for row in kept}
-    if missing:
-        raise TrainingError(f"Expected a readable tile of each class. Received none of {sorted(missing)}")
-    return kept, np.stack(spectra)
 
 
 def _describe(tiles: Sequence[Tile], report: Report) -> None:

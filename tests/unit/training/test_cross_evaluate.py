@@ -242,6 +242,25 @@ def test_images_of_one_patient_are_drawn_together(data: Path, version: Path, tmp
     assert read_body(tmp_path)["provenance"]["groups"] == 9
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_an_unreadable_file_of_somebodys_own_is_left_out_only_when_asked(
+    data: Path, version: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], listed: bool
+) -> None:
+    """It is named both ways, in a folder of classes and in one with a list of patients."""
+    own = Path(shutil.copytree(data, tmp_path / "own"))
+    lines = (own / "clusters.csv").read_text(encoding="utf-8").replace("cluster", "patient", 1)
+    (tmp_path / "patients.csv").write_text(lines, encoding="utf-8")
+    more = ["--groups", str(tmp_path / "patients.csv")] if listed else []
+    (own / "lung_aca/3-1.png").write_bytes(b"no image")
+    assert evaluate_version(version, own, tmp_path, *more) == 1
+    error = capsys.readouterr().err
+    assert re.search(r"lung_aca/3-1\.png.*--skip-unreadable", error)
+    assert error.count("\n") == 1
+    assert evaluate_version(version, own, tmp_path, *more, "--skip-unreadable") == 0
+    assert re.search(r"left out: .*lung_aca/3-1\.png", capsys.readouterr().out)
+    assert read_body(tmp_path)["provenance"]["tiles"] == 53
+
+
 def test_what_is_evaluated_is_what_is_served(data: Path, version: Path, tmp_path: Path) -> None:
     """The worker's pipeline gives the same answers for the same files, within 1e-4."""
     from training.own_folder import evaluate_folder  # noqa: PLC0415  # after the skip above
@@ -289,6 +308,19 @@ def test_large_images_are_cut_and_their_patients_drawn(
     assert "of 6 patients" in (tmp_path / "report/card.md").read_text(encoding="utf-8")
 
 
+def test_an_unreadable_large_image_is_left_out_only_when_asked(
+    version: Path, large_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of three of its class, named both ways."""
+    (large_images / "images/scc_pd/scc_pd_40x_6.jpg").write_bytes(b"no image")
+    layout = ("--layout", "lunghist700")
+    assert evaluate_version(version, large_images, tmp_path, *layout) == 1
+    assert re.search(r"scc_pd_40x_6\.jpg.*--skip-unreadable", capsys.readouterr().err)
+    assert evaluate_version(version, large_images, tmp_path, *layout, "--skip-unreadable") == 0
+    assert re.search(r"left out: .*scc_pd_40x_6\.jpg", capsys.readouterr().out)
+    assert read_body(tmp_path)["provenance"]["images"] == 8
+
+
 def test_an_image_is_cut_into_whole_tiles() -> None:
     """1600 x 1200 pixels are twelve tiles of 400; what is left over is not looked at."""
     from training.lunghist700 import cut  # noqa: PLC0415  # after the skip above
@@ -318,6 +350,14 @@ def test_a_list_that_does_not_fit_is_refused(
     (large_images / "images/scc_pd/scc_pd_40x_6.jpg").unlink()
     assert evaluate_version(version, large_images, tmp_path, "--layout", "lunghist700") == 1
     assert re.search(reason, capsys.readouterr().err)
+
+
+def test_a_runs_own_tiles_are_not_left_out_afterwards(
+    data: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folds were dealt from all of them."""
+    assert tiny.command("evaluate", data, finished / "cv", "--skip-unreadable") == 1
+    assert "Expected --model with --skip-unreadable" in capsys.readouterr().err
 
 
 def test_evaluate_must_know_what_to_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
