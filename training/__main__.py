@@ -44,7 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: `train --resume` goes on after the last finished epoch", file=sys.stderr)
+        way_on = (
+            "`train --resume` goes on after the last finished epoch"
+            if options.command == "train"
+            else f"`{options.command}` begins again"
+        )
+        print(f"interrupted: {way_on}", file=sys.stderr)
         return 130
     return 0
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from training.errors import TrainingError
+
 CHECKPOINT_NAME: Final = "checkpoint.npz"
 
 
@@ -23,15 +25,27 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replace the folder's checkpoint; a crash in the middle leaves the one before."""
+    """Replace the folder's checkpoint; a crash in the middle leaves the one before.
+
+    Raises:
+        TrainingError: if it cannot be written: the disk is full, or the folder is gone.
+    """
     arrays = {
         f"{name}-{number:03}": array
         for name in ("network", "average", "optimizer")
         for number, array in enumerate(getattr(checkpoint, name))
     }
     unfinished = folder / "checkpoint.part.npz"
-    np.savez(unfinished, history=np.array(json.dumps(checkpoint.history)), **arrays)
-    unfinished.replace(folder / CHECKPOINT_NAME)
+    try:
+        np.savez(unfinished, history=np.array(json.dumps(checkpoint.history)), **arrays)
+        unfinished.replace(folder / CHECKPOINT_NAME)
+    except OSError as error:
+        raise TrainingError(
+            f"Expected room for a checkpoint in {folder}. Received: {error}. Make room:"
+            " `train --resume` goes on after the last epoch that was kept."
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)  # half a checkpoint would take room and say nothing
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

@@ -1,11 +1,10 @@
-"""A whole run on drawn tiles: train, resume, calibrate, evaluate, publish, load."""
+"""A whole run on drawn tiles: train, calibrate, evaluate, publish, load."""
 
 import hashlib
 import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from shared.manifest import MANIFEST_NAME, parse_manifest
@@ -35,11 +34,6 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         == 0
     )
     return folder
-
-
-def weights(folder: Path) -> list[np.ndarray]:
-    with np.load(folder / "run/checkpoint.npz") as stored:
-        return [stored[name] for name in sorted(stored.files) if name.startswith("average")]
 
 
 def test_a_published_version_is_complete_and_true(finished: Path) -> None:
@@ -88,28 +82,6 @@ def test_a_version_never_changes(data: Path, finished: Path, capsys: pytest.Capt
     assert "a version never changes" in capsys.readouterr().err
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C in the second epoch costs that epoch and nothing else."""
-    from training.train import Trainer  # noqa: PLC0415  # imports TensorFlow
-
-    recipe = tiny.write_recipe(tmp_path, tiny.SINGLE)
-    whole = Trainer._update_average
-
-    def interrupted(trainer: Trainer, step: int) -> None:
-        if len(trainer._history) == 1:
-            raise KeyboardInterrupt
-        whole(trainer, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update_average", interrupted)
-        assert tiny.command("train", data, tmp_path / "run", "--config", recipe) == 130
-    assert tiny.command("train", data, tmp_path / "run", "--resume") == 0
-    for received, expected in zip(weights(tmp_path), weights(finished), strict=True):
-        np.testing.assert_allclose(received, expected, atol=1e-5)
-
-
 def test_a_run_folder_belongs_to_one_experiment(
     data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,14 +104,6 @@ def test_steps_out_of_order_say_what_to_run_first(
     more = ["--version", "0.0.2", "--models", str(tmp_path)] if step == "publish" else []
     assert tiny.command(step, data, tmp_path / "run", *more) == 1
     assert missing in capsys.readouterr().err
-
-
-def test_a_folder_without_data_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No trace, exit code 1."""
-    assert tiny.command("train", tmp_path, tmp_path / "run") == 1
-    text = capsys.readouterr().err
-    assert text.startswith("error: Expected ")
-    assert text.count("\n") == 1
 
 
 def test_prepare_counts_what_it_found(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

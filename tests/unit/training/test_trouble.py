@@ -1,0 +1,225 @@
+"""Whatever goes wrong ends with one clear line, and training goes on from there to the same weights."""
+
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.unit.training import tiny
+from training.listing import CLASS_NAMES
+
+pytestmark = [
+    pytest.mark.tensorflow,
+    # Keras 3.15 itself calls NumPy 2 in the old way when it reads and saves weights.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+
+pytest.importorskip("tensorflow")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a single run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    recipe = tiny.write_recipe(folder, tiny.SINGLE)
+    assert tiny.command("train", data, folder / "run", "--config", recipe) == 0
+    return folder / "run"
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what was said of the trouble: one line, and no trace of a program."""
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1, text
+    assert text.endswith("\n")
+    return text
+
+
+def weights(run: Path) -> list[np.ndarray]:
+    """Return the averaged weights of a run's last checkpoint."""
+    with np.load(run / "checkpoint.npz") as stored:
+        return [stored[name] for name in sorted(stored.files) if name.startswith("average")]
+
+
+def assert_same_weights(run: Path, expected: Path) -> None:
+    """Tell that an interruption left no mark; sums in another order may."""
+    for received, known in zip(weights(run), weights(expected), strict=True):
+        np.testing.assert_allclose(received, known, atol=1e-5)
+
+
+def interrupt_at(patch: pytest.MonkeyPatch, owner: Any, name: str, when: Callable[..., bool]) -> None:
+    """Press Ctrl-C before a call, the first time that `when` says so of its arguments."""
+    whole, pressed = getattr(owner, name), []
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        if not pressed and when(*arguments):
+            pressed.append(True)
+            signal.raise_signal(signal.SIGINT)
+        return whole(*arguments, **named)
+
+    patch.setattr(owner, name, interrupted)
+
+
+def test_ctrl_c_in_the_middle_of_an_epoch_costs_that_epoch_and_nothing_else(
+    data: Path,
+    uninterrupted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One line, exit status 130, and in the end the weights of the run that nobody disturbed."""
+    from training.train import Trainer  # noqa: PLC0415  # imports TensorFlow
+
+    recipe = tiny.write_recipe(tmp_path, tiny.SINGLE)
+    with monkeypatch.context() as patch:
+        # A step into the second epoch: the network and the random numbers have moved since the checkpoint.
+        interrupt_at(patch, Trainer, "_update_average", lambda trainer, step: step % 3 and trainer._history)
+        assert tiny.command("train", data, tmp_path / "run", "--config", recipe) == 130
+    assert error_line(capsys) == "interrupted: `train --resume` goes on after the last finished epoch\n"
+    assert tiny.command("train", data, tmp_path / "run", "--resume") == 0
+    assert re.findall(r"epoch (\d)/3", capsys.readouterr().out) == ["2", "3"]
+    assert_same_weights(tmp_path / "run", uninterrupted)
+
+
+@pytest.mark.parametrize("place", ["before the answers", "between folds", "in an epoch of the second fold"])
+def test_ctrl_c_in_a_cross_validation_costs_at_most_an_epoch(
+    data: Path,
+    trained_folds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    place: str,
+) -> None:
+    """Finished folds stay, and every fold ends as if nothing had happened."""
+    from training import cross_validation  # noqa: PLC0415  # imports TensorFlow
+    from training.train import Trainer  # noqa: PLC0415
+
+    recipe, folder = tiny.write_recipe(tmp_path, tiny.FOLDS), tmp_path / "cv"
+    with monkeypatch.context() as patch:
+        if place == "before the answers":
+            interrupt_at(patch, cross_validation, "write_outputs", lambda run: True)
+        elif place == "between folds":
+            interrupt_at(
+                patch, cross_validation, "Trainer", lambda *_: (folder / "fold-1/outputs.npz").exists()
+            )
+        else:
+            in_second = lambda trainer, step: step % 2 and (folder / "fold-2").exists()  # noqa: E731
+            interrupt_at(patch, Trainer, "_update_average", in_second)
+        assert tiny.command("train", data, folder, "--config", recipe, "--folds", "3") == 130
+    assert "goes on after the last finished epoch" in error_line(capsys)
+    before = (folder / "fold-1/network.keras").stat().st_mtime_ns
+    assert tiny.command("train", data, folder, "--resume") == 0
+    assert "fold 1 of 3: finished before" in capsys.readouterr().out
+    assert (folder / "fold-1/network.keras").stat().st_mtime_ns == before
+    for name in ("fold-1", "fold-2", "fold-3"):
+        assert_same_weights(folder / name, trained_folds / "cv" / name)
+        received, expected = (np.load(root / name / "outputs.npz") for root in (folder, trained_folds / "cv"))
+        with received, expected:
+            np.testing.assert_allclose(received["logits"], expected["logits"], atol=1e-4)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_full_disk_costs_the_epoch_that_could_not_be_kept(
+    data: Path,
+    uninterrupted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The checkpoint before is whole, half of one is taken away, and resuming ends with the same weights."""
+    from training.train import Trainer  # noqa: PLC0415  # imports TensorFlow
+
+    run, recipe = tmp_path / "run", tiny.write_recipe(tmp_path, tiny.SINGLE)
+    whole = Trainer._save
+
+    def fill_up_after_the_first(trainer: Trainer, folder: Path) -> None:
+        if len(trainer._history) == 2:
+            (folder / "checkpoint.part.npz").symlink_to("/dev/full")
+        whole(trainer, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save", fill_up_after_the_first)
+        assert tiny.command("train", data, run, "--config", recipe) == 1
+    line = error_line(capsys)
+    assert line.startswith(
+        f"error: Expected room for a checkpoint in {run}. Received: [Errno 28] No space left"
+    )
+    assert "train --resume" in line
+    assert not list(run.glob("*.part.npz"))
+    assert tiny.command("train", data, run, "--resume") == 0
+    assert re.findall(r"epoch (\d)/3", capsys.readouterr().out) == ["2", "3"]
+    assert_same_weights(run, uninterrupted)
+
+
+@pytest.fixture
+def copy(data: Path, tmp_path: Path) -> Path:
+    """Return class folders without a list, which a test may damage."""
+    for name in CLASS_NAMES:
+        shutil.copytree(data / name, tmp_path / "own" / name)
+    return tmp_path / "own"
+
+
+def damage_one(folder: Path) -> None:
+    (folder / "lung_aca/3-1.png").write_bytes(b"no image")
+
+
+def cut_one_short(folder: Path) -> None:
+    path = folder / "lung_scc/0-0.png"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def empty(folder: Path) -> None:
+    for path in folder.rglob("*.png"):
+        path.unlink()
+
+
+def drop_a_class(folder: Path) -> None:
+    shutil.rmtree(folder / "lung_scc")
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (damage_one, r"Expected a readable image at lung_aca/3-1\.png\..*--skip-unreadable"),
+        (cut_one_short, r"Expected a readable image at lung_scc/0-0\.png\..*--skip-unreadable"),
+        (empty, r"Expected images in .*own\. Received a folder without any"),
+        (drop_a_class, r"Expected tiles of exactly lung_n, lung_aca, lung_scc\. Received: .*'lung_aca': 18"),
+        (shutil.rmtree, r"Received: no such folder"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_ends_with_one_line_and_no_zero(
+    copy: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    harm: Callable[[Path], object],
+    reason: str,
+) -> None:
+    """A corrupt file among many, one cut short, no image, a class missing, no folder: each is named."""
+    harm(copy)
+    assert tiny.call("prepare", "--data", str(copy), "--cache", str(tmp_path / "cache")) == 1
+    line = error_line(capsys)
+    assert line.startswith("error: ")
+    assert re.search(reason, line), line
+
+
+def test_training_on_what_was_never_prepared_names_the_way(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a list of copies a split would leak."""
+    assert tiny.command("train", copy, tmp_path / "run") == 1
+    assert "run `prepare` on this folder first" in error_line(capsys)
+
+
+def test_ctrl_c_outside_of_training_does_not_speak_of_epochs(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What goes on is another command's affair."""
+    from training import commands  # noqa: PLC0415  # imports TensorFlow
+
+    interrupt_at(monkeypatch, commands, "prepare_folder", lambda *_: True)
+    assert tiny.call("prepare", "--data", str(data), "--cache", str(tmp_path)) == 130
+    assert error_line(capsys) == "interrupted: `prepare` begins again\n"
