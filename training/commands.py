@@ -24,7 +24,8 @@ from training.leaky import train_leaky
 from training.lunghist700 import evaluate_lunghist700
 from training.own_folder import evaluate_folder
 from training.prepare import check_grouping, prepare_folder
-from training.publish import publish_release, release_of_folds, release_of_run
+from training.publish import publish_release
+from training.release import release_of_folds, release_of_run
 from training.report import CARD_NAME, write_report
 from training.run_folder import Run, open_run, read_run_experiment
 from training.study import Body, Verdicts

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.card import interval, table
+from training.card_layout import interval, table
 from training.card_words import CHECKLISTS, FIGURE_NAMES
 from training.figures import Figurer
 from training.plots import (

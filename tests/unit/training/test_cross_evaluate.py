@@ -190,7 +190,7 @@ def test_weights_that_are_too_large_are_not_published(
     data: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The limit is named, and nothing is left in the folder of versions."""
-    monkeypatch.setattr("training.publish.MAX_WEIGHTS_BYTES", 1000)
+    monkeypatch.setattr("training.version_manifest.MAX_WEIGHTS_BYTES", 1000)
     models = finished / "models"
     assert tiny.command("publish", data, finished / "cv", "--version", "0.0.2", "--models", str(models)) == 1
     assert "Expected weights of at most 1000 bytes" in capsys.readouterr().err

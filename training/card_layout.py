@@ -1,0 +1,24 @@
+"""Lay figures out as Markdown, with no more decimals than their intervals give a meaning to."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+#: What `evaluate` wrote into metrics.json.
+Body = Mapping[str, Any]
+#: An interval narrower than this leaves a third decimal with a meaning.
+_NARROW: Final = 0.02
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def interval(item: Mapping[str, float]) -> str:
+    """Return a figure with its interval, with no more decimals than the interval gives a meaning to."""
+    if any(value is None or math.isnan(value) for value in item.values()):
+        return "not defined"
+    digits = 3 if item["high"] - item["low"] < _NARROW else 2
+    return f"{item['value']:.{digits}f} ({item['low']:.{digits}f} to {item['high']:.{digits}f})"

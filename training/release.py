@@ -1,0 +1,100 @@
+"""Gather what a finished run publishes: weights, calibration, figures, and what they were made from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.manifest import InputSpec
+from training.calibrate import Calibration, read_calibration
+from training.cross_validation import CrossValidation, digest_of_folds, release_folder
+from training.dataset import Tile, digest_of_tiles
+from training.errors import TrainingError
+from training.evaluate import Figures, read_metrics
+from training.experiment import Experiment
+from training.run_folder import Run
+from training.train import NETWORK_NAME, fitted_rows, read_history
+
+
+@dataclass(frozen=True)
+class Release:
+    """Weights with everything that is said of them, ready to become a version."""
+
+    #: The Keras archive.
+    network: Path
+    input: InputSpec
+    calibration: Calibration
+    #: Flat figures for the manifest.
+    metrics: Figures
+    training: Figures
+    #: The folder with the card and its plots, or None where only a single run was scored.
+    report: Path | None
+
+
+def release_of_run(run: Run) -> Release:
+    """Return what a single evaluated run publishes.
+
+    Raises:
+        TrainingError: if the run is not trained, calibrated and evaluated.
+    """
+    metrics = read_metrics(run.folder)  # first: of all that may be missing, it is the last step
+    return Release(
+        network=run.folder / NETWORK_NAME,
+        input=run.experiment.input,
+        calibration=read_calibration(run.folder),
+        metrics=metrics,
+        training=_history(run),
+        report=None,
+    )
+
+
+def release_of_folds(folds: CrossValidation) -> Release:
+    """Return what an evaluated cross-validation publishes: the weights that all clusters trained.
+
+    Raises:
+        TrainingError: if the release is not trained, or the folds are not calibrated and evaluated.
+    """
+    folder = release_folder(folds)
+    if folder is None:
+        raise TrainingError(f"Expected a release in {folds.folder}. Run `train --release` on it first.")
+    calibration = read_calibration(folds.folder)
+    if calibration.gates.features is None:
+        raise TrainingError(
+            f"Expected {folds.folder} to be calibrated with its release. Run `calibrate` again."
+        )
+    history = read_history(folder)
+    return Release(
+        network=folder / NETWORK_NAME,
+        input=folds.experiment.input,
+        calibration=calibration,
+        metrics=read_metrics(folds.folder),
+        training={
+            **_data_facts(folds.tiles, folds.experiment),
+            "folds_sha256": digest_of_folds(folds.digests),
+            "train_clusters": len({tile.cluster for tile in folds.tiles}),
+            "epochs": len(history),
+            "seconds": round(sum(record["seconds"] for record in history)),
+        },
+        report=folds.folder,
+    )
+
+
+def _history(run: Run) -> Figures:
+    history = read_history(run.folder)
+    fitted = fitted_rows(run.split, run.experiment.train)
+    return {
+        **_data_facts(run.tiles, run.experiment),
+        "split_sha256": run.split_digest,
+        "test_fold": f"{run.experiment.split.test_fold + 1} of {run.experiment.split.test_folds}",
+        "train_clusters": len({run.tiles[row].cluster for row in fitted}),
+        "epochs": len(history),
+        "seconds": round(sum(record["seconds"] for record in history)),
+    }
+
+
+def _data_facts(tiles: Sequence[Tile], experiment: Experiment) -> Figures:
+    return {
+        "dataset": "LC25000 lung, split by the clusters of LC25000-clean",
+        "dataset_sha256": digest_of_tiles(tiles),
+        "split_seed": experiment.split.seed,
+        "seed": experiment.train.seed,
+    }
