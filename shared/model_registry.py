@@ -87,7 +87,9 @@ class ModelRegistry:
     def versions(self) -> list[str]:
         """Return every published version, oldest number first."""
         prefix = self._key("")
-        names = {key.removeprefix(prefix).partition("/")[0] for key in self._store.list_keys(prefix)}
+        end = f"/{MANIFEST_NAME}"  # what an upload that broke off left behind is no version
+        keys = [key for key in self._store.list_keys(prefix) if key.endswith(end)]
+        names = {key.removeprefix(prefix).removesuffix(end) for key in keys}
         return sorted(filter(is_version, names), key=lambda text: tuple(map(int, text.split("."))))
 
     def publish(self, folder: Path) -> ModelRef:
@@ -105,12 +107,10 @@ class ModelRegistry:
                     "and versions never change."
                 )
         else:
-            for file in manifest.files:
-                body = _read_local(folder / file.name)
-                _check(file, body)
-                self._store.put(
-                    self._key(f"{manifest.version}/{file.name}"), body, "application/octet-stream"
-                )
+            # All are checked before the first is sent.
+            bodies = {file.name: _read_checked(folder, file) for file in manifest.files}
+            for name, body in bodies.items():
+                self._store.put(self._key(f"{manifest.version}/{name}"), body, "application/octet-stream")
             # Last: a version without its manifest does not exist.
             self._store.put(self._key(f"{manifest.version}/{MANIFEST_NAME}"), text, "application/json")
         self._store.put(
@@ -176,6 +176,12 @@ def _read_local(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidModel(f"Expected {path.name} in the version's folder {path.parent}.") from error
+
+
+def _read_checked(folder: Path, file: FileDigest) -> bytes:
+    body = _read_local(folder / file.name)
+    _check(file, body)
+    return body
 
 
 def _check(file: FileDigest, body: bytes) -> None:

@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from shared.errors import InvalidModel, NoModel, UnknownModelVersion
+from shared.errors import InvalidModel, NoModel, ObjectStoreUnavailable, UnknownModelVersion
 from shared.model_registry import ModelRegistry
 from shared.object_store import MemoryObjectStore
 from shared.schemas import ModelRef
@@ -155,3 +156,40 @@ def test_a_folder_that_lacks_a_file_is_not_published(
     with pytest.raises(NoModel):
         registry.live()
     assert MANIFEST not in store.list_keys("")
+
+
+@pytest.mark.parametrize("breaks_off_after", [0, 1, 2])
+def test_an_upload_that_broke_off_is_no_version_and_can_be_repeated(
+    store: MemoryObjectStore, registry: ModelRegistry, tmp_path: Path, breaks_off_after: int
+) -> None:
+    """Wherever the store went away: nobody sees half a version, and the same command ends well later."""
+    folder = write_model(tmp_path / "one")
+    put, sent = store.put, []
+
+    def put_until_it_breaks(key: str, *rest: Any) -> None:
+        if len(sent) == breaks_off_after:
+            raise ObjectStoreUnavailable("gone")
+        sent.append(key)
+        put(key, *rest)
+
+    store.put = put_until_it_breaks  # type: ignore[method-assign]
+    with pytest.raises(ObjectStoreUnavailable):
+        registry.publish(folder)
+    assert registry.versions() == []
+    with pytest.raises(NoModel):
+        registry.live()
+    store.put = put  # type: ignore[method-assign]
+    assert registry.publish(folder).version == "1.0.0"
+    assert registry.versions() == ["1.0.0"]
+
+
+def test_nothing_of_an_altered_folder_is_sent(
+    store: MemoryObjectStore, registry: ModelRegistry, tmp_path: Path
+) -> None:
+    """Every file is checked before the first one leaves, whichever of them is wrong."""
+    folder = write_model(tmp_path / "one")
+    with (folder / "golden-0.png").open("ab") as tile:
+        tile.write(b"x")
+    with pytest.raises(InvalidModel, match=r"Expected golden-0\.png with"):
+        registry.publish(folder)
+    assert list(store.list_keys("")) == []
