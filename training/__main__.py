@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from shared.errors import HistoQueueError
 from training.errors import TrainingError
 
 DEFAULT_DATA = Path("../shared/data/lc25000-lung-224")
@@ -30,6 +31,9 @@ the same lines again go on after Ctrl-C:
   python -m training evaluate --run runs/cv
   python -m training publish --run runs/cv --version 1.0.0
 
+a version that is there, into the servers' bucket as the live one:
+  python -m training publish --version 1.0.0 --bucket
+
 a published version on your own labelled folder, with images of one patient drawn together:
   python -m training evaluate --model models/lung-cnn-0.1.0 --data FOLDER --groups patients.csv
 """
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         _commands_module().__dict__[options.command](options)
-    except (TrainingError, OSError) as error:
+    except (TrainingError, HistoQueueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -94,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--layout", choices=("folders", "lunghist700"), default="folders")
     _add_skip_unreadable(evaluate)
     evaluate.add_argument("--draws", type=int, default=2000, help="draws of each bootstrap")
-    publish = _add(commands, "publish", "write the evaluated run as an immutable model version")
+    publish = _add(commands, "publish", "write the evaluated run as an immutable model version", None)
     publish.add_argument("--version", required=True, help="three numbers: 0.1.0")
     publish.add_argument("--models", type=Path, default=Path("models"), help="folder of model versions")
     publish.add_argument(

@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from shared.errors import Unavailable
 from shared.object_store import WORKER_PATIENCE
 from shared.services import from_settings
 from shared.settings import Settings, read_settings
@@ -24,8 +25,8 @@ from training.leaky import train_leaky
 from training.lunghist700 import evaluate_lunghist700
 from training.own_folder import evaluate_folder
 from training.prepare import check_grouping, prepare_folder
-from training.publish import publish_release
-from training.release import release_of_folds, release_of_run
+from training.publish import publish_release, version_folder
+from training.release import Release, release_of_folds, release_of_run
 from training.report import CARD_NAME, write_report
 from training.run_folder import Run, open_run, read_run_experiment
 from training.study import Body, Verdicts
@@ -134,16 +135,35 @@ def _run_folder(options: argparse.Namespace) -> Path:
 
 
 def publish(options: argparse.Namespace) -> None:
-    """Write the run as a model version."""
-    if is_cross_validation(options.run):
-        release = release_of_folds(_open_folds(options))
+    """Write the run as a model version; without a run, take the one that is there into the bucket."""
+    if options.run is None and not options.bucket:
+        raise TrainingError(
+            "Expected --run FOLDER, or --bucket for a version that is there. Received neither."
+        )
+    if options.run is None:
+        folder = version_folder(options.models, options.version)
     else:
-        release = release_of_run(_open_finished(options))
-    folder = publish_release(release, options.models, options.version)
-    print(f"published {folder}")
+        folder = publish_release(_release(options), options.models, options.version)
+        print(f"published {folder}")
     if options.bucket:
-        reference = from_settings(read_settings(Settings), WORKER_PATIENCE).models.publish(folder)
-        print(f"live in the bucket: {reference.name} {reference.version}")
+        _publish_into_bucket(folder, options.version)
+
+
+def _publish_into_bucket(folder: Path, version: str) -> None:
+    models = from_settings(read_settings(Settings), WORKER_PATIENCE).models
+    try:
+        reference = models.publish(folder)
+    except Unavailable as error:
+        raise TrainingError(
+            f"{error} {folder} is whole: `publish --version {version} --bucket`, without --run, tries again."
+        ) from error
+    print(f"live in the bucket: {reference.name} {reference.version}")
+
+
+def _release(options: argparse.Namespace) -> Release:
+    if is_cross_validation(options.run):
+        return release_of_folds(_open_folds(options))
+    return release_of_run(_open_finished(options))
 
 
 def _open_finished(options: argparse.Namespace) -> Run:

@@ -24,7 +24,7 @@ def publish_release(release: Release, models: Path, version: str) -> Path:
     Raises:
         TrainingError: if the version is no version number or exists already, or the weights are too large.
     """
-    folder = models / f"{MODEL_NAME}-{version}"
+    folder = version_folder(models, version)
     _check_free(folder, version)
     unfinished = models / f".{folder.name}.part"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -35,6 +35,11 @@ def publish_release(release: Release, models: Path, version: str) -> Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def version_folder(models: Path, version: str) -> Path:
+    """Return where a version lies, or would."""
+    return models / f"{MODEL_NAME}-{version}"
 
 
 def _check_free(folder: Path, version: str) -> None:

@@ -106,6 +106,16 @@ def test_steps_out_of_order_say_what_to_run_first(
     assert missing in capsys.readouterr().err
 
 
+def test_publishing_needs_a_run_or_a_version_that_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a run nor a bucket to take it to."""
+    assert tiny.call("publish", "--version", "0.0.3", "--models", str(tmp_path)) == 1
+    assert "Expected --run FOLDER, or --bucket" in capsys.readouterr().err
+    assert tiny.call("publish", "--version", "0.0.3", "--models", str(tmp_path), "--bucket") == 1
+    assert capsys.readouterr().err.startswith("error: Expected manifest.json in the version's folder")
+
+
 def test_prepare_counts_what_it_found(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Tiles and clusters."""
     assert tiny.call("prepare", "--data", str(data), "--cache", str(tmp_path)) == 0

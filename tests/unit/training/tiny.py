@@ -1,6 +1,15 @@
-"""The smallest recipe that goes through every command."""
+"""The smallest recipe that goes through every command, with the smallest data folder for it."""
 
+import csv
 from pathlib import Path
+
+from PIL import Image
+
+from training.listing import CLASS_NAMES
+from training.synthetic import draw_tile
+
+CLUSTERS_PER_CLASS = 9
+COPIES = 2
 
 NETWORK = """
 [input]
@@ -20,6 +29,13 @@ SINGLE = (
 )
 
 
+def draw_data(folder: Path) -> Path:
+    """Draw 54 tiles of 64 pixels with their list: 9 clusters a class, two mirrored copies each."""
+    rows = [_write(folder, kind, number) for kind in range(3) for number in range(CLUSTERS_PER_CLASS)]
+    write_clusters(folder, [row for pair in rows for row in pair])
+    return folder
+
+
 def command(name: str, data: Path, run: Path, *more: str) -> int:
     """Run one command of `python -m training` on a run folder; its cache lies beside it."""
     return call(name, "--data", str(data), "--cache", str(run.parent / "cache"), "--run", str(run), *more)
@@ -37,3 +53,19 @@ def write_recipe(folder: Path, recipe: str) -> str:
     path = folder / "tiny.toml"
     path.write_text(recipe, encoding="utf-8")
     return str(path)
+
+
+def write_clusters(folder: Path, rows: list[tuple[str, str, str]]) -> None:
+    """Write `clusters.csv` with its header."""
+    with (folder / "clusters.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("path", "class", "cluster"), *rows])
+
+
+def _write(folder: Path, kind: int, number: int) -> list[tuple[str, str, str]]:
+    name = CLASS_NAMES[kind]
+    (folder / name).mkdir(exist_ok=True)
+    drawn = Image.fromarray(draw_tile(3 * number + kind, 64))
+    copies = [drawn, drawn.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    for index, image in enumerate(copies):
+        image.save(folder / name / f"{number}-{index}.png")
+    return [(f"{name}/{number}-{index}.png", name, f"{name}-{number}") for index in range(COPIES)]

@@ -1,0 +1,146 @@
+"""`python -m training publish --bucket` on a real object store: a worker then fetches what was trained."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from ops.servers import ObjectServer, free_port
+from shared.manifest import MANIFEST_NAME, parse_manifest
+from shared.model_registry import ModelRegistry
+from shared.object_store import WORKER_PATIENCE, S3ObjectStore
+from tests.stack import ROOT
+from tests.unit.training import tiny
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.tensorflow,
+    # Keras 3.15 itself calls NumPy 2 in the old way when it reads and saves weights.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+
+pytest.importorskip("tensorflow")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with drawn tiles in `data` and a run of them, ready to be published."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    (folder / "data").mkdir()
+    data = tiny.draw_data(folder / "data")
+    recipe = tiny.write_recipe(folder, tiny.SINGLE)
+    assert tiny.command("train", data, folder / "run", "--config", recipe) == 0
+    for step in ("calibrate", "evaluate"):
+        assert tiny.command(step, data, folder / "run") == 0
+    return folder
+
+
+@pytest.fixture
+def bucket(object_server: ObjectServer) -> str:
+    """Return the name of an empty bucket on the server."""
+    name = f"publish-{uuid4().hex[:12]}"
+    assert object_server.is_ready(name)
+    return name
+
+
+def publish(
+    folder: Path, bucket: str, version: str, *more: str, url: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run the command as an operator does, with the server's address and keys in the environment."""
+    paths = [
+        "--data",
+        str(folder / "data"),
+        "--cache",
+        str(folder / "cache"),
+        "--models",
+        str(folder / "models"),
+    ]
+    return subprocess.run(
+        [sys.executable, "-m", "training", "publish", *paths, "--version", version, "--bucket", *more],
+        cwd=ROOT,
+        env={**os.environ, "S3_BUCKET": bucket, **({"S3_ENDPOINT_URL": url} if url else {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def error_line(ended: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line of ours among what TensorFlow says when it starts."""
+    assert "Traceback" not in ended.stderr, ended.stderr
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def registry(server: ObjectServer, bucket: str) -> ModelRegistry:
+    """Return the models as another process sees them, with nothing remembered."""
+    return ModelRegistry(S3ObjectStore(bucket, server.url, "us-east-1", WORKER_PATIENCE), "lung-cnn")
+
+
+def test_a_published_version_is_fetched_whole_and_proves_itself(
+    evaluated: Path, object_server: ObjectServer, bucket: str, tmp_path: Path
+) -> None:
+    """Live in the bucket, byte for byte the folder's, and its golden tiles come out as they should."""
+    from worker.engine.golden import check_golden  # noqa: PLC0415  # imports TensorFlow
+    from worker.engine.predictor import Predictor  # noqa: PLC0415
+
+    done = publish(evaluated, bucket, "0.0.1", "--run", str(evaluated / "run"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "live in the bucket: lung-cnn 0.0.1"
+    models = registry(object_server, bucket)
+    folder = models.fetch(models.live(), tmp_path)
+    local = evaluated / "models/lung-cnn-0.0.1"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in local.iterdir()
+    }
+    manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
+    assert manifest.gates.features is not None
+    check_golden(Predictor(folder / manifest.weights, manifest, threads=1), manifest, folder)
+
+
+def test_a_second_version_becomes_the_live_one_and_the_first_stays(
+    evaluated: Path, object_server: ObjectServer, bucket: str
+) -> None:
+    """Jobs that were accepted for the first can still be answered by it."""
+    for version in ("0.0.2", "0.0.3"):
+        done = publish(evaluated, bucket, version, "--run", str(evaluated / "run"))
+        assert done.returncode == 0, done.stderr
+    models = registry(object_server, bucket)
+    assert models.live().version == "0.0.3"
+    assert models.versions() == ["0.0.2", "0.0.3"]
+    assert models.reference("0.0.2").sha256 == models.live().sha256  # the same run's weights
+
+
+def test_a_store_that_is_away_costs_nothing_but_the_upload(
+    evaluated: Path, object_server: ObjectServer, bucket: str
+) -> None:
+    """One line that names the way on; that way then works, without the run."""
+    away = f"http://127.0.0.1:{free_port()}"
+    failed = publish(evaluated, bucket, "0.0.4", "--run", str(evaluated / "run"), url=away)
+    assert failed.returncode == 1
+    assert "`publish --version 0.0.4 --bucket`, without --run, tries again" in error_line(failed)
+    done = publish(evaluated, bucket, "0.0.4")
+    assert done.returncode == 0, done.stderr
+    assert registry(object_server, bucket).live().version == "0.0.4"
+
+
+def test_an_altered_file_never_reaches_the_bucket(
+    evaluated: Path, object_server: ObjectServer, bucket: str, tmp_path: Path
+) -> None:
+    """Digests are checked before the first byte is sent, so nothing is live."""
+    done = publish(evaluated, bucket, "0.0.5", "--run", str(evaluated / "run"))
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(evaluated / "models", tmp_path / "models")
+    with (tmp_path / "models/lung-cnn-0.0.5/model.keras").open("ab") as weights:
+        weights.write(b"x")
+    empty = f"{bucket}-empty"
+    assert object_server.is_ready(empty)
+    refused = publish(evaluated, empty, "0.0.5", "--models", str(tmp_path / "models"))
+    assert refused.returncode == 1
+    assert error_line(refused).startswith("error: Expected model.keras with")
+    assert registry(object_server, empty).versions() == []
