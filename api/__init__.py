@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from api import health, index, jobs
+from api import capacity, health, index, jobs, models
 from api.body import UploadRequest
 from api.context import init_context
 from api.problems import init_problems
@@ -37,5 +37,7 @@ def create_app(services: Services, settings: Settings) -> Flask:
     init_problems(app)
     app.register_blueprint(index.bp)
     app.register_blueprint(jobs.bp)
+    app.register_blueprint(models.bp)
+    app.register_blueprint(capacity.bp)
     app.register_blueprint(health.bp)
     return app

@@ -1,4 +1,4 @@
-"""Hold an answer back until its job is final: one listener per process, one event per waiting request."""
+"""Let requests wait for their jobs: one listener per process, one event per waiting request."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from shared.errors import JobStoreUnavailable
+from shared.errors import CallerError, JobStoreUnavailable
 from shared.job_store import JobStore
 from shared.schemas import Job
 
@@ -15,6 +15,10 @@ from shared.schemas import Job
 LONGEST_WAIT_SECONDS = 30
 #: A waiter looks for itself this often: a notice can be lost with its connection.
 REREAD_SECONDS = 2.0
+#: One stream of changes lasts this long, less than any request may; a client goes on with the next one.
+LONGEST_STREAM_SECONDS = 75
+#: A stream says something at least this often, so that whatever lies between keeps it open.
+KEEPALIVE_SECONDS = 15.0
 #: Between two tries to listen.
 RECONNECT_SECONDS = 1.0
 #: The listener stays this long after the last waiter has left.
@@ -60,6 +64,31 @@ class WaitingRoom:
                 changed.clear()
                 job = self._read(job)
         return job
+
+    def follow(self, job: Job) -> Iterator[Job | None]:
+        """Yield the job as it is and after each change, None from time to time; ends after its end.
+
+        It ends early, and at once where the room is full: whoever follows comes again.
+        """
+        yield job
+        until = time.monotonic() + LONGEST_STREAM_SECONDS
+        said_at = time.monotonic()
+        with self._seat(job.id) as changed:
+            while changed and not job.status.is_final and time.monotonic() < until:
+                changed.wait(REREAD_SECONDS)
+                changed.clear()
+                if self._is_stopping():
+                    return
+                try:
+                    seen = self._read(job)
+                except CallerError:
+                    return  # deleted meanwhile: the next request is told
+                if seen.version != job.version:
+                    job, said_at = seen, time.monotonic()
+                    yield job
+                elif time.monotonic() - said_at > KEEPALIVE_SECONDS:
+                    said_at = time.monotonic()
+                    yield None
 
     def _read(self, job: Job) -> Job:
         try:

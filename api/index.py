@@ -17,6 +17,8 @@ def show() -> dict[str, Any]:
         "notice": NOTICE,
         "links": {
             "predict": url_for("jobs.predict"),
+            "models": url_for("models.versions"),
+            "capacity": url_for("capacity.capacity"),
             "live": url_for("health.live"),
             "ready": url_for("health.ready"),
         },

@@ -1,6 +1,6 @@
-"""Routes of one job: submit, result, cancel, delete."""
+"""Routes of one job: submit, result, events, cancel, retry, delete."""
 
-from flask import Blueprint, Response, jsonify, request, url_for
+from flask import Blueprint, Response, jsonify, request, stream_with_context, url_for
 from werkzeug.http import http_date
 from werkzeug.routing import BaseConverter
 
@@ -12,7 +12,8 @@ from api.preferences import Wait, preferred_wait, wanted_wait
 from api.removal import cancel_job, delete_job
 from api.representation import QueuePlace, job_json, queue_place
 from api.request_log import request_id
-from api.submission import idempotency, retry_after, submit
+from api.streams import EVENT_STREAM, event_stream
+from api.submission import idempotency, retry_after, retry_job, submit
 from api.uploads import received_image
 from shared.errors import JobNotFound
 from shared.schemas import Job, is_job_id
@@ -63,6 +64,33 @@ def cancel(job_id: str) -> Response:
     canceled = cancel_job(context().services, _checked(job_id))
     answer = _answer(canceled.job)
     answer.status_code = 202 if canceled.was_running else 200
+    return answer
+
+
+@bp.post("/result/<any_text:job_id>/retry")
+def retry(job_id: str) -> Response:
+    """Queue a job that has ended without a result once more, under the same id: 202."""
+    here = context()
+    answer = _answer(retry_job(here.services, here.settings, _checked(job_id)))
+    answer.headers["Location"] = url_for("jobs.result", job_id=job_id)
+    return answer
+
+
+@bp.get("/result/<any_text:job_id>/events")
+def events(job_id: str) -> Response:
+    """Tell every change of the job, as server-sent events; 204 where it is final and that was told before."""
+    here = context()
+    job = find_job(here.services, _checked(job_id))
+    last = request.headers.get("Last-Event-ID")
+    if job.status.is_final and last == str(job.version):
+        return Response(status=204)
+    answer = Response(
+        stream_with_context(event_stream(here.waiting.follow(job), last)), content_type=EVENT_STREAM
+    )
+    answer.headers["Cache-Control"] = "no-store"
+    answer.headers["X-HistoQueue-Notice"] = NOTICE
+    # A proxy that gathers the answer before it passes it on would hold the events back.
+    answer.headers["X-Accel-Buffering"] = "no"
     return answer
 
 

@@ -61,6 +61,9 @@ PROBLEMS = {
         404, "There is no such job", False, "Use the id, or better the link, that POST /predict returned."
     ),
     "JOB_ALREADY_FINAL": Problem(409, "The job has ended", False, "Read its result; it changes no more."),
+    "JOB_NOT_RETRYABLE": Problem(
+        409, "The job cannot be run once more", False, "Only failed, expired and canceled jobs can."
+    ),
     "RESULT_EXPIRED": Problem(
         410, "The result is past its retention", False, "Submit the image again, with a new Idempotency-Key."
     ),

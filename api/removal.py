@@ -3,7 +3,7 @@
 import structlog
 
 from shared.archive import Archive
-from shared.errors import JobAlreadyFinal, JobNotFound, LedgerRebuilding, ObjectStoreUnavailable
+from shared.errors import JobAlreadyFinal, JobNotFound, LedgerRebuilding, ObjectStoreUnavailable, Unavailable
 from shared.job_store import Canceled
 from shared.recovery import founded
 from shared.services import Services
@@ -30,10 +30,9 @@ def cancel_job(services: Services, job_id: str) -> Canceled:
     try:
         # At once, and not by a worker in its own time: else a loss of Redis' data could bring the job back.
         archive.put(canceled.job)
-    except ObjectStoreUnavailable:
-        _log.warning("archiving_left_to_a_worker", job_id=job_id)
-    else:
         services.jobs.archived([job_id])
+    except Unavailable:
+        _log.warning("archiving_left_to_a_worker", job_id=job_id)
     return canceled
 
 

@@ -9,7 +9,7 @@ from flask import url_for
 from api.problems import job_problem
 from shared.errors import JobStoreUnavailable
 from shared.job_store import JobStore
-from shared.schemas import Job, JobStatus
+from shared.schemas import RETRYABLE, Job, JobStatus
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def job_json(job: Job, place: QueuePlace | None) -> dict[str, Any]:
         "links": {
             "self": url_for("jobs.result", job_id=job.id),
             "cancel": None if job.status.is_final else url_for("jobs.cancel", job_id=job.id),
-            "events": None,
+            "retry": url_for("jobs.retry", job_id=job.id) if job.status in RETRYABLE else None,
+            "events": url_for("jobs.events", job_id=job.id),
             "heatmap": None,
         },
     }

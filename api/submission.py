@@ -12,6 +12,7 @@ import structlog
 
 from api.options import Options
 from api.uploads import ImageUpload
+from shared.archive import Archive
 from shared.envelope import AcceptedJob, seal
 from shared.errors import (
     IdempotencyKeyReused,
@@ -24,7 +25,16 @@ from shared.errors import (
 )
 from shared.job_store import JobStore
 from shared.recovery import UPLOADS, founded
-from shared.schemas import Idempotency, InputInfo, Job, JobSpec, NewJob, new_job_id, wall_clock_ms
+from shared.schemas import (
+    RETRYABLE,
+    Idempotency,
+    InputInfo,
+    Job,
+    JobSpec,
+    NewJob,
+    new_job_id,
+    wall_clock_ms,
+)
 from shared.services import Services
 from shared.settings import Settings
 
@@ -85,6 +95,28 @@ def submit(
         return Submitted(jobs.get(created.job.id), replayed=True)
     _publish(services, created.job)
     return Submitted(created.job, replayed=False)
+
+
+def retry_job(services: Services, settings: Settings, job_id: str) -> Job:
+    """Queue a job that ended without a result once more; its image is still there.
+
+    Raises:
+        JobNotFound: if the id is unknown.
+        JobNotRetryable: if it is open, or has succeeded.
+        ResultExpired: if it is deleted, or its image is past its retention.
+        QueueFull: if as many jobs are open as are admitted.
+    """
+    jobs = services.jobs
+    known = founded(services, lambda: jobs.get(job_id))
+    if known.status in RETRYABLE:
+        # First: what ended once must not be found there if Redis' data is lost while it runs again.
+        Archive(services.objects).delete(job_id)
+    try:
+        job = jobs.retry(job_id, settings.max_open_jobs)
+    except QueueFull as full:
+        raise QueueFull(full.depth, full.limit, _seconds_until_room(jobs)) from None
+    _publish(services, job)
+    return job
 
 
 def idempotency(header: str | None, path: str, upload: ImageUpload, options: Options) -> Idempotency | None:

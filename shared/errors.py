@@ -11,6 +11,7 @@ HistoQueueError
 │   ├── IdempotencyKeyReused
 │   ├── JobNotFound
 │   ├── JobAlreadyFinal
+│   ├── JobNotRetryable
 │   └── ResultExpired
 ├── Unavailable                time must pass; the same call may succeed later
 │   ├── JobStoreUnavailable
@@ -107,6 +108,12 @@ class JobAlreadyFinal(CallerError):
     """The job has ended and cannot be changed any more."""
 
     code = "JOB_ALREADY_FINAL"
+
+
+class JobNotRetryable(CallerError):
+    """Only a job that failed, expired or was canceled can be run once more."""
+
+    code = "JOB_NOT_RETRYABLE"
 
 
 class ResultExpired(CallerError):

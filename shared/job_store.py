@@ -7,7 +7,9 @@ A record is written before its message is published, and every later change is o
                 │  └─ release, lost lease
                 └── cancel ─> canceled, deadline ─> expired   (from `running` too)
 
-A final status is never left, but a job may be deleted: then only the word that it was there is kept. A
+    failed | canceled | expired ─retry─> queued               (at its owner's wish alone)
+
+Otherwise a final status is never left. A job may be deleted: then only the word that it was there is kept. A
 worker may repeat a call of its own whose answer was lost: it changes nothing and gets the same answer. A
 ledger that has lost its data says so until all that the object store knows is in it (`shared/recovery.py`).
 
@@ -19,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from shared.schemas import Depth, Idempotency, Job, JobError, NewJob
+from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob
 
 #: A job ends as failed when this many workers were lost while they ran it.
 MOST_LOST_WORKERS = 10
@@ -64,6 +66,11 @@ class Cleanable:
     image_key: str | None
     #: Its owner wants nothing of it kept.
     deleted: bool
+
+
+def not_retryable(status: JobStatus) -> str:
+    """Return why a job with this status cannot be run once more."""
+    return f"Expected a job that failed, expired or was canceled. This one is {status}."
 
 
 class JobStore(Protocol):
@@ -133,6 +140,16 @@ class JobStore(Protocol):
             JobNotFound: if the id is unknown.
         """
 
+    def retry(self, job_id: str, max_open: int) -> Job:
+        """Queue an ended job that has no result once more, under its own id, with all its time before it.
+
+        Raises:
+            JobNotFound: if the id is unknown.
+            JobNotRetryable: if it is open, or has succeeded.
+            ResultExpired: if it is deleted, or its image is past its retention.
+            QueueFull: if `max_open` jobs are open already.
+        """
+
     def due(self, oldest_message_ms: int | None, limit: int) -> list[str]:
         """Return open jobs that seem to have neither message nor worker, or are past their deadline.
 
@@ -154,7 +171,7 @@ class JobStore(Protocol):
         """Return ended jobs whose outcome is not in the object store; nobody else gets them for a while."""
 
     def archived(self, job_ids: Sequence[str]) -> list[str]:
-        """Note that their outcomes are there now; return those that were deleted in the meantime."""
+        """Note that their outcomes are there now; return those that were deleted or retried meanwhile."""
 
     def unknown(self, job_ids: Sequence[str]) -> list[str]:
         """Return those that the ledger has no record of, in order."""

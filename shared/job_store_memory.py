@@ -11,6 +11,7 @@ from shared.errors import (
     IdempotencyKeyReused,
     JobAlreadyFinal,
     JobNotFound,
+    JobNotRetryable,
     LedgerRebuilding,
     QueueFull,
     ResultExpired,
@@ -24,8 +25,18 @@ from shared.job_store import (
     Cleanable,
     Created,
     Published,
+    not_retryable,
 )
-from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob, wall_clock_ms
+from shared.schemas import (
+    RETRYABLE,
+    Depth,
+    Idempotency,
+    Job,
+    JobError,
+    JobStatus,
+    NewJob,
+    wall_clock_ms,
+)
 
 
 @dataclass
@@ -34,6 +45,7 @@ class _Record:
     image_retention_ms: int
     retention_ms: int
     tombstone_ms: int
+    patience_ms: int
     token: str = ""
     ended_by: str | None = None
     lease_until_ms: int = 0
@@ -93,6 +105,7 @@ class MemoryJobStore:
                 image_retention_ms=int(new.image_retention_seconds * 1000),
                 retention_ms=int(new.retention_seconds * 1000),
                 tombstone_ms=int(new.tombstone_seconds * 1000),
+                patience_ms=int(new.expires_in_seconds * 1000),
             )
             if new.idempotency:
                 self._idempotency[new.idempotency.key] = (new.idempotency.fingerprint, new.id)
@@ -219,6 +232,28 @@ class MemoryJobStore:
             self._tell(job_id)
             return record.job.spec.input.key
 
+    def retry(self, job_id: str, max_open: int) -> Job:
+        with self._lock:
+            record = self._known(job_id)
+            self._end_if_late(record)
+            if record.job.status not in RETRYABLE:
+                raise JobNotRetryable(not_retryable(record.job.status))
+            now = self._clock()
+            if record.deleted or record.image_gone or now > (record.job.expires_at_ms or 0):
+                raise ResultExpired("The image is past its retention and was dropped. Submit it again.")
+            if (depth := self.depth().open) >= max_open:
+                raise QueueFull(depth, max_open)
+            record.clean_at_ms = record.archive_at_ms = record.ended_by = None
+            record.change(
+                status=JobStatus.QUEUED,
+                deadline_ms=now + record.patience_ms,
+                published_at_ms=now,
+                **dict.fromkeys(("error", "timings_ms", "started_at_ms", "finished_at_ms", "expires_at_ms")),
+                **dict.fromkeys(("attempt", "lost", "strikes"), 0),
+            )
+            self._tell(job_id)
+            return record.job
+
     def due(self, oldest_message_ms: int | None, limit: int) -> list[str]:
         with self._lock:
             now = self._clock()
@@ -297,7 +332,11 @@ class MemoryJobStore:
             records = {job_id: record for job_id in job_ids if (record := self._find(job_id))}
             for record in records.values():
                 record.archive_at_ms = None
-            return [job_id for job_id, record in records.items() if record.deleted]
+            return [
+                job_id
+                for job_id, record in records.items()
+                if record.deleted or not record.job.status.is_final
+            ]
 
     def unknown(self, job_ids: Sequence[str]) -> list[str]:
         with self._lock:

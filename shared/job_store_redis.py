@@ -16,6 +16,7 @@ from shared.errors import (
     IdempotencyKeyReused,
     JobAlreadyFinal,
     JobNotFound,
+    JobNotRetryable,
     JobStoreUnavailable,
     LedgerRebuilding,
     QueueFull,
@@ -30,6 +31,7 @@ from shared.job_store import (
     Cleanable,
     Created,
     Published,
+    not_retryable,
 )
 from shared.schemas import Depth, Idempotency, Job, JobError, JobSpec, JobStatus, NewJob
 
@@ -40,7 +42,7 @@ _ARCHIVING_MS = 30_000
 #: How long a reading of Redis' memory holds.
 _MEMORY_READING_SECONDS = 1.0
 _INDEXES = [keys.OPEN, keys.PUBLISHED, keys.LEASED, keys.DRAINED, keys.ENDED, keys.UNARCHIVED, keys.FOUNDED]
-_ACCEPTING = ("create",)
+_ACCEPTING = ("create", "retry")
 _SETTLING = ("get", "claim", "renew", "finish", "release", "strike", "cancel", "delete", "reap", "clean",
              "unarchived", "archived", "swept")  # fmt: skip
 #: What ends work that was accepted may use the last of Redis' memory; what accepts more may not.
@@ -65,10 +67,10 @@ def connect(url: str, timeout_seconds: float) -> redis.Redis:
 class RedisJobStore:
     """See `shared.job_store.JobStore` for what each method promises."""
 
-    def __init__(self, client: redis.Redis, clock_offset_ms: Callable[[], int] = lambda: 0) -> None:
-        """`clock_offset_ms` is added to Redis' time in every script: tests move it to make time pass."""
+    def __init__(self, client: redis.Redis, clock_ms: Callable[[], int] | None = None) -> None:
+        """`clock_ms` stands for Redis' clock in every script: tests make time pass with it."""
         self._redis = client
-        self._offset = clock_offset_ms
+        self._clock = clock_ms
         #: Redis' clock minus this process' monotonic one; None until Redis has answered once.
         self._clock_lead_ms: float | None = None
         self._memory_reading: tuple[float, float] | None = None
@@ -113,16 +115,18 @@ class RedisJobStore:
         ]
         extra = [keys.IDEMPOTENCY + repeat.key] if repeat else []
         outcome, now, *payload = self._call("create", new.id, *arguments, extra_keys=extra)
-        self._clock_lead_ms = int(now) - self._offset() - _monotonic_ms()
+        self._clock_lead_ms = int(now) - _monotonic_ms()
         return outcome, payload[0] if payload else None
 
     def _redis_now_ms(self) -> float:
         """Return Redis' time, extrapolated from the last answer that carried it."""
+        if self._clock:
+            return self._clock()
         if self._clock_lead_ms is None:
             with _answering():
                 seconds, micros = self._redis.time()
             self._clock_lead_ms = seconds * 1000 + micros / 1000 - _monotonic_ms()
-        return _monotonic_ms() + self._clock_lead_ms + self._offset()
+        return _monotonic_ms() + self._clock_lead_ms
 
     def find_replay(self, idempotency: Idempotency) -> Job | None:
         with _answering():
@@ -190,6 +194,17 @@ class RedisJobStore:
         _check_known(outcome, job_id)
         return JobSpec.model_validate_json(spec).input.key
 
+    def retry(self, job_id: str, max_open: int) -> Job:
+        outcome, _, *payload = self._call("retry", job_id, max_open)
+        _check_known(outcome, job_id)
+        if outcome == "refused":
+            raise JobNotRetryable(not_retryable(JobStatus(payload[0])))
+        if outcome == "gone":
+            raise ResultExpired("The image is past its retention and was dropped. Submit it again.")
+        if outcome == "full":
+            raise QueueFull(int(payload[0]), max_open)
+        return _to_job(payload[0])
+
     def _forgotten_spec(self, job_id: str) -> str:
         with _answering():
             text = self._redis.hget(keys.JOB + job_id, "spec")
@@ -198,7 +213,7 @@ class RedisJobStore:
     def due(self, oldest_message_ms: int | None, limit: int) -> list[str]:
         with _answering():
             seconds, micros = self._redis.time()
-            now = seconds * 1000 + micros // 1000 + self._offset()
+            now = self._clock() if self._clock else seconds * 1000 + micros // 1000
             pipe = self._redis.pipeline(transaction=False)
             for index, until in (
                 (keys.LEASED, now),
@@ -324,7 +339,7 @@ class RedisJobStore:
         with _answering():
             return self._scripts[name](
                 keys=[keys.JOB + job_id, *_INDEXES, *extra_keys],
-                args=[self._offset(), keys.CHANGES, job_id, *arguments],
+                args=[self._clock() if self._clock else "", keys.CHANGES, job_id, *arguments],
             )
 
 

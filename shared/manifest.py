@@ -9,6 +9,8 @@ from shared.errors import InvalidModel
 
 #: File name of the manifest inside a version's folder.
 MANIFEST_NAME = "manifest.json"
+#: The model card, where the version has one.
+CARD_NAME = "card.md"
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:

@@ -84,6 +84,16 @@ class ModelRegistry:
         """
         return self._checked(self._read_manifest(version), version)
 
+    def read(self, version: str, file: str) -> bytes:
+        """Return one file of a version, as it was published.
+
+        Raises:
+            UnknownModelVersion: if there is no such version.
+            InvalidModel: if the version lists no such file, or it is missing or altered.
+        """
+        manifest = self.manifest(version)
+        return self._read_file(version, manifest.digest_of(file))
+
     def versions(self) -> list[str]:
         """Return every published version, oldest number first."""
         prefix = self._key("")

@@ -85,6 +85,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--release", action="store_true", help="after the folds, fit the same recipe on all clusters"
     )
     train.add_argument(
+        "--only",
+        type=int,
+        nargs="*",
+        metavar="FOLD",
+        help="of the folds, train these, counted from 1, or none: several processes may share a run",
+    )
+    train.add_argument(
         "--leaky", action="store_true", help="fit it on a split by image too: the card shows what that hides"
     )
     _add(commands, "calibrate", "fit temperature and thresholds on the run's calibration clusters")

@@ -28,12 +28,17 @@ def build_model(spec: InputSpec, plan: NetworkPlan, class_count: int) -> Any:
         )
     image = keras.Input((spec.height, spec.width, 3), name="image")
     values = layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(image)
+    if plan.stem_filters:
+        values = _convolution(values, plan.stem_filters, "stem", size=5, stride=2)
+        values = layers.MaxPooling2D(name="stem_pool")(values)
+    ends = []
     for number, (filters, count) in enumerate(zip(plan.filters, plan.convolutions, strict=True)):
         if number:
             values = layers.MaxPooling2D(name=f"block{number}_pool")(values)
         for step in range(count):
             values = _convolution(values, filters, f"block{number + 1}_conv{step + 1}")
-    features = layers.GlobalAveragePooling2D(name=FEATURES_LAYER)(values)
+        ends.append(values)
+    features = _pool(ends[-plan.pooled_blocks :])
     logits = layers.Dense(class_count, name=LOGITS_LAYER)(_head(features, plan))
     return keras.Model(image, layers.Softmax(name="probabilities")(logits), name="lung_cnn")
 
@@ -49,9 +54,25 @@ def count_multiply_accumulates(model: Any) -> int:
     return total
 
 
-def _convolution(values: Any, filters: int, name: str) -> Any:
+def _pool(ends: list[Any]) -> Any:
+    """Average each block's last maps; the coarse ones see tissue, the finer ones nuclei."""
+    if len(ends) == 1:
+        return layers.GlobalAveragePooling2D(name=FEATURES_LAYER)(ends[0])
+    pooled = [
+        layers.GlobalAveragePooling2D(name=f"pooled{number + 1}")(end) for number, end in enumerate(ends)
+    ]
+    return layers.Concatenate(name=FEATURES_LAYER)(pooled)
+
+
+def _convolution(values: Any, filters: int, name: str, size: int = 3, stride: int = 1) -> Any:
     values = layers.Conv2D(
-        filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
+        filters,
+        size,
+        strides=stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=name,
     )(values)
     values = layers.BatchNormalization(momentum=0.98, name=f"{name}_norm")(values)
     return layers.ReLU(name=f"{name}_relu")(values)

@@ -73,7 +73,7 @@ def _train_folds(options: argparse.Namespace, experiment: Experiment) -> None:
     folds = open_cross_validation(options.run, options.data, options.cache, experiment)
     for number, digest in enumerate(folds.digests):
         print(f"fold {number + 1}: {len(folds.splits[number].test)} test tiles, sha256 {digest}")
-    train_folds(folds)
+    train_folds(folds, options.only)
     if options.release:
         train_release(folds)
     if options.leaky:

@@ -93,9 +93,20 @@ def open_cross_validation(
     return CrossValidation(folder, experiment, tiles, images, splits)
 
 
-def train_folds(folds: CrossValidation, report: Callable[[str], None] = print) -> None:
-    """Train every fold that is not finished and write down what it says about its test tiles."""
-    for number in range(len(folds.splits)):
+def train_folds(
+    folds: CrossValidation, only: Sequence[int] | None = None, report: Callable[[str], None] = print
+) -> None:
+    """Train every fold that is not finished and write down what it says about its test tiles.
+
+    `only` names the folds to look at, counted from 1: several processes may share a run, each with its own.
+
+    Raises:
+        TrainingError: if `only` names a fold that there is not.
+    """
+    chosen = range(1, len(folds.splits) + 1) if only is None else only
+    if unknown := set(chosen) - set(range(1, len(folds.splits) + 1)):
+        raise TrainingError(f"Expected folds from 1 to {len(folds.splits)}. Received: {sorted(unknown)}")
+    for number in (fold - 1 for fold in chosen):
         run = folds.open_fold(number)
         train_run(run, f"fold {number + 1} of {len(folds.splits)}", report)
         if not (run.folder / OUTPUTS_NAME).is_file():

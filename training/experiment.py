@@ -27,8 +27,13 @@ class SplitPlan(_Section):
 class NetworkPlan(_Section):
     """The network's size: one entry per block of convolutions, with pooling between blocks."""
 
+    #: Filters of a first convolution of 5 x 5 with stride 2 and pooling; 0 leaves it out. It spends the
+    #: multiply-accumulates where the maps are small, which a CPU does in half the time.
+    stem_filters: int = Field(default=0, ge=0)
     filters: tuple[int, ...] = Field(default=(16, 32, 64, 96, 128), min_length=1)
     convolutions: tuple[int, ...] = (1, 1, 2, 2, 2)
+    #: The features are the averages of so many blocks, counted from the last.
+    pooled_blocks: int = Field(default=1, gt=0)
     dense_units: int = Field(default=64, gt=0)
     dropout: float = Field(default=0.3, ge=0, lt=1)
 

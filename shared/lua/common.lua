@@ -1,13 +1,13 @@
 -- Prepended to every script. KEYS and ARGV start the same everywhere:
 -- KEYS: the job's record, OPEN, PUBLISHED, LEASED, DRAINED, ENDED, UNARCHIVED, FOUNDED.
--- ARGV: what is added to the clock (tests only), the channel of changes, the job's id.
+-- ARGV: the time (tests only; '' is now), the channel of changes, the job's id.
 local job, open, published, leased, drained, ended = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local unarchived, founded = KEYS[7], KEYS[8]
 local changes, id = ARGV[2], ARGV[3]
 
 -- Milliseconds since the epoch by the one clock that all agree on.
 local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[1])
+local now = tonumber(ARGV[1]) or clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local function field(name)
   return redis.call('HGET', job, name)

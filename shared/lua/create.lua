@@ -37,7 +37,7 @@ end
 
 redis.call('HSET', job, 'id', id, 'status', 'queued', 'version', 1, 'spec', ARGV[6], 'created_at_ms', created,
   'deadline_ms', created + tonumber(ARGV[7]), 'published_at_ms', now, 'retention_ms', ARGV[8],
-  'tombstone_ms', ARGV[9], 'image_retention_ms', ARGV[10], 'attempt', 0, 'lost', 0, 'strikes', 0, 'token', '')
+  'tombstone_ms', ARGV[9], 'image_retention_ms', ARGV[10], 'patience_ms', ARGV[7], 'attempt', 0, 'lost', 0, 'strikes', 0, 'token', '')
 redis.call('ZADD', open, created + tonumber(ARGV[7]), id)
 redis.call('ZADD', published, now, id)
 if repeatable then

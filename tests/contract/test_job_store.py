@@ -14,6 +14,7 @@ from shared.errors import (
     IdempotencyKeyReused,
     JobAlreadyFinal,
     JobNotFound,
+    JobNotRetryable,
     JobStoreUnavailable,
     LedgerRebuilding,
     QueueFull,
@@ -44,11 +45,15 @@ class Clock:
     """Time that a test moves; starts now."""
 
     def __init__(self) -> None:
-        self.offset_ms = 0
+        self.now_ms = wall_clock_ms()
+
+    def __call__(self) -> int:
+        """Return the time."""
+        return self.now_ms
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
-        self.offset_ms += int(seconds * 1000)
+        self.now_ms += int(seconds * 1000)
 
 
 @pytest.fixture
@@ -61,10 +66,10 @@ def clock() -> Clock:
 def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[JobStore]:
     """Each side of the port, empty."""
     if request.param == "memory":
-        yield MemoryJobStore(lambda: wall_clock_ms() + clock.offset_ms)
+        yield MemoryJobStore(clock)
     else:
         client = request.getfixturevalue("redis_client")
-        redis_store = RedisJobStore(client, lambda: clock.offset_ms)
+        redis_store = RedisJobStore(client, clock)
         redis_store.found()
         yield redis_store
 
@@ -494,7 +499,7 @@ def test_an_open_job_keeps_its_image(store: JobStore, clock: Clock) -> None:
 def test_nothing_of_the_caller_is_left_with_a_dropped_result(redis_client: object, clock: Clock) -> None:
     """The tombstone holds no result, no error and no words of the caller's."""
     client = redis_client
-    store = RedisJobStore(client, lambda: clock.offset_ms)  # type: ignore[arg-type]
+    store = RedisJobStore(client, clock)  # type: ignore[arg-type]
     job = accept(store)
     store.claim(job.id, "token", LEASE, RUN)
     store.succeed(job.id, "token", {"class": "lung_aca"}, {"decode": 1})
@@ -529,7 +534,7 @@ def test_every_version_of_a_job_is_a_new_one(store: JobStore, clock: Clock) -> N
 def test_redis_keeps_no_index_entry_of_an_ended_job(redis_client: object, clock: Clock) -> None:
     """Every index is empty when every job has ended, and the record has a time to live."""
     client = redis_client
-    store = RedisJobStore(client, lambda: clock.offset_ms)  # type: ignore[arg-type]
+    store = RedisJobStore(client, clock)  # type: ignore[arg-type]
     job = accept(store)
     store.claim(job.id, "token", LEASE, RUN)
     store.succeed(job.id, "token", {}, {})
@@ -727,3 +732,75 @@ def test_a_full_redis_refuses_new_jobs_and_ends_old_ones(tmp_path: Path) -> None
 def test_no_limit_is_no_share(store: JobStore) -> None:
     """A Redis without maxmemory is never short of it."""
     assert store.memory_share() == 0
+
+
+def test_a_retried_job_is_as_new_under_its_own_id(store: JobStore, clock: Clock) -> None:
+    """All its time before it, no trace of the first try, a message due, and its image kept."""
+    job = accept(store, expires_in=100, image_retention=60)
+    store.claim(job.id, "a", LEASE, RUN)
+    store.strike(job.id, "a", 1)
+    store.fail(job.id, "a", JobError(code="POISON", detail="x"), {"decode": 1})
+    clock.advance(50)
+    again = store.retry(job.id, 10)
+    assert (again.id, again.status, again.spec) == (job.id, JobStatus.QUEUED, job.spec)
+    assert (again.attempt, again.lost, again.strikes) == (0, 0, 0)
+    assert (again.error, again.timings_ms, again.started_at_ms, again.finished_at_ms) == (None,) * 4
+    assert again.expires_at_ms is None
+    assert again.deadline_ms - again.published_at_ms == 100_000
+    assert store.unarchived(10) == []
+    assert not store.fail(job.id, "a", JobError(code="POISON", detail="x"), {})
+    clock.advance(80)
+    assert clean(store) == []
+    assert store.claim(job.id, "b", LEASE, RUN) is not None
+    assert store.succeed(job.id, "b", {"class": "x"}, {})
+    clock.advance(3)
+    assert [done.id for done in store.unarchived(10)] == [job.id]
+
+
+def test_a_job_that_is_open_or_has_a_result_is_not_retried(store: JobStore) -> None:
+    """Nothing about it changes."""
+    job = accept(store)
+    for prepare in (
+        lambda: None,
+        lambda: store.claim(job.id, "token", LEASE, RUN),
+        lambda: store.succeed(job.id, "token", {"class": "x"}, {}),
+    ):
+        prepare()
+        before = store.get(job.id)
+        with pytest.raises(JobNotRetryable):
+            store.retry(job.id, 10)
+        assert store.get(job.id) == before
+    with pytest.raises(JobNotFound):
+        store.retry(new_job_id(), 10)
+
+
+def test_a_job_whose_image_is_gone_is_not_retried(store: JobStore, clock: Clock) -> None:
+    """Past its retention, or deleted."""
+    late, deleted = accept(store, image_retention=60), accept(store)
+    store.cancel(late.id)
+    clock.advance(61)
+    clean(store)
+    store.delete(deleted.id)
+    clock.advance(1)
+    for job in (late, deleted):
+        with pytest.raises(ResultExpired):
+            store.retry(job.id, 10)
+
+
+def test_a_full_queue_takes_no_retry(store: JobStore) -> None:
+    """It counts as any other job."""
+    ended = accept(store)
+    store.cancel(ended.id)
+    accept(store)
+    with pytest.raises(QueueFull):
+        store.retry(ended.id, 1)
+    assert store.retry(ended.id, 2).status == JobStatus.QUEUED
+
+
+def test_one_that_is_retried_while_it_is_archived_is_named(store: JobStore) -> None:
+    """What ended once must not be found in the object store while it runs again."""
+    job = accept(store)
+    store.cancel(job.id)
+    taken = [ended.id for ended in store.unarchived(10)]
+    store.retry(job.id, 10)
+    assert store.archived(taken) == [job.id]

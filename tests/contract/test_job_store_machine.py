@@ -32,7 +32,7 @@ from shared.schemas import (
     wall_clock_ms,
 )
 
-# Both sides run on this machine's clock, a moment apart: no sum of the lapses meets one of these limits.
+# Both sides read one clock, which moves when a lapse says so.
 LEASE, RUN, DEADLINE, IMAGE_RETENTION, RETENTION, HOLD = 15.5, 41.5, 90.5, 50.5, 300.5, 3.5
 LAPSES = (1.3, 7.3, 16.3, 100.3)
 TOKENS = ("a", "b", "c")
@@ -53,9 +53,9 @@ class Ledgers(RuleBasedStateMachine):
     def begin(self) -> None:
         """Start empty."""
         self.client.flushall()
-        self.offset_ms = 0
-        self.memory = MemoryJobStore(lambda: wall_clock_ms() + self.offset_ms)
-        self.redis = RedisJobStore(self.client, lambda: self.offset_ms)
+        self.now_ms = wall_clock_ms()
+        self.memory = MemoryJobStore(lambda: self.now_ms)
+        self.redis = RedisJobStore(self.client, lambda: self.now_ms)
         self.redis.found()
         self.ended: dict[str, tuple[Any, ...]] = {}
         self.known: list[str] = []
@@ -133,6 +133,13 @@ class Ledgers(RuleBasedStateMachine):
         """The owner wants nothing of it kept."""
         self.both(lambda store: store.delete(job))
 
+    @rule(job=ids)
+    def retry(self, job: str) -> None:
+        """The owner wants it run once more, from the beginning."""
+        answer = self.both(lambda store: _view(store.retry(job, MOST_OPEN)))
+        if answer[0] == job:
+            self.ended.pop(job, None)
+
     @rule(are_kept=st.booleans())
     def archive(self, are_kept: bool) -> None:
         """A worker puts outcomes into the object store, or dies over it."""
@@ -162,7 +169,7 @@ class Ledgers(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from(LAPSES))
     def wait(self, seconds: float) -> None:
         """Time passes."""
-        self.offset_ms += int(seconds * 1000)
+        self.now_ms += int(seconds * 1000)
 
     @invariant()
     def the_counts_agree(self) -> None:

@@ -68,7 +68,8 @@ def test_a_queued_job_as_json(submit: Submit, services: Services) -> None:
         "links": {
             "self": f"/result/{job['id']}",
             "cancel": f"/result/{job['id']}/cancel",
-            "events": None,
+            "retry": None,
+            "events": f"/result/{job['id']}/events",
             "heatmap": None,
         },
     }

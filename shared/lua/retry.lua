@@ -1,0 +1,28 @@
+-- Queue an ended job once more, under its own id, as if it were new; only one that has no result.
+-- ARGV: 4 most open jobs.
+if redis.call('EXISTS', job) == 0 then
+  return {missing(), now}
+end
+end_if_late()
+local status = field('status')
+if status ~= 'failed' and status ~= 'expired' and status ~= 'canceled' then
+  return {'refused', now, status}
+end
+if field('deleted') or field('image_gone') or now > number('expires_at_ms') then
+  return {'gone', now}
+end
+local depth = redis.call('ZCARD', open)
+if depth >= tonumber(ARGV[4]) then
+  return {'full', now, depth}
+end
+local deadline = now + number('patience_ms')
+redis.call('HDEL', job, 'error', 'timings_ms', 'started_at_ms', 'finished_at_ms', 'expires_at_ms', 'ended_by')
+redis.call('HSET', job, 'status', 'queued', 'deadline_ms', deadline, 'published_at_ms', now, 'attempt', 0,
+  'lost', 0, 'strikes', 0)
+redis.call('PERSIST', job)
+redis.call('ZREM', ended, id)
+redis.call('ZREM', unarchived, id)
+redis.call('ZADD', open, deadline, id)
+redis.call('ZADD', published, now, id)
+changed()
+return {'retried', now, record()}

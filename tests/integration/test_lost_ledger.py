@@ -1,0 +1,156 @@
+"""Redis loses everything it knew, under load: no accepted job is lost, denied, or ended twice."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from ops.processes import Child, wait_until
+from ops.servers import ObjectServer, RedisServer, free_port
+from shared.envelope import AcceptedJob, seal
+from shared.job_store_redis import RedisJobStore
+from shared.object_store import REQUEST_PATIENCE, S3ObjectStore
+from shared.schemas import InputInfo, JobSpec, ModelRef, NewJob, new_job_id, wall_clock_ms
+from tests.stack import Stack, png
+
+pytestmark = [pytest.mark.integration, pytest.mark.tensorflow]
+
+LOAD = 120
+
+
+class Disposable:
+    """A Redis whose data can be thrown away while others use it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.server = RedisServer(free_port(), "password", folder / "redis")
+        self._child = self._start()
+
+    def _start(self) -> Child:
+        child = self.server.child(self._folder / "redis.log")
+        child.start()
+        assert wait_until(self.server.is_ready, 20)
+        return child
+
+    def lose_everything(self) -> None:
+        """End it as a power cut does, and start it with an empty disk."""
+        self._child.kill()
+        shutil.rmtree(self._folder / "redis")
+        self._child = self._start()
+
+    def stop(self) -> None:
+        """End it."""
+        self._child.kill()
+
+
+@pytest.fixture
+def disposable(tmp_path: Path) -> Iterator[Disposable]:
+    made = Disposable(tmp_path)
+    yield made
+    made.stop()
+
+
+def submit(stack: Stack, number: int, run: str) -> str:
+    """Submit until accepted, always with the same key; return where the job is."""
+    for _ in range(200):
+        answer = stack.client.post(
+            "/predict",
+            params={"custom_id": f"tile {number}", "mpp": "0.5", "expires_in": "3000"},
+            content=png(number % 7),
+            headers={"Content-Type": "image/png", "Idempotency-Key": f"{run}-{number}"},
+        )
+        if answer.status_code in (200, 202):
+            return str(answer.headers["Location"])
+        assert answer.status_code in (429, 503), answer.text
+        time.sleep(0.3)
+    raise AssertionError(f"never accepted\n{stack.story()}")
+
+
+def test_a_wiped_redis_loses_no_job(tmp_path: Path, disposable: Disposable) -> None:
+    """Wiped in the middle of a load: every 202 ends, with its options; what had ended is still answered."""
+    with Stack(tmp_path / "stack", {"REDIS_URL": disposable.server.url}) as stack:
+        run = new_job_id()
+        done = submit(stack, -1, run)
+        before = stack.finish(done)
+        canceled = submit(stack, -2, run)
+        stack.client.post(f"{canceled}/cancel")
+        end = stack.finish(canceled)["status"]
+        # The outcome of the first one is in the object store by then; the cancellation was there at once.
+        time.sleep(2)
+
+        with ThreadPoolExecutor(8) as pool:
+            coming = [pool.submit(submit, stack, number, run) for number in range(LOAD)]
+            coming[LOAD // 2].result()
+            # From this thread: a server ends with the thread that started it.
+            disposable.lose_everything()
+            paths = [path.result() for path in coming]
+        jobs = [stack.finish(path, 120) for path in paths]
+        assert [job["status"] for job in jobs if job["status"] != "succeeded"] == []
+        assert [job["custom_id"] for job in jobs] == [f"tile {number}" for number in range(LOAD)]
+        assert {job["input"]["mpp"] for job in jobs} == {0.5}
+        after = stack.finish(done)
+        assert json.dumps(after) == json.dumps(before)
+        assert stack.finish(canceled)["status"] == end
+        assert wait_until(lambda: stack.client.get(f"/result/{new_job_id()}").status_code == 404, 60)
+        assert submit(stack, LOAD - 1, run) == paths[-1]
+
+
+def test_recover_by_hand_takes_in_what_the_ledger_lost(
+    redis_server: RedisServer, redis_client: Redis, object_server: ObjectServer
+) -> None:
+    """An operator may run it at any time; the second time there is nothing to do."""
+    objects = S3ObjectStore("histoqueue", object_server.url, "us-east-1", REQUEST_PATIENCE)
+    objects.ensure_bucket()
+    new = new_job()
+    upload = io.BytesIO(b"image")
+    seal(upload, AcceptedJob(job=new, accepted_at_ms=wall_clock_ms() - 60_000))
+    objects.put(new.spec.input.key, upload, "image/png")
+    environment = {**os.environ, **object_server.environment(), "REDIS_URL": redis_server.url}
+
+    def recover() -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "ops.recover"], env=environment, text=True, capture_output=True, check=True
+        ).stdout
+
+    try:
+        assert "\n1 jobs restored" in "\n" + recover()
+        jobs = RedisJobStore(redis_client)
+        assert jobs.get(new.id).spec == new.spec
+        assert "0 jobs restored" in recover()
+        jobs.begin_sweep(60)
+        with pytest.raises(subprocess.CalledProcessError):
+            recover()
+    finally:
+        objects.delete(new.spec.input.key)
+
+
+def new_job() -> NewJob:
+    """Return a job as the API accepts it."""
+    job_id = new_job_id()
+    return NewJob(
+        id=job_id,
+        spec=JobSpec(
+            model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
+            input=InputInfo(
+                key=f"uploads/2026/11/22/{job_id}",
+                sha256="1" * 64,
+                bytes=5,
+                width=1,
+                height=1,
+                media_type="image/png",
+            ),
+        ),
+        expires_in_seconds=3600,
+        image_retention_seconds=60,
+        retention_seconds=600,
+        tombstone_seconds=600,
+    )
