@@ -24,7 +24,7 @@ from shared.errors import (
     QueueUnavailable,
 )
 from shared.job_store import JobStore
-from shared.recovery import UPLOADS, founded
+from shared.recovery import UPLOADS, found_if_empty, founded
 from shared.schemas import (
     RETRYABLE,
     Idempotency,
@@ -76,8 +76,12 @@ def submit(
     if repeat and (known := founded(services, lambda: jobs.find_replay(repeat))):
         return Submitted(jobs.get(known.id), replayed=True)
     # Asked before the image is stored: a full queue, or a ledger that is away, then leaves nothing behind.
-    if (depth := jobs.depth().open) >= settings.max_open_jobs:
-        raise QueueFull(depth, settings.max_open_jobs, _seconds_until_room(jobs))
+    depth = jobs.depth()
+    if depth.open >= settings.max_open_jobs:
+        raise QueueFull(depth.open, settings.max_open_jobs, _seconds_until_room(jobs))
+    if not depth.is_founded:
+        # A new installation is whole before its first upload; after that only a comparison could tell.
+        found_if_empty(services)
     if jobs.memory_share() >= MOST_MEMORY_SHARE:
         raise JobStoreFull(
             "Expected room in the job store for one more job. Found: too little. Ask again later."

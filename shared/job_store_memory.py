@@ -386,6 +386,7 @@ class MemoryJobStore:
                 open=len(open_),
                 running=len(open_) - len(published),
                 oldest_published_at_ms=min(published, default=None),
+                is_founded=self._founded,
             )
 
     def position(self, job_id: str) -> int | None:

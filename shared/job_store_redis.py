@@ -310,8 +310,14 @@ class RedisJobStore:
             pipe.zcard(keys.OPEN)
             pipe.zcard(keys.LEASED)
             pipe.zrange(keys.PUBLISHED, 0, 0, withscores=True)
-            open_, leased, oldest = pipe.execute()
-        return Depth(open=open_, running=leased, oldest_published_at_ms=int(oldest[0][1]) if oldest else None)
+            pipe.exists(keys.FOUNDED)
+            open_, leased, oldest, is_founded = pipe.execute()
+        return Depth(
+            open=open_,
+            running=leased,
+            oldest_published_at_ms=int(oldest[0][1]) if oldest else None,
+            is_founded=bool(is_founded),
+        )
 
     def position(self, job_id: str) -> int | None:
         with _answering():

@@ -160,6 +160,8 @@ class Depth(_Value):
     running: int
     #: When the job that has waited longest was published; None where nothing waits.
     oldest_published_at_ms: int | None
+    #: The ledger has all that the object store knows, as far as anybody can say.
+    is_founded: bool
 
 
 class WorkerStatus(_Value):

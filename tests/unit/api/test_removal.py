@@ -11,6 +11,7 @@ from api import create_app
 from shared.archive import Archive
 from shared.errors import ObjectStoreUnavailable
 from shared.job_store_memory import MemoryJobStore
+from shared.schemas import new_job_id
 from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes
@@ -137,3 +138,16 @@ def test_a_redis_short_of_memory_accepts_no_more(submit: Submit, services: Servi
     assert services.objects.list_keys("uploads/") == []
     services.jobs.memory_in_use = 0.74  # type: ignore[attr-defined]
     assert submit().status_code == 202
+
+
+def test_a_new_installation_needs_no_worker_to_begin(
+    services: Services, settings: Settings, clock: Any
+) -> None:
+    """The first upload finds an empty store, so everything after it can be told from what was lost."""
+    jobs = MemoryJobStore(clock, founded=False)
+    client = create_app(replace(services, jobs=jobs), settings).test_client()
+    assert client.post("/predict", data=jpeg_bytes(), content_type="image/jpeg").status_code == 202
+    keyed = {"Idempotency-Key": "k"}
+    answer = client.post("/predict", data=jpeg_bytes(), content_type="image/jpeg", headers=keyed)
+    assert answer.status_code == 202
+    assert client.get(f"/result/{new_job_id()}").status_code == 404
