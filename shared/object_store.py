@@ -5,9 +5,11 @@ Works on stores that keep no user metadata, ignore conditional writes and know n
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import boto3.session
@@ -20,6 +22,8 @@ from shared.schemas import wall_clock_ms
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+#: An internal error that took no more than this share of the patience is worth another try.
+HICCUP_SHARE = 0.3
 _MISSING = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
 
 
@@ -84,6 +88,7 @@ class S3ObjectStore:
     ) -> None:
         """`endpoint_url` None means AWS S3; `connections` is the size of the pool, one for each thread."""
         self._bucket = bucket
+        self._hiccup_seconds = HICCUP_SHARE * patience.read_seconds
         # A session of its own: the default one is shared by threads and keeps the first credentials it saw.
         self._client: S3Client = boto3.session.Session().client(
             "s3",
@@ -103,8 +108,16 @@ class S3ObjectStore:
         )
 
     def put(self, key: str, body: bytes | BinaryIO, content_type: str) -> None:
+        file = BytesIO(body) if isinstance(body, bytes) else body
+        start, began = file.tell(), time.monotonic()
         with _answering():
-            self._client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=content_type)
+            try:
+                self._client.put_object(Bucket=self._bucket, Key=key, Body=file, ContentType=content_type)
+            except ClientError as error:
+                if not _is_hiccup(error) or time.monotonic() - began > self._hiccup_seconds:
+                    raise
+                file.seek(start)
+                self._client.put_object(Bucket=self._bucket, Key=key, Body=file, ContentType=content_type)
 
     def get(self, key: str, max_bytes: int) -> bytes:
         with _answering(key):
@@ -146,6 +159,15 @@ class S3ObjectStore:
     def ping(self) -> None:
         with _answering():
             self._client.head_bucket(Bucket=self._bucket)
+
+
+def _is_hiccup(error: ClientError) -> bool:
+    """Tell an internal error of the server, such as rclone's when a write meets the removal of its folder.
+
+    rclone removes a folder with the last object in it; one write in some hundreds fails where writes and
+    deletions of the same folder's only objects go on at the same time.
+    """
+    return error.response["ResponseMetadata"]["HTTPStatusCode"] == 500
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import io
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 from uuid import uuid4
 
 import pytest
@@ -156,3 +158,34 @@ def test_a_walk_meets_every_object_with_its_time(store: ObjectStore) -> None:
     assert [item.key for item in met] == [f"walk/{n:04}" for n in range(1005)]
     assert all(abs(item.modified_at_ms - wall_clock_ms()) < 120_000 for item in met)
     assert list(store.walk("nothing/")) == []
+
+
+class Hiccup(BaseHTTPRequestHandler):
+    """An S3 server that fails the first write and takes the second."""
+
+    bodies: ClassVar[list[bytes]] = []
+
+    def do_PUT(self) -> None:
+        """Note the body; refuse the first."""
+        self.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(500 if len(self.bodies) == 1 else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_hiccup_of_the_server_is_not_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes are sent once more, from where the file stood."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hiccup) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        file = io.BytesIO(b"before|the object")
+        file.seek(7)
+        patient = Patience(connect_seconds=5, read_seconds=60, attempts=1)
+        S3ObjectStore("bucket", url, "us-east-1", patient).put("key", file, "text/plain")
+        server.shutdown()
+    assert Hiccup.bodies == [b"the object", b"the object"]
