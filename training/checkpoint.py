@@ -48,6 +48,22 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         unfinished.unlink(missing_ok=True)  # half a checkpoint would take room and say nothing
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that says that something is finished: all of it, or none.
+
+    Raises:
+        TrainingError: if it cannot be written.
+    """
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise TrainingError(f"Expected room for {path}. Received: {error}. Make room, and go on.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def load_checkpoint(folder: Path) -> Checkpoint | None:
     """Return the folder's checkpoint, or None where there is none yet."""
     path = folder / CHECKPOINT_NAME

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from training.architecture import build_model
 from training.augment import augment, mix
-from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_whole
 from training.dataset import Images, Tile, labels_of
 from training.errors import TrainingError
 from training.experiment import Experiment, TrainPlan
@@ -56,7 +56,8 @@ class Trainer:
             report(_progress(self._history, self._experiment.train.epochs))
         self.network.set_weights(self._average)
         self.network.save(folder / NETWORK_NAME)
-        (folder / HISTORY_NAME).write_text(json.dumps(self._history, indent=1), encoding="utf-8")
+        # Last and whole: with it the run counts as finished.
+        write_whole(folder / HISTORY_NAME, json.dumps(self._history, indent=1))
 
     def _run_epoch(self, epoch: int) -> dict[str, float]:
         plan = self._experiment.train

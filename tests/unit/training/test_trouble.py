@@ -155,6 +155,21 @@ def test_a_full_disk_costs_the_epoch_that_could_not_be_kept(
     assert_same_weights(run, uninterrupted)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_full_disk_leaves_no_run_that_looks_finished(tmp_path: Path) -> None:
+    """The file that says so is there whole, or not at all."""
+    from training.checkpoint import write_whole  # noqa: PLC0415  # beside the others that need TensorFlow
+    from training.errors import TrainingError  # noqa: PLC0415
+
+    path = tmp_path / "history.json"
+    (tmp_path / "history.json.part").symlink_to("/dev/full")
+    with pytest.raises(TrainingError, match="No space left"):
+        write_whole(path, "[1]" * 10_000)
+    assert list(tmp_path.iterdir()) == []
+    write_whole(path, "[1]")
+    assert path.read_text() == "[1]"
+
+
 @pytest.fixture
 def copy(data: Path, tmp_path: Path) -> Path:
     """Return class folders without a list, which a test may damage."""
