@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from ops.processes import wait_until
 from ops.servers import RedisServer, free_port
@@ -804,3 +805,25 @@ def test_one_that_is_retried_while_it_is_archived_is_named(store: JobStore) -> N
     taken = [ended.id for ended in store.unarchived(10)]
     store.retry(job.id, 10)
     assert store.archived(taken) == [job.id]
+
+
+@pytest.mark.parametrize("skew_seconds", [-3600, 3600])
+def test_a_worker_with_a_wrong_clock_harms_nobody(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, skew_seconds: int
+) -> None:
+    """Leases, deadlines and what is due go by Redis' clock alone."""
+    right, wrong = RedisJobStore(redis_client), RedisJobStore(redis_client)
+    running, waiting = accept(right), accept(right)
+    right.claim(running.id, "right", LEASE, RUN)
+    real_time, real_time_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: real_time() + skew_seconds)
+    monkeypatch.setattr(time, "time_ns", lambda: real_time_ns() + skew_seconds * 10**9)
+    assert reap(wrong) == []
+    assert wrong.claim(running.id, "wrong", LEASE, RUN) is None
+    claimed = wrong.claim(waiting.id, "wrong", LEASE, RUN)
+    assert claimed is not None
+    assert claimed.started_at_ms is not None
+    assert abs(claimed.started_at_ms - real_time() * 1000) < 60_000
+    assert right.renew(running.id, "right", LEASE)
+    assert wrong.renew(waiting.id, "wrong", LEASE)
+    assert accept(wrong).deadline_ms - real_time() * 1000 < 3_660_000
