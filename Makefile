@@ -42,7 +42,7 @@ check: $(VENV)/dev.stamp ## Check style, types and the direction of imports; cha
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	PYTHONPATH=client $(BIN)/lint-imports
 
 fix: $(VENV)/dev.stamp ## Mend what `make check` finds and a tool can mend
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,241 @@
+"""The `histoqueue` command: data on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ._arguments import parser
+from ._bulk import Bulk
+from ._client import Client
+from ._doctor import examine
+from ._errors import (
+    AccessDenied,
+    CallerError,
+    HistoQueueError,
+    JobAlreadyFinal,
+    JobFailed,
+    JournalError,
+    NotSupported,
+)
+from ._geojson import Layout
+from ._jobs import Job, Mapped
+from ._journal import Entry
+from ._models import NOTICE
+from ._places import Manifest, NamePattern
+from ._progress import ProgressLine
+from ._rows import entry_of_job, entry_of_refusal, entry_of_unreadable
+
+ALL_SUCCEEDED, SOME_FAILED, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 130
+#: A run over very many files outlasts a restart of the server; whoever watches is told sooner.
+_PATIENCE_SECONDS = {"submit": 300.0, "doctor": 0.0}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    chosen = parser().parse_args(arguments)
+    patience = _PATIENCE_SECONDS.get(chosen.command, 30.0) if chosen.patience is None else chosen.patience
+    try:
+        with Client(
+            chosen.server, patience=patience, concurrency=getattr(chosen, "concurrency", 2)
+        ) as client:
+            return _COMMANDS[chosen.command](client, chosen)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has enough; the interpreter must not complain of it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ALL_SUCCEEDED
+    except (HistoQueueError, ValueError, OSError) as error:
+        _say(f"error: {error}")
+        return _status_of(error)
+
+
+def _status_of(error: Exception) -> int:
+    if isinstance(error, (JobFailed, JobAlreadyFinal)):
+        return SOME_FAILED
+    if isinstance(error, NotSupported):
+        return UNAVAILABLE
+    if isinstance(error, (AccessDenied, CallerError, JournalError)) or not isinstance(error, HistoQueueError):
+        return USAGE
+    return UNAVAILABLE
+
+
+def _predict(client: Client, chosen: Namespace) -> int:
+    options = _options(chosen)
+    names = list(dict.fromkeys(chosen.files))
+    found = {item.source: item for item in client.map(names, concurrency=chosen.concurrency, **options)}
+    items = [found[name] for name in names]
+    for item in items:
+        _keep_heatmap(item, chosen)
+    if chosen.json:
+        for item in items:
+            _print_json({"file": item.source, **_entry(item).row, "notice": NOTICE})
+    else:
+        _print_table(("FILE", "CLASS", "CONFIDENCE", "VERDICT"), [_cells(item) for item in items])
+        print(NOTICE)
+    return ALL_SUCCEEDED if all(_entry(item).code == "" for item in items) else SOME_FAILED
+
+
+def _entry(item: Mapped[Job]) -> Entry:
+    path = str(item.source)
+    if item.job is not None:
+        return entry_of_job(path, item.job.record)
+    if isinstance(item.error, HistoQueueError):
+        return entry_of_refusal(path, item.error)
+    assert item.error is not None  # noqa: S101 - one of the two is there
+    return entry_of_unreadable(path, item.error)
+
+
+def _cells(item: Mapped[Job]) -> tuple[str, ...]:
+    entry = _entry(item)
+    if entry.code:
+        return str(item.source), "-", "-", f"{entry.code}: {entry.row['error']['detail']}"
+    result = entry.row["result"] or {}
+    confidence = result.get("confidence")
+    verdict = ", ".join([str(result.get("verdict") or "-"), *(result.get("reasons") or ())])
+    shown = "-" if confidence is None else f"{confidence:.3f}"
+    return str(item.source), str(result.get("class") or "-"), shown, verdict
+
+
+def _keep_heatmap(item: Mapped[Job], chosen: Namespace) -> None:
+    if chosen.explain and item.job is not None and item.job.status == "succeeded":
+        (chosen.explain / f"{item.job.id}.png").write_bytes(item.job.heatmap())
+
+
+def _submit(client: Client, chosen: Namespace) -> int:
+    bulk = Bulk(
+        client,
+        chosen.sources,
+        chosen.out,
+        _options(chosen),
+        concurrency=chosen.concurrency,
+        layout=_layout(chosen),
+        journal=chosen.journal,
+        heatmaps=chosen.explain,
+        retry_failed=chosen.retry_failed,
+        restart=chosen.restart,
+        progress=None if chosen.quiet else ProgressLine(),
+    )
+    try:
+        summary = bulk.run()
+    except (KeyboardInterrupt, HistoQueueError):
+        if bulk.journal_path.exists() and not chosen.quiet:
+            _say(f"What is done is kept in {bulk.journal_path}: the same command goes on from there.")
+        raise
+    return SOME_FAILED if summary.failed else ALL_SUCCEEDED
+
+
+def _layout(chosen: Namespace) -> Layout | None:
+    size = (chosen.tile_size, chosen.tile_size) if chosen.tile_size else None
+    if chosen.coordinates is not None:
+        return Layout(NamePattern(chosen.coordinates), chosen.downsample, size)
+    if chosen.manifest is not None:
+        return Layout(Manifest(chosen.manifest), chosen.downsample, size)
+    return None
+
+
+def _options(chosen: Namespace) -> Any:
+    options = {name: getattr(chosen, name) for name in ("model_version", "mpp", "expires_in")}
+    if chosen.explain:
+        chosen.explain.mkdir(parents=True, exist_ok=True)
+        options["explain"] = True
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _status(client: Client, chosen: Namespace) -> int:
+    return _show(client.get(chosen.id), chosen)
+
+
+def _watch(client: Client, chosen: Namespace) -> int:
+    job = client.get(chosen.id)
+    if not job.is_final and not chosen.quiet:
+        _say(f"{job.id} is {job.status}")
+    return _show(job.wait(), chosen)
+
+
+def _cancel(client: Client, chosen: Namespace) -> int:
+    job = client.get(chosen.id).cancel()
+    _show(job, chosen)
+    return ALL_SUCCEEDED
+
+
+def _show(job: Job, chosen: Namespace) -> int:
+    if chosen.json:
+        _print_json({**job.record.raw, "notice": NOTICE})
+    else:
+        for name, value in _lines(job):
+            print(f"{name:<12}{value}")
+        print(NOTICE)
+    return SOME_FAILED if job.is_final and job.status != "succeeded" else ALL_SUCCEEDED
+
+
+def _lines(job: Job) -> list[tuple[str, str]]:
+    record, result = job.record, job.result
+    lines = [("job", record.id), ("status", record.status)]
+    if record.queue and record.queue.position is not None:
+        lines.append(("ahead", str(record.queue.position)))
+    if record.model:
+        lines.append(("model", f"{record.model.name} {record.model.version}"))
+    if result:
+        lines += [("class", str(result.class_name)), ("confidence", str(result.confidence))]
+        lines += [("verdict", ", ".join([str(result.verdict), *result.reasons]))]
+        lines += [(f"  {name}", str(value)) for name, value in result.probabilities.items()]
+    if record.error:
+        lines.append(("error", str(record.error)))
+    return lines
+
+
+def _models(client: Client, chosen: Namespace) -> int:
+    found = client.models()
+    if chosen.json:
+        _print_json(found)
+        return ALL_SUCCEEDED
+    versions = found.get("versions") or []
+    live = found.get("live")
+    rows = [(str(one.get("version", one)) if isinstance(one, dict) else str(one),) for one in versions]
+    _print_table(("VERSION", "LIVE"), [(row[0], "live" if row[0] == str(live) else "") for row in rows])
+    print(NOTICE)
+    return ALL_SUCCEEDED
+
+
+def _doctor(client: Client, chosen: Namespace) -> int:
+    is_well = True
+    for finding in examine(client):
+        is_well = is_well and finding.is_well is not False
+        if chosen.json:
+            _print_json(finding._asdict())
+        else:
+            mark = {True: "ok", False: "BAD", None: "-"}[finding.is_well]
+            print(f"{mark:<4}{finding.what:<9}{finding.text}", flush=True)
+    return ALL_SUCCEEDED if is_well else UNAVAILABLE
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    for row in [head, *rows]:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+_COMMANDS: Mapping[str, Callable[[Client, Namespace], int]] = {
+    "predict": _predict,
+    "submit": _submit,
+    "status": _status,
+    "watch": _watch,
+    "cancel": _cancel,
+    "models": _models,
+    "doctor": _doctor,
+}

@@ -1,0 +1,196 @@
+"""What the client can ask of a server, as conversations that either client runs."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from ._errors import (
+    JobAlreadyFinal,
+    MethodNotAllowed,
+    NotSupported,
+    RouteNotFound,
+    UnexpectedAnswer,
+    WaitTimedOut,
+)
+from ._http import Answer, Flow, Pause, Request
+from ._models import JobRecord
+from ._options import as_query
+from ._retry import Patience, exchange
+from ._upload import Upload
+
+#: The server holds no answer back for longer.
+LONGEST_WAIT_SECONDS = 30.0
+T = TypeVar("T")
+
+
+def submit(
+    upload: Upload, options: Mapping[str, Any], wait: float | None, key: str | None, patience: Patience
+) -> Flow[JobRecord]:
+    """Submit one image under one idempotency key, however often it must be sent.
+
+    Returns the job as it stands, after at most `wait` seconds of waiting for its end.
+    """
+    held = min(wait or 0.0, LONGEST_WAIT_SECONDS)
+    headers = {"Content-Type": upload.media_type, "Idempotency-Key": key or uuid.uuid4().hex}
+    if held > 0:
+        headers["Prefer"] = f"wait={math.ceil(held)}"
+    began = patience.clock()
+    request = Request("POST", "/predict", as_query(options), headers, upload.body, wait_seconds=held)
+    record = job_in((yield from exchange(request, patience)))
+    if not wait or record.is_final:
+        return record
+    left = wait - (patience.clock() - began)
+    try:
+        return (yield from wait_for(record, max(0.0, left), patience))
+    except WaitTimedOut:
+        return record
+
+
+def get(job: JobRecord | str, patience: Patience) -> Flow[JobRecord]:
+    """Return the job as it stands."""
+    return job_in((yield from exchange(Request("GET", job_path(job)), patience)))
+
+
+def wait_for(record: JobRecord, timeout: float | None, patience: Patience) -> Flow[JobRecord]:
+    """Return the job once it is final.
+
+    Raises:
+        WaitTimedOut: if it is not after `timeout` seconds; None waits as long as it takes.
+    """
+    end = math.inf if timeout is None else patience.clock() + timeout
+    tag: dict[str, str] = {}
+    while not record.is_final:
+        asked_at = patience.clock()
+        held = min(LONGEST_WAIT_SECONDS, end - asked_at)
+        if held <= 0:
+            raise WaitTimedOut(f"Expected {record.id} to end within {timeout:g} s. It is {record.status}.")
+        query = {"wait": f"{held:.3f}"}
+        answer = yield from exchange(
+            Request("GET", job_path(record), query, tag, wait_seconds=held), patience
+        )
+        if answer.status != 304:
+            record = job_in(answer)
+            tag = {"If-None-Match": answer.headers["ETag"]} if "ETag" in answer.headers else {}
+        if not record.is_final and patience.clock() - asked_at < held / 2:
+            # The server holds no more requests back just now: come back when it says.
+            yield Pause(min(_when_to_ask_again(answer, patience), max(0.0, end - patience.clock())))
+    return record
+
+
+def _when_to_ask_again(answer: Answer, patience: Patience) -> float:
+    text = answer.headers.get("Retry-After", "")
+    return patience.pause_seconds(0, float(text) if text.isdigit() else 1.0)
+
+
+def cancel(job: JobRecord | str, patience: Patience) -> Flow[JobRecord]:
+    """End the job; one that is canceled already is returned as it is.
+
+    Raises:
+        JobAlreadyFinal: if it had ended in another way.
+    """
+    path = _link(job, "cancel") or f"{job_path(job)}/cancel"
+    try:
+        return job_in((yield from exchange(Request("POST", path), patience)))
+    except JobAlreadyFinal:
+        # The answer to an earlier try may have been lost.
+        record = yield from get(job, patience)
+        if record.status != "canceled":
+            raise
+        return record
+
+
+def retry(job: JobRecord | str, patience: Patience) -> Flow[JobRecord]:
+    """Run a failed, expired or canceled job again, under its id."""
+    request = Request("POST", _link(job, "retry") or f"{job_path(job)}/retry")
+    return job_in((yield from supported(exchange(request, patience), "POST /result/<id>/retry")))
+
+
+def delete(job: JobRecord | str, patience: Patience) -> Flow[None]:
+    """Cancel the job and delete its image and its result."""
+    yield from supported(exchange(Request("DELETE", job_path(job)), patience), "DELETE /result/<id>")
+
+
+def heatmap(record: JobRecord, patience: Patience) -> Flow[bytes]:
+    """Return the heat map as a PNG file."""
+    path = _link(record, "heatmap")
+    if not path:
+        raise NotSupported(f"Expected job {record.id} to have a heat map. Submit it with explain=True.")
+    while True:
+        answer = yield from exchange(Request("GET", path), patience)
+        if answer.status == 200:
+            return answer.body
+        yield Pause(_when_to_ask_again(answer, patience))
+
+
+def models(patience: Patience) -> Flow[Mapping[str, Any]]:
+    """Return what the server tells of its model versions."""
+    answer = yield from supported(exchange(Request("GET", "/models"), patience), "GET /models")
+    return answer.json()
+
+
+def capacity(patience: Patience) -> Flow[Mapping[str, Any]]:
+    """Return how much work is open and how fast it is done."""
+    answer = yield from supported(exchange(Request("GET", "/capacity"), patience), "GET /capacity")
+    return answer.json()
+
+
+def ready(patience: Patience) -> Flow[Mapping[str, Any]]:
+    """Return the server's checks where a job that came now would be done; asks once.
+
+    Raises:
+        NotReady: with each reason.
+    """
+    return (yield from exchange(Request("GET", "/readyz", repeat=False), patience)).json()
+
+
+def look_at(path: str, patience: Patience) -> Flow[Answer]:
+    """Return the whole answer to one GET, asked once."""
+    return (yield from exchange(Request("GET", path, repeat=False), patience))
+
+
+def job_in(answer: Answer) -> JobRecord:
+    """Return the job that an answer holds.
+
+    Raises:
+        UnexpectedAnswer: if it holds none.
+    """
+    body = answer.json()
+    try:
+        return JobRecord.from_json(body)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnexpectedAnswer(f"Expected a job. Received: {str(body)[:80]} ({error!r})") from error
+
+
+def job_path(job: JobRecord | str) -> str:
+    """Return where a job is: its own link, or the contract's route where only its id or address is known.
+
+    >>> job_path("http://127.0.0.1:5000/result/0192f0c4")
+    '/result/0192f0c4'
+    """
+    if isinstance(job, JobRecord):
+        return _link(job, "self") or job_path(job.id)
+    job_id = job.split("?")[0].rstrip("/").rpartition("/")[2]
+    return f"/result/{quote(job_id, safe='')}"
+
+
+def _link(job: JobRecord | str, name: str) -> str | None:
+    return job.links.get(name) if isinstance(job, JobRecord) else None
+
+
+def supported(flow: Flow[T], what: str) -> Flow[T]:
+    """Hold a conversation about a route that not every server has.
+
+    Raises:
+        NotSupported: if this one has not.
+    """
+    try:
+        return (yield from flow)
+    except (RouteNotFound, MethodNotAllowed) as error:
+        raise NotSupported(
+            f"Expected a server with {what}. This one has no such route: it is older, or set up without it.",
+            error.problem,
+        ) from error

@@ -1,0 +1,129 @@
+"""Requests and answers as values, so that what to ask next is decided without a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar, Union
+
+from ._errors import HistoQueueError, ServerUnreachable, Unavailable, UnexpectedAnswer, error_for
+from ._problem import Problem
+
+#: Seconds for an answer that the server does not hold back.
+ANSWER_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request; `path` is what the server linked to, or a route of the contract."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = field(default=None, repr=False)
+    #: How long the server was asked to hold the answer back.
+    wait_seconds: float = 0.0
+    #: Asked again where the error is one of time.
+    repeat: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back; header names are found in any spelling."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+    def json(self) -> dict[str, Any]:
+        """Return the body as a JSON object.
+
+        Raises:
+            UnexpectedAnswer: if it is none.
+        """
+        try:
+            found = json.loads(self.body)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise UnexpectedAnswer(f"Expected a JSON object. Received: {self._start()}")
+        return found
+
+    def error(self) -> HistoQueueError:
+        """Return the error that this answer is."""
+        retry_after = retry_after_seconds(self.headers)
+        try:
+            problem = Problem.from_json(self.json())
+        except UnexpectedAnswer:
+            problem = Problem("")
+        if not problem.code:
+            text = f"Expected an answer of HistoQueue. Received: status {self.status}, {self._start()}"
+            # A proxy in front of a server that is away answers in words of its own.
+            kind = Unavailable if self.status in (408, 429, 502, 503, 504) else UnexpectedAnswer
+            if self.status not in (401, 403):
+                return kind(text, retry_after_seconds=retry_after)
+            problem = Problem("", detail=text)
+        if not problem.status:
+            problem = Problem(**{**problem.__dict__, "status": self.status})
+        return error_for(problem, retry_after)
+
+    def _start(self) -> str:
+        return repr(self.body[:80].decode("utf-8", "replace"))
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """No answer: the server was not reached, or did not answer in time."""
+
+    reason: str
+
+    def error(self) -> HistoQueueError:
+        """Return the error that this is."""
+        return ServerUnreachable(f"Expected an answer. Received none: {self.reason}")
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Do nothing for a while."""
+
+    seconds: float
+
+
+T = TypeVar("T")
+Step = Union[Request, Pause]
+Reply = Union[Answer, Unanswered, None]
+#: A conversation: it yields what to do next, is sent the reply (None after a pause) and returns its outcome.
+#: Both clients run the same ones; none of them knows a socket or a clock that ticks.
+Flow = Generator[Step, Reply, T]
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """Return when to ask again: a number of seconds, or a date measured by the server's own clock.
+
+    >>> retry_after_seconds({"Retry-After": "7"})
+    7.0
+    >>> retry_after_seconds({"Retry-After": "Sat, 31 Jan 2026 09:30:10 GMT",
+    ...                      "Date": "Sat, 31 Jan 2026 09:30:00 GMT"})
+    10.0
+    """
+    text = headers.get("Retry-After", "").strip()
+    if text.isdigit():
+        return float(text)
+    then = _date(text)
+    if then is None:
+        return None
+    now = _date(headers.get("Date", "")) or datetime.now(timezone.utc)
+    return max(0.0, (then - now).total_seconds())
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(text)
+    except (TypeError, ValueError):
+        return None
+    # A date without a zone is in GMT (RFC 9110).
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)

@@ -1,0 +1,101 @@
+"""The real API over services in memory, on a free port, with a clerk that answers as the worker would."""
+
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from api import create_app
+from ops.servers import HOST, free_port
+from shared.schemas import Job, JobError, WorkerStatus, wall_clock_ms
+from shared.services import in_memory
+from shared.settings import Settings
+from tests.factories import write_model
+
+RESULT = {
+    "class": "lung_aca",
+    "label": "Lung adenocarcinoma",
+    "confidence": 0.972,
+    "probabilities": {"lung_n": 0.011, "lung_aca": 0.972, "lung_scc": 0.017},
+    "cancer_probability": 0.989,
+    "verdict": "classified",
+    "reasons": [],
+    "quality": {"background_fraction": 0.03, "sharpness": 214.0, "domain_distance": 2.1},
+}
+#: A tile of this width fails, as one that cannot be decoded.
+FAILING_WIDTH = 13
+
+
+class ApiServer:
+    """A server to submit to; while `is_working` is cleared, jobs stay queued."""
+
+    def __init__(self, folder: Any, **settings: Any) -> None:
+        self.settings = Settings(**settings)
+        self.services = in_memory(self.settings)
+        self.services.models.publish(write_model(folder / "model"))
+        self.app = create_app(self.services, self.settings)
+        self.port = free_port()
+        self.is_working = threading.Event()
+        self.is_working.set()
+        self._is_over = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._server = make_server(HOST, self.port, self.app, threaded=True, request_handler=_Quiet)
+        self._threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._server.serve_forever, self._work)
+        ]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_over.set()
+        self._server.shutdown()
+        for thread in self._threads:
+            thread.join(10)
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every job that was ever accepted."""
+        return [record.job for record in self.services.jobs._records.values()]  # type: ignore[attr-defined]
+
+    def _work(self) -> None:
+        reported_at = 0
+        while not self._is_over.wait(0.002):
+            if wall_clock_ms() - reported_at > 1000:
+                reported_at = wall_clock_ms()
+                self.services.workers.report(
+                    WorkerStatus(
+                        name="clerk", model_name="lung-cnn", model_version="1.0.0", reported_at_ms=reported_at
+                    )
+                )
+            while self.is_working.is_set() and self.services.queue.messages:  # type: ignore[attr-defined]
+                self._answer(self.services.queue.messages.popleft()[0])  # type: ignore[attr-defined]
+
+    def _answer(self, job_id: str) -> None:
+        jobs = self.services.jobs
+        job = jobs.claim(job_id, "clerk", 15, 300)
+        if job is None:
+            return
+        if job.spec.input.width == FAILING_WIDTH:
+            error = JobError(code="INVALID_IMAGE", detail="Expected a JPEG. It breaks off.")
+            jobs.fail(job_id, "clerk", error, {})
+        else:
+            jobs.succeed(job_id, "clerk", RESULT, {"fetch": 1})
+
+
+class _Quiet(WSGIRequestHandler):
+    #: A connection is kept, as it is by the server that is deployed.
+    protocol_version = "HTTP/1.1"
+
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - its name there
+        """Say nothing."""

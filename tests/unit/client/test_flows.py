@@ -1,0 +1,302 @@
+"""What the client asks, when it asks again, when it gives up: conversations without a network or a clock."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from histoqueue import (
+    IdempotencyKeyReused,
+    InternalFault,
+    InvalidImage,
+    JobAlreadyFinal,
+    NotSupported,
+    QueueFull,
+    ServerUnreachable,
+    Unavailable,
+    UnexpectedAnswer,
+    WaitTimedOut,
+)
+from histoqueue import _flows as flows
+from histoqueue._http import Answer, Flow, Pause, Request, Unanswered, retry_after_seconds
+from histoqueue._models import JobRecord
+from histoqueue._retry import Patience, exchange
+from histoqueue._upload import load
+
+Reply = Answer | Unanswered
+QUEUED = {"id": "a1", "status": "queued", "links": {"self": "/result/a1", "cancel": "/result/a1/cancel"}}
+DONE = {"id": "a1", "status": "succeeded", "result": {"class": "lung_n"}}
+FULL = {"code": "QUEUE_FULL", "status": 429, "retryable": True}
+
+
+class Clock:
+    """Time that passes only by pauses and by held answers."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def patience(clock: Clock) -> Patience:
+    """A minute, with the greatest jitter there can be."""
+    return Patience(60, clock=clock, uniform=lambda low, high: high)
+
+
+class Conversation:
+    """Plays back replies; notes what was asked and how long was paused."""
+
+    def __init__(self, clock: Clock, replies: Iterator[Reply], held_seconds: float = 0.0) -> None:
+        self._clock, self._replies, self._held_seconds = clock, replies, held_seconds
+        self.requests: list[Request] = []
+        self.pauses: list[float] = []
+
+    def hold(self, flow: Flow[Any]) -> Any:
+        """Return the flow's outcome."""
+        reply: Reply | None = None
+        try:
+            while True:
+                step = flow.send(reply)
+                if isinstance(step, Pause):
+                    self.pauses.append(step.seconds)
+                    self._clock.now += step.seconds
+                    reply = None
+                else:
+                    self.requests.append(step)
+                    self._clock.now += min(step.wait_seconds, self._held_seconds)
+                    reply = next(self._replies)
+        except StopIteration as end:
+            return end.value
+
+
+@pytest.fixture
+def converse(clock: Clock) -> Callable[..., Conversation]:
+    """Return a conversation with these replies; the last one is repeated for ever."""
+
+    def begin(*replies: Reply, held_seconds: float = 0.0) -> Conversation:
+        return Conversation(clock, itertools.chain(replies[:-1], itertools.repeat(replies[-1])), held_seconds)
+
+    return begin
+
+
+def answer(status: int, body: Mapping[str, Any], **headers: str) -> Answer:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status, named, json.dumps(body).encode())
+
+
+def submission(patience: Patience, wait: float | None = None) -> Flow[JobRecord]:
+    return flows.submit(load(b"\xff\xd8\xff"), {}, wait, None, patience)
+
+
+def test_one_key_for_every_try_of_one_submission(patience: Patience, converse: Any) -> None:
+    """So that a lost answer never makes a second job; another submission has another key."""
+    talk = converse(Unanswered("broken"), answer(503, {}), answer(202, QUEUED))
+    assert talk.hold(submission(patience)).id == "a1"
+    assert len(talk.requests) == 3
+    assert len({request.headers["Idempotency-Key"] for request in talk.requests}) == 1
+    other = converse(answer(202, QUEUED))
+    other.hold(submission(patience))
+    assert other.requests[0].headers["Idempotency-Key"] != talk.requests[0].headers["Idempotency-Key"]
+
+
+def test_the_server_says_when_and_jitter_comes_on_top(patience: Patience, converse: Any) -> None:
+    """`Retry-After` is waited for whole; what is added doubles, up to a limit."""
+    talk = converse(*[answer(429, FULL, Retry_After="3")] * 3, answer(202, QUEUED))
+    talk.hold(submission(patience))
+    assert talk.pauses == [3.5, 4.0, 5.0]
+    assert [patience.pause_seconds(attempt, None) for attempt in (0, 1, 2, 5, 9, 2000)] == [
+        0.5, 1, 2, 16, 20, 20,
+    ]  # fmt: skip
+
+
+def test_jitter_is_full() -> None:
+    """Anywhere from nothing to the longest pause."""
+    pauses = [Patience().pause_seconds(3, None) for _ in range(500)]
+    assert min(pauses) < 0.4
+    assert 3.6 < max(pauses) <= 4.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "120"}, 120),
+        ({"Retry-After": "0"}, 0),
+        # The machine's own clock may be wrong; the server's date says what its date means.
+        ({"Retry-After": "Sat, 31 Jan 2026 09:31:00 GMT", "Date": "Sat, 31 Jan 2026 09:30:00 GMT"}, 60),
+        ({"Retry-After": "Sat, 31 Jan 2026 09:29:00 GMT", "Date": "Sat, 31 Jan 2026 09:30:00 GMT"}, 0),
+        ({"Retry-After": "Sat, 31 Jan 2026 09:30:00 GMT"}, 0),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "-5"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(headers: dict[str, str], seconds: float | None) -> None:
+    """As RFC 9110 has it; what is neither counts as not there."""
+    assert retry_after_seconds(headers) == seconds
+
+
+def test_it_gives_up_when_its_patience_is_over(clock: Clock, patience: Patience, converse: Any) -> None:
+    """With the last error, and before the time rather than after it."""
+    talk = converse(answer(503, {"code": "JOB_STORE_UNAVAILABLE", "status": 503, "retryable": True}))
+    with pytest.raises(Unavailable, match="JOB_STORE_UNAVAILABLE"):
+        talk.hold(submission(patience))
+    assert 30 < clock.now <= 60
+
+
+def test_a_pause_longer_than_its_patience_is_not_begun(patience: Patience, converse: Any) -> None:
+    """The caller is told at once, and when to come back."""
+    talk = converse(answer(429, FULL, Retry_After="3600"))
+    with pytest.raises(QueueFull) as caught:
+        talk.hold(submission(patience))
+    assert talk.pauses == []
+    assert caught.value.retry_after_seconds == 3600
+
+
+def test_no_answer_at_all_is_an_error_of_time(patience: Patience, converse: Any) -> None:
+    """A server that is being started again is one."""
+    with pytest.raises(ServerUnreachable, match="connection refused"):
+        converse(Unanswered("connection refused")).hold(submission(patience))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [(422, "INVALID_IMAGE", InvalidImage), (422, "IDEMPOTENCY_KEY_REUSED", IdempotencyKeyReused)],
+)
+def test_what_the_caller_must_change_is_asked_once(
+    code: str, kind: type[Exception], patience: Patience, converse: Any
+) -> None:
+    """Asking again would not help."""
+    talk = converse(answer(422, {"code": code, "status": 422, "retryable": False}))
+    with pytest.raises(kind):
+        talk.hold(submission(patience))
+    assert len(talk.requests) == 1
+
+
+def test_a_fault_that_may_be_due_to_the_image_is_asked_about_a_few_times(
+    patience: Patience, converse: Any
+) -> None:
+    """It may pass; it must not hold a run up for as long as a full queue may."""
+    talk = converse(answer(500, {"code": "INTERNAL", "status": 500, "retryable": True}))
+    with pytest.raises(InternalFault):
+        talk.hold(submission(patience))
+    assert len(talk.requests) == 4
+
+
+def test_a_proxys_own_error_page_is_an_error_of_time(patience: Patience, converse: Any) -> None:
+    """A 502 in HTML means that the server behind it is away."""
+    talk = converse(Answer(502, {}, b"<html>Bad Gateway"), answer(202, QUEUED))
+    assert talk.hold(submission(patience)).status == "queued"
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"[]", b"{}", b'{"id": "x"}', b'{"id": "x", "status": "queued", "queue": 5}']
+)
+def test_what_is_no_job_is_an_unexpected_answer(body: bytes, patience: Patience, converse: Any) -> None:
+    """Another service may listen there."""
+    with pytest.raises(UnexpectedAnswer):
+        converse(Answer(200, {}, body)).hold(submission(patience))
+
+
+def test_a_wait_is_asked_for_with_the_submission(patience: Patience, converse: Any) -> None:
+    """One request is enough where the job ends in time."""
+    talk = converse(answer(200, DONE))
+    assert talk.hold(submission(patience, wait=12.2)).result.class_name == "lung_n"
+    assert [request.headers["Prefer"] for request in talk.requests] == ["wait=13"]
+
+
+def test_a_long_wait_goes_on_in_held_requests(clock: Clock, patience: Patience, converse: Any) -> None:
+    """30 seconds each, with no pause in between; an unmet wait is no error of a submission."""
+    talk = converse(answer(202, QUEUED, ETag='"1"'), held_seconds=30)
+    assert talk.hold(submission(patience, wait=70)).status == "queued"
+    assert [request.query.get("wait") for request in talk.requests] == [None, "30.000", "10.000"]
+    assert talk.pauses == []
+    assert clock.now == 70
+
+
+def test_a_wait_sends_back_what_it_knows(patience: Patience, converse: Any) -> None:
+    """An unchanged job comes as an empty 304."""
+    record = JobRecord.from_json(QUEUED)
+    talk = converse(answer(202, QUEUED, ETag='"1"'), Answer(304, {}, b""), answer(200, DONE), held_seconds=30)
+    assert talk.hold(flows.wait_for(record, None, patience)).status == "succeeded"
+    assert [request.headers.get("If-None-Match") for request in talk.requests] == [None, '"1"', '"1"']
+
+
+def test_a_server_that_holds_nothing_back_is_asked_when_it_says(patience: Patience, converse: Any) -> None:
+    """Else a full waiting room would be stormed by those whom it sent away."""
+    talk = converse(*[answer(202, QUEUED, Retry_After="7")] * 2, answer(200, DONE))
+    talk.hold(flows.wait_for(JobRecord.from_json(QUEUED), None, patience))
+    assert talk.pauses == [7.5, 7.5]
+
+
+def test_a_wait_that_is_over_is_a_timeout(clock: Clock, patience: Patience, converse: Any) -> None:
+    """To the second, and a TimeoutError as well."""
+    talk = converse(answer(202, QUEUED, Retry_After="7"), held_seconds=0)
+    with pytest.raises(TimeoutError) as caught:
+        talk.hold(flows.wait_for(JobRecord.from_json(QUEUED), 10, patience))
+    assert isinstance(caught.value, WaitTimedOut)
+    assert clock.now == 10
+
+
+def test_links_are_followed(patience: Patience, converse: Any) -> None:
+    """Where the server says where a job is, no path is built."""
+    moved = {**QUEUED, "links": {"self": "/v2/jobs/a1", "cancel": "/v2/jobs/a1/end"}}
+    record = JobRecord.from_json(moved)
+    for flow in (flows.get, flows.cancel):
+        talk = converse(answer(200, DONE))
+        talk.hold(flow(record, patience))
+        assert talk.requests[0].path.startswith("/v2/jobs/a1")
+
+
+def test_a_cancel_whose_answer_was_lost_is_still_a_cancel(patience: Patience, converse: Any) -> None:
+    """The second try is told that the job is final; it is so by the first one."""
+    refusal = answer(409, {"code": "JOB_ALREADY_FINAL", "status": 409})
+    canceled = {**DONE, "status": "canceled", "result": None}
+    talk = converse(Unanswered("broken"), refusal, answer(200, canceled))
+    assert talk.hold(flows.cancel("a1", patience)).status == "canceled"
+    with pytest.raises(JobAlreadyFinal):
+        converse(refusal, answer(200, DONE)).hold(flows.cancel("a1", patience))
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, "NOT_FOUND"), (405, "METHOD_NOT_ALLOWED")])
+def test_a_route_that_the_server_has_not_is_said_so(
+    status: int, code: str, patience: Patience, converse: Any
+) -> None:
+    """The client knows more than an older server does."""
+    for flow in (flows.models(patience), flows.retry("a1", patience), flows.delete("a1", patience)):
+        with pytest.raises(NotSupported, match="older"):
+            converse(answer(status, {"code": code, "status": status})).hold(flow)
+
+
+def test_a_heat_map_is_waited_for(patience: Patience, converse: Any) -> None:
+    """202 while it is being made, then the image; without a link there is none."""
+    record = JobRecord.from_json({**DONE, "links": {"heatmap": "/result/a1/heatmap.png"}})
+    talk = converse(answer(202, QUEUED, Retry_After="2"), Answer(200, {}, b"\x89PNG"))
+    assert talk.hold(flows.heatmap(record, patience)) == b"\x89PNG"
+    assert talk.pauses == [2.5]
+    with pytest.raises(NotSupported, match="explain"):
+        talk.hold(flows.heatmap(JobRecord.from_json(DONE), patience))
+
+
+def test_a_request_that_asks_about_readiness_is_not_repeated(patience: Patience, converse: Any) -> None:
+    """Not being ready is its answer."""
+    talk = converse(answer(503, {"code": "NOT_READY", "status": 503, "retryable": True}))
+    with pytest.raises(Unavailable):
+        talk.hold(flows.ready(patience))
+    assert len(talk.requests) == 1
+
+
+def test_a_reply_to_a_request_is_needed(patience: Patience) -> None:
+    """Whoever drives a conversation wrongly is told, instead of going round for ever."""
+    flow = exchange(Request("GET", "/"), patience)
+    next(flow)
+    with pytest.raises(AssertionError):
+        flow.send(None)
