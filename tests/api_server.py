@@ -4,9 +4,12 @@ import threading
 from types import TracebackType
 from typing import Any, Self
 
+from flask import Response
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from api import create_app
+from api.context import context
+from ops.processes import wait_until
 from ops.servers import HOST, free_port
 from shared.schemas import Job, JobError, WorkerStatus, wall_clock_ms
 from shared.services import in_memory
@@ -32,18 +35,27 @@ class ApiServer:
 
     def __init__(self, folder: Any, **settings: Any) -> None:
         self.settings = Settings(**settings)
-        self.services = in_memory(self.settings)
+        self._is_over = threading.Event()
+        self._under_way = 0
+        self._lock = threading.Lock()
+        #: How far the ledger's clock is ahead of the machine's.
+        self.ahead_ms = 0
+        self.services = in_memory(self.settings, lambda: wall_clock_ms() + self.ahead_ms)
         self.services.models.publish(write_model(folder / "model"))
         self.app = create_app(self.services, self.settings)
+        #: How many requests were told that the queue is full.
+        self.refused = 0
+        self.app.after_request(self._count)
+        context(self.app).waiting.stop_when(self._is_over.is_set)
         self.port = free_port()
         self.is_working = threading.Event()
         self.is_working.set()
-        self._is_over = threading.Event()
 
     def __enter__(self) -> Self:
-        self._server = make_server(HOST, self.port, self.app, threaded=True, request_handler=_Quiet)
+        self._server = make_server(HOST, self.port, self._serve, threaded=True, request_handler=_Quiet)
         self._threads = [
-            threading.Thread(target=work, daemon=True) for work in (self._server.serve_forever, self._work)
+            threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True),
+            threading.Thread(target=self._work, daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -52,7 +64,9 @@ class ApiServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # A request that is held back would speak in the middle of a later test.
         self._is_over.set()
+        assert wait_until(lambda: self._under_way == 0, 10)
         self._server.shutdown()
         for thread in self._threads:
             thread.join(10)
@@ -67,6 +81,19 @@ class ApiServer:
     def jobs(self) -> list[Job]:
         """Every job that was ever accepted."""
         return [record.job for record in self.services.jobs._records.values()]  # type: ignore[attr-defined]
+
+    def _serve(self, environ: Any, start_response: Any) -> Any:
+        with self._lock:
+            self._under_way += 1
+        try:
+            return self.app(environ, start_response)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+    def _count(self, answer: Response) -> Response:
+        self.refused += answer.status_code == 429
+        return answer
 
     def _work(self) -> None:
         reported_at = 0

@@ -198,9 +198,9 @@ class Bulk:
                     upload.body, wait=flows.LONGEST_WAIT_SECONDS, idempotency_key=key, **self._options
                 )
                 return job.wait()
-            except QueueFull:
+            except QueueFull as error:
                 # Not away, only busy: that is no reason to give up, however long it takes.
-                continue
+                time.sleep(self._client.patience.pause_seconds(0, error.retry_after_seconds or 1.0))
 
     def _write(self, out: Path, journal: Journal) -> None:
         with written_whole(out) as file:

@@ -24,10 +24,11 @@ SETTINGS = {"LEASE_SECONDS": "3", "ENGINE_TIMEOUT_SECONDS": "2", "MAX_RUN_SECOND
 
 @dataclass(frozen=True)
 class System:
-    """A running system: where its API is, and its processes."""
+    """A running system: where its API and its ledger are, and its processes."""
 
     url: str
     nursery: Nursery
+    redis_url: str
 
     def is_ready(self) -> bool:
         """Ask the API."""
@@ -59,7 +60,7 @@ def running_system(folder: Path, workers: int, milliseconds_a_tile: float) -> It
     for number in range(workers):
         name = f"worker-{number}"
         clients[name] = Child(name, worker, logs / f"{name}.log", environment)
-    system = System(f"http://{HOST}:{port}", Nursery(folder, {**servers, **clients}))
+    system = System(f"http://{HOST}:{port}", Nursery(folder, {**servers, **clients}), redis.url)
     for child in servers.values():
         child.start()
     with system.nursery, pytest.MonkeyPatch.context() as patch:

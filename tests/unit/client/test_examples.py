@@ -2,14 +2,19 @@
 
 import doctest
 import importlib
+import json
+import os
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import histoqueue
 import pytest
 
 from tests.api_server import ApiServer
+from tests.factories import png_bytes
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULES = sorted(
@@ -47,3 +52,31 @@ def test_python_blocks_of_the_pages_run(
     for block in blocks:
         exec(compile(block, page, "exec"), {})
     assert "lung_aca" in capsys.readouterr().out
+
+
+def test_shell_blocks_of_the_page_run(server: ApiServer, tiles: Path, tmp_path: Path) -> None:
+    """One after the other, beside a folder of tiles, also with names that trip a shell; and once more."""
+    (tiles / "a \"name\" with $HOME; and 'quotes'.png").write_bytes(png_bytes(seed=77))
+    command = tmp_path / "bin" / "histoqueue"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT}/client exec {sys.executable} -m histoqueue "$@"\n')
+    command.chmod(0o755)
+    blocks = re.findall(r"```sh\n(.+?)```", (ROOT / "docs/how-to/batch.md").read_text(), re.DOTALL)
+    assert len(blocks) == 6
+    environment = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}"}
+    for _ in range(2):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", "\n".join(blocks)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        lines = [line.split() for line in done.stdout.splitlines()]
+        assert lines[-2:] == [["4"], ["4", '"class":"lung_aca"']]
+        assert len(server.jobs) == 4 + 3 + 4 + 4 + 4, "the second time nothing is left to do"
+    assert len(list((tiles.parent / "results" / "tiles").glob("*.json"))) == 4
+    placed = json.loads(Path("placed.geojson").read_text())
+    assert (len(placed["features"]), len(placed["unplaced"])) == (2, 2)

@@ -168,8 +168,7 @@ def test_no_answer_at_all_is_an_error_of_time(patience: Patience, converse: Any)
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "kind"),
-    [(422, "INVALID_IMAGE", InvalidImage), (422, "IDEMPOTENCY_KEY_REUSED", IdempotencyKeyReused)],
+    ("code", "kind"), [("INVALID_IMAGE", InvalidImage), ("IDEMPOTENCY_KEY_REUSED", IdempotencyKeyReused)]
 )
 def test_what_the_caller_must_change_is_asked_once(
     code: str, kind: type[Exception], patience: Patience, converse: Any

@@ -1,0 +1,382 @@
+"""A run over many files: one row for each, whatever it is, and no job twice."""
+
+import csv
+import json
+import os
+import sqlite3
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Response
+from histoqueue import Client, InvalidRequest, JournalError, UnknownModelVersion
+from histoqueue._bulk import Bulk, Summary, idempotency_key
+from histoqueue._export import write_csv, written_whole
+from histoqueue._geojson import Layout, feature
+from histoqueue._journal import Entry, Item, Journal
+from histoqueue._places import Manifest, NamePattern
+from histoqueue._pool import run_over
+from histoqueue._scan import Found, scan
+
+from ops.processes import wait_until
+from tests.api_server import FAILING_WIDTH, ApiServer
+from tests.factories import png_bytes
+
+
+def run(client: Client, *sources: str, outs: tuple[str, ...] = ("results.csv",), **how: Any) -> Summary:
+    """Do a run with two tiles at once."""
+    options = how.pop("options", {})
+    return Bulk(client, sources, [Path(out) for out in outs], options, concurrency=2, **how).run()
+
+
+def table(name: str = "results.csv") -> dict[str, dict[str, str]]:
+    with Path(name).open(newline="") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
+def test_every_file_becomes_a_row(client: Client, bad_tiles: Path) -> None:
+    """Good or bad, here or there; the reasons are counted."""
+    summary = run(client, "tiles")
+    assert (summary.total, summary.succeeded, summary.pending) == (6, 3, 0)
+    assert summary.failures == {"INVALID_IMAGE": 1, "UNREADABLE_FILE": 1, "UNSUPPORTED_IMAGE_FORMAT": 1}
+    rows = table()
+    assert list(rows) == sorted(f"tiles/{path.name}" for path in bad_tiles.iterdir())
+    assert [rows[f"tiles/{name}.png"]["status"] for name in ("x0_y0", "broken", "page", "gone")] == [
+        "succeeded", "failed", "refused", "unreadable",
+    ]  # fmt: skip
+    assert rows["tiles/gone.png"]["error_detail"] == "No such file or directory"
+    assert rows["tiles/x0_y0.png"]["probability_lung_aca"] == "0.972"
+
+
+def test_a_run_tells_the_server_no_file_name(server: ApiServer, client: Client, tiles: Path) -> None:
+    """Names hold what must not leave the machine."""
+    run(client, "tiles")
+    assert [job.spec.custom_id for job in server.jobs] == [None] * 3
+    assert "tiles" not in str(server.jobs)
+
+
+def test_the_same_call_again_submits_nothing(server: ApiServer, client: Client, tiles: Path) -> None:
+    """What is done is read from the journal; what is new or has changed is done."""
+    run(client, "tiles")
+    assert run(client, "tiles").done_now == 0
+    assert len(server.jobs) == 3
+    (tiles / "new.png").write_bytes(png_bytes(seed=5))
+    (tiles / "x0_y0.png").write_bytes(png_bytes(seed=6))
+    assert run(client, "tiles").done_now == 2
+    assert len(server.jobs) == 5
+    assert len(table()) == 4
+
+
+def test_a_touched_file_is_the_same_job(server: ApiServer, client: Client, tiles: Path) -> None:
+    """Its content says what it is."""
+    run(client, "tiles")
+    os.utime(tiles / "x0_y0.png", (1, 1))
+    assert run(client, "tiles").done_now == 1
+    assert len(server.jobs) == 3
+
+
+def test_what_failed_can_be_done_again(server: ApiServer, client: Client, tiles: Path) -> None:
+    """Only that, and as new jobs."""
+    (tiles / "broken.png").write_bytes(png_bytes(width=FAILING_WIDTH))
+    assert run(client, "tiles").failed == 1
+    assert run(client, "tiles", retry_failed=True).done_now == 1
+    assert len(server.jobs) == 5
+
+
+def test_a_restart_forgets_everything(server: ApiServer, client: Client, tiles: Path) -> None:
+    """New jobs for all files."""
+    run(client, "tiles")
+    assert run(client, "tiles", restart=True).done_now == 3
+    assert len(server.jobs) == 6
+
+
+def test_other_options_need_another_journal(client: Client, tiles: Path) -> None:
+    """Half of the rows would answer another question."""
+    run(client, "tiles", options={"mpp": 0.5})
+    with pytest.raises(JournalError, match=r"--restart"):
+        run(client, "tiles", options={"mpp": 0.25})
+
+
+def test_one_run_at_a_time(client: Client, tiles: Path) -> None:
+    """A second one would submit the same files."""
+    outcomes = []
+
+    class Intruder:
+        def show(self, summary: Summary, is_last: bool = False) -> None:
+            with pytest.raises(JournalError, match="alone"):
+                run(client, "tiles")
+            outcomes.append(summary)
+
+    run(client, "tiles", progress=Intruder())
+    assert outcomes
+    run(client, "tiles")
+
+
+def test_a_file_that_is_no_journal_is_left_alone(client: Client, tiles: Path) -> None:
+    """It may be anything."""
+    Path("results.csv.journal").write_text("my notes, which are long enough to be read as a header" * 20)
+    with pytest.raises(JournalError, match="Expected a journal"):
+        run(client, "tiles")
+    assert Path("results.csv.journal").read_text().startswith("my notes")
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"), [({"mpp": 99}, InvalidRequest), ({"model_version": "9.9.9"}, UnknownModelVersion)]
+)
+def test_what_is_wrong_for_every_file_ends_the_run(
+    options: dict[str, Any], kind: type[Exception], client: Client, tiles: Path
+) -> None:
+    """It makes no row, and no file of results."""
+    with pytest.raises(kind):
+        run(client, "tiles", options=options)
+    assert not Path("results.csv").exists()
+
+
+def test_a_full_queue_is_waited_for(tiles: Path, tmp_path: Path) -> None:
+    """Longer than the client's patience, if it must be: each file gets its result."""
+    (tmp_path / "full").mkdir()
+
+    def soon(answer: Response) -> Response:
+        if answer.status_code == 429:
+            answer.headers["Retry-After"] = "0"
+        return answer
+
+    with ApiServer(tmp_path / "full", max_open_jobs=1) as server, Client(server.url, patience=0) as client:
+        server.app.after_request(soon)
+        server.is_working.clear()
+        client.submit(png_bytes())
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(run, client, "tiles")
+            assert wait_until(lambda: server.refused >= 2, 20)
+            server.is_working.set()
+            assert running.result(30).succeeded == 3
+
+
+def test_a_result_that_the_server_has_dropped_is_made_again(
+    server: ApiServer, client: Client, tiles: Path
+) -> None:
+    """The journal was lost with its last seconds, and the run goes on when the result is gone."""
+    run(client, "tiles")
+    with closing(sqlite3.connect("results.csv.journal", isolation_level=None)) as journal:
+        journal.execute("UPDATE items SET code = NULL, row = NULL")
+    server.ahead_ms = int(server.settings.result_retention_seconds * 1000) + 1000
+    assert run(client, "tiles").succeeded == 3
+    assert len(server.jobs) == 6
+
+
+def test_a_key_is_the_same_for_the_same_file_of_the_same_run() -> None:
+    """And another one for anything else; it shows nothing of the name."""
+    key = idempotency_key("run", Item("a.png", 0), b"x")
+    assert key == idempotency_key("run", Item("a.png", 0), b"x")
+    others = {
+        idempotency_key("other", Item("a.png", 0), b"x"),
+        idempotency_key("run", Item("b.png", 0), b"x"),
+        idempotency_key("run", Item("a.png", 1), b"x"),
+        idempotency_key("run", Item("a.png", 0), b"y"),
+        idempotency_key("run", Item("\udce4.png", 0), b"x"),
+    }
+    assert len(others | {key}) == 6
+    assert "a.png" not in key
+    assert len(key) <= 255
+
+
+def test_a_name_that_is_no_text_is_a_file_like_any_other(client: Client, tiles: Path) -> None:
+    """Its bytes are shown as escapes."""
+    Path(os.fsdecode(os.fsencode(str(tiles)) + b"/\xe4.png")).write_bytes(png_bytes())
+    assert run(client, "tiles", outs=("results.csv", "results.ndjson")).succeeded == 4
+    assert "tiles/\\xe4.png" in table()
+
+
+def test_files_come_from_folders_patterns_and_lists(bad_tiles: Path) -> None:
+    """Hidden files and other suffixes are left out of a folder, and nothing that is named is."""
+    (bad_tiles / ".hidden.png").touch()
+    (bad_tiles / "notes.txt").touch()
+    (bad_tiles / "deep").mkdir()
+    (bad_tiles / "deep" / "A.JPEG").touch()
+    (bad_tiles / "loop").symlink_to(bad_tiles)
+    assert len(list(scan(["tiles"]))) == 7
+    (bad_tiles / "loop").unlink()
+    assert [found.path for found in scan(["tiles/x0*.png", "tiles/**/*.JPEG"])] == [
+        "tiles/x0_y0.png", "tiles/deep/A.JPEG",
+    ]  # fmt: skip
+    assert [found.path for found in scan(["-"], ["tiles/notes.txt\n", "\n", "nowhere.png"])] == [
+        "tiles/notes.txt", "nowhere.png",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="Received: 'nowhere'"):
+        list(scan(["nowhere"]))
+    with pytest.raises(ValueError, match=r"Received: 'tiles/\*.gif'"):
+        list(scan(["tiles/*.gif"]))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_read_is_a_row(tiles: Path) -> None:
+    """What is in it is not known, which must not go unnoticed."""
+    (tiles / "locked").mkdir(mode=0)
+    assert "tiles/locked" in [found.path for found in scan(["tiles"])]
+
+
+def test_a_pipe_is_not_read(client: Client, tiles: Path) -> None:
+    """It would hold the run up for ever."""
+    os.mkfifo(tiles / "pipe.png")
+    assert run(client, "tiles").failures == {"UNREADABLE_FILE": 1}
+
+
+def test_every_export_says_what_it_is_not_for(client: Client, bad_tiles: Path) -> None:
+    """A column, a member of each line, a member of the whole and of each tile."""
+    layout = Layout(NamePattern(r"x(?P<x>\d+)_y(?P<y>\d+)"))
+    run(client, "tiles", outs=("r.csv", "r.ndjson", "r.geojson"), layout=layout)
+    notice = "Research use only, not for diagnostic use."
+    assert {row["notice"] for row in table("r.csv").values()} == {notice}
+    lines = [json.loads(line) for line in Path("r.ndjson").read_text().splitlines()]
+    assert {line["notice"] for line in lines} == {notice}
+    assert len(lines) == 6
+    collection = json.loads(Path("r.geojson").read_text())
+    assert collection["notice"] == notice
+    assert {one["properties"]["metadata"]["notice"] for one in collection["features"]} == {notice}
+    assert len(collection["features"]) + len(collection["unplaced"]) == 6
+
+
+def test_a_spreadsheet_runs_no_formula_out_of_a_name(client: Client, tiles: Path) -> None:
+    """A cell that begins like one is quoted."""
+    Path("=HYPERLINK(1).png").write_bytes(png_bytes())
+    run(client, "=HYPERLINK(1).png")
+    assert list(table()) == ["'=HYPERLINK(1).png"]
+
+
+def test_results_are_whole_or_not_there(client: Client, tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full in the middle leaves the file of the last run, and nothing beside it."""
+    run(client, "tiles")
+    whole = Path("results.csv").read_bytes()
+    (tiles / "new.png").write_bytes(png_bytes())
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            run(client, "tiles")
+    assert Path("results.csv").read_bytes() == whole
+    assert not list(Path().glob(".results*"))
+    assert run(client, "tiles").done_now == 0
+
+
+@pytest.mark.parametrize(
+    ("outs", "text"),
+    [
+        (("results.xlsx",), "Expected a file ending in"),
+        (("results.geojson",), "--coordinates"),
+        (("nowhere/results.csv",), "Expected a folder"),
+    ],
+)
+def test_a_run_that_cannot_end_well_does_not_begin(
+    outs: tuple[str, ...], text: str, server: ApiServer, client: Client, tiles: Path
+) -> None:
+    """Nothing is submitted for a file that could not be written."""
+    with pytest.raises(ValueError, match=text):
+        run(client, "tiles", outs=outs)
+    assert server.jobs == []
+
+
+def test_a_tile_lies_where_its_name_or_the_table_says(client: Client, bad_tiles: Path) -> None:
+    """As a closed polygon in pixels of the slide, y downwards."""
+    Path("places.csv").write_text(
+        "file,x,y,w,h\nx0_y0.png,10,20,,\ntiles/broken.png,100,200,30,40\nother.png,1,1,1,1\n"
+    )
+    run(client, "tiles", outs=("r.geojson",), layout=Layout(Manifest(Path("places.csv")), downsample=4))
+    features = {
+        one["properties"]["name"]: one for one in json.loads(Path("r.geojson").read_text())["features"]
+    }
+    assert set(features) == {"tiles/x0_y0.png", "tiles/broken.png"}
+    assert features["tiles/x0_y0.png"]["geometry"] == {
+        "type": "Polygon",
+        "coordinates": [[[10, 20], [266, 20], [266, 212], [10, 212], [10, 20]]],
+    }
+    assert features["tiles/broken.png"]["geometry"]["coordinates"][0][2] == [130, 240]
+
+
+def test_qupath_finds_what_it_reads(client: Client, tiles: Path) -> None:
+    """Object type, class with colour, measurements as numbers, and a UUID of the object's own."""
+    layout = Layout(NamePattern(r"x(?P<x>\d+)_y(?P<y>\d+)"))
+    run(client, "tiles", outs=("r.geojson",), layout=layout)
+    first, *others = json.loads(Path("r.geojson").read_text())["features"]
+    assert first["type"] == "Feature"
+    properties = first["properties"]
+    assert properties["objectType"] == "tile"
+    assert properties["classification"] == {"name": "lung_aca", "color": [213, 94, 0]}
+    assert properties["measurements"]["probability lung_scc"] == 0.017
+    assert properties["measurements"]["confidence"] == 0.972
+    assert properties["measurements"]["gate sharpness"] == 214.0
+    assert all(isinstance(value, float) for value in properties["measurements"].values())
+    assert all(isinstance(value, str) for value in properties["metadata"].values())
+    assert len({one["id"] for one in [first, *others]}) == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"status": "succeeded", "result": {"class": "lung_n", "verdict": "classified"}}, "lung_n"),
+        ({"status": "succeeded", "result": {"class": "lung_n", "verdict": "indeterminate"}}, "indeterminate"),
+        ({"status": "succeeded", "result": {"class": None, "verdict": "rejected"}}, "rejected"),
+        ({"status": "failed", "result": None, "error": {"code": "POISON", "detail": "x"}}, "failed"),
+    ],
+)
+def test_a_tile_has_a_class_only_where_the_model_is_sure(row: dict[str, Any], name: str) -> None:
+    """Background never gets one."""
+    found = feature("x1_y2.png", row, Layout(NamePattern(r"x(?P<x>\d+)_y(?P<y>\d+)"), tile_size=(8, 8)))
+    assert found is not None
+    assert found["properties"]["classification"]["name"] == name
+
+
+@pytest.mark.parametrize("text", ["file,x\na,1\n", "file,x,y\na,1,north\n"])
+def test_a_table_of_places_is_checked(text: str, tmp_path: Path) -> None:
+    """Before anything is submitted."""
+    path = tmp_path / "places.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="Expected"):
+        Manifest(path)
+
+
+@pytest.mark.parametrize("pattern", ["x(", r"(?P<x>\d+)"])
+def test_a_pattern_of_places_is_checked(pattern: str) -> None:
+    """So is what finds them in a name."""
+    with pytest.raises(ValueError, match="Expected"):
+        NamePattern(pattern)
+
+
+def test_an_error_in_a_thread_ends_the_run() -> None:
+    """It is raised where the run is waited for, and nothing more is taken."""
+
+    def fail(number: int) -> int:
+        if number == 7:
+            raise KeyError(number)
+        return number
+
+    taken = []
+    with pytest.raises(KeyError):
+        taken.extend(run_over(fail, range(1000), 3))
+    assert len(taken) < 20
+
+
+def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
+    """Ten thousand files are noted, listed, recorded and written with less than two hundred bytes each."""
+    number = 10_000
+    row = {"status": "succeeded", "result": {"class": "lung_n", "probabilities": {"lung_n": 1.0}}}
+    tracemalloc.start()
+    try:
+        with Journal(tmp_path / "journal", {}) as journal:
+            journal.add(
+                Found(f"tiles/a rather long name of a slide/x{at}_y0.png", "1:1") for at in range(number)
+            )
+            for item in journal.pending():
+                journal.record(Entry(item.path, "", row))
+            with written_whole(tmp_path / "results.csv") as file:
+                write_csv(file, journal.rows)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == number + 1
+    assert peak < 200 * number

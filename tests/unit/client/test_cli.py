@@ -1,0 +1,287 @@
+"""The command: data on standard output, the rest on standard error, and a status that says how it went."""
+
+import email.utils
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import request
+from histoqueue import Client, _doctor, _http
+from histoqueue._bulk import Summary
+from histoqueue._cli import main
+from histoqueue._progress import ProgressLine
+from werkzeug.datastructures import ImmutableMultiDict
+
+from ops.processes import wait_until
+from tests.api_server import ApiServer
+
+ROOT = Path(__file__).resolve().parents[3]
+NOTICE = "Research use only, not for diagnostic use."
+Output = pytest.CaptureFixture[str]
+
+
+def test_predict_shows_a_table(server: ApiServer, tiles: Path, capsys: Output) -> None:
+    """In the order of the files, with what it is not for."""
+    assert main(["predict", "tiles/x64_y48.png", "tile.png"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "FILE               CLASS     CONFIDENCE  VERDICT",
+        "tiles/x64_y48.png  lung_aca  0.972       classified",
+        "tile.png           lung_aca  0.972       classified",
+        NOTICE,
+    ]
+    assert said.err == ""
+
+
+def test_predict_tells_each_failure(server: ApiServer, bad_tiles: Path, capsys: Output) -> None:
+    """The others are classified; the status says that some were not."""
+    assert main(["predict", "tile.png", "tiles/gone.png", "tiles/page.png", "tiles/broken.png"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "lung_aca" in lines[1]
+    assert "UNREADABLE_FILE: No such file or directory" in lines[2]
+    assert "UNSUPPORTED_IMAGE_FORMAT: Expected a JPEG" in lines[3]
+    assert "INVALID_IMAGE: Expected a JPEG. It breaks off." in lines[4]
+
+
+def test_predict_speaks_json(server: ApiServer, tiles: Path, capsys: Output) -> None:
+    """One object a line."""
+    assert main(["predict", "--json", "tile.png", "tiles/x0_y0.png"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["file"] for line in lines] == ["tile.png", "tiles/x0_y0.png"]
+    assert {line["result"]["class"] for line in lines} == {"lung_aca"}
+    assert {line["notice"] for line in lines} == {NOTICE}
+
+
+def test_submit_writes_files_and_says_nothing_but_progress(
+    server: ApiServer, bad_tiles: Path, capsys: Output
+) -> None:
+    """Standard output stays empty; the last line of progress counts the failures by reason."""
+    arguments = ["submit", "tiles", "--out", "r.csv", "--out", "r.geojson", "--concurrency", "2"]
+    places = ["--coordinates", r"x(?P<x>\d+)_y(?P<y>\d+)"]
+    assert main([*arguments, *places]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "6 of 6 files" in said.err
+    assert "3 failed (INVALID_IMAGE 1, UNREADABLE_FILE 1, UNSUPPORTED_IMAGE_FORMAT 1)" in said.err
+    assert len(Path("r.csv").read_text().splitlines()) == 7
+    assert len(json.loads(Path("r.geojson").read_text())["features"]) == 3
+    assert main([*arguments, *places, "--quiet"]) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_submit_takes_a_list(
+    server: ApiServer, tiles: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """From standard input, one path a line."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("tile.png\ntiles/x0_y0.png\n"))
+    assert main(["submit", "-", "--out", "r.ndjson", "--quiet"]) == 0
+    files = [json.loads(line)["file"] for line in Path("r.ndjson").read_text().splitlines()]
+    assert files == ["tile.png", "tiles/x0_y0.png"]
+
+
+def test_a_job_is_shown_watched_and_canceled(server: ApiServer, capsys: Output, tiles: Path) -> None:
+    """By its id or its address."""
+    server.is_working.clear()
+    assert main(["submit", "tiles", "--out", "nowhere/r.csv"]) == 2
+    with Client() as client:
+        job, other = client.submit("tile.png"), client.submit("tiles/x0_y0.png")
+    capsys.readouterr()
+    assert main(["status", job.id]) == 0
+    assert "status      queued" in capsys.readouterr().out
+    assert main(["cancel", f"{server.url}/result/{other.id}"]) == 0
+    assert "status      canceled" in capsys.readouterr().out
+    assert main(["status", other.id]) == 1
+    server.is_working.set()
+    assert main(["watch", job.id]) == 0
+    said = capsys.readouterr()
+    assert "class       lung_aca" in said.out
+    assert NOTICE in said.out
+    assert main(["status", "--json", job.id]) == 0
+    assert json.loads(capsys.readouterr().out)["result"]["class"] == "lung_aca"
+    assert main(["cancel", job.id]) == 1
+    assert "JOB_ALREADY_FINAL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["submit", "nowhere", "--out", "r.csv"], 2, "Expected a folder, a file, a pattern"),
+        (["submit", "tiles", "--out", "r.xlsx"], 2, "Expected a file ending in"),
+        (["submit", "tiles", "--out", "r.csv", "--mpp", "99"], 2, "INVALID_REQUEST"),
+        (["submit", "tiles", "--out", "r.csv", "--manifest", "nowhere.csv"], 2, "nowhere.csv"),
+        (["submit", "tiles", "--out", "r.csv", "--server", "lab"], 2, "Expected an address"),
+        (["submit", "tiles", "--out", "r.csv", "--explain", "maps"], 2, "Received: 'explain'"),
+        (["status", "0192f0c4-5b1e-4c1b-9d43-2f6f0f6f8a11"], 2, "JOB_NOT_FOUND"),
+        (["models"], 3, "GET /models"),
+        (["predict", "tile.png", "--server", "http://127.0.0.1:9", "--patience", "0"], 3, "Received none"),
+        (["doctor", "--server", "http://127.0.0.1:9"], 3, ""),
+    ],
+)
+def test_each_trouble_has_its_status_and_one_line(
+    arguments: list[str], status: int, text: str, server: ApiServer, tiles: Path, capsys: Output
+) -> None:
+    """2 where the call must change, 3 where the server is away or cannot; never a traceback."""
+    assert main(arguments) == status
+    said = capsys.readouterr().err
+    assert text in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["submit"], ["submit", "x"], ["predict"], ["predict", "x", "--concurrency", "0"], ["fly"]],
+)
+def test_wrong_usage_is_status_2(arguments: list[str], capsys: Output) -> None:
+    """And says what is right."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: histoqueue" in capsys.readouterr().err
+
+
+def test_doctor_examines_everything(server: ApiServer, capsys: Output) -> None:
+    """What this server does not tell is no fault."""
+    assert main(["doctor"]) == 0
+    lines = {line[4:13].strip(): line for line in capsys.readouterr().out.splitlines()}
+    assert list(lines) == ["client", "library", "server", "clock", "ready", "version", "model", "limits"]
+    assert all(lines[what].startswith("ok") for what in ("client", "library", "server", "clock", "ready"))
+    assert all(lines[what].startswith("-") for what in ("version", "model", "limits"))
+
+
+def test_doctor_finds_a_server_without_a_worker(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """In the server's words, and the status tells that all is not well."""
+    monkeypatch.setattr(server.services.workers, "live", list)
+    assert main(["doctor", "--json"]) == 3
+    found = {line["what"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert found["ready"]["is_well"] is False
+    assert "worker" in found["ready"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_well", "text"), [(0, True, ""), (3600, False, "behind"), (-3600, False, "ahead of")]
+)
+def test_doctor_compares_the_clocks(seconds: int, is_well: bool, text: str) -> None:
+    """Retention and dates are told by the server's."""
+    date = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+    finding = _doctor._clock(_http.Answer(200, {"Date": date}, b""))
+    assert finding.is_well is is_well
+    assert text in finding.text
+
+
+def test_doctor_shows_what_a_fuller_server_tells(server: ApiServer, capsys: Output) -> None:
+    """The routes of the contract that are still to come."""
+    server.app.add_url_rule(
+        "/models", "models", lambda: {"live": "1.0.0", "versions": [{"version": "1.0.0"}]}
+    )
+    server.app.add_url_rule("/capacity", "capacity", lambda: {"limits": {"max_open_jobs": 500}})
+    server.app.add_url_rule("/openapi.json", "openapi", lambda: {"info": {"version": "0.9"}})
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "ok  version  server 0.9" in said
+    assert "ok  model    1.0.0" in said
+    assert "ok  limits   max_open_jobs 500" in said
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["VERSION  LIVE", "1.0.0    live", NOTICE]
+
+
+def test_a_heat_map_is_kept_by_its_job(server: ApiServer, tiles: Path, capsys: Output) -> None:
+    """On a server that makes them."""
+
+    def with_link(answer: Any) -> Any:
+        if answer.is_json and "links" in (body := answer.get_json()):
+            body["links"]["heatmap"] = "/heat"
+            answer.data = json.dumps(body)
+        return answer
+
+    server.app.after_request(with_link)
+    server.app.add_url_rule("/heat", "heat", lambda: b"\x89PNG")
+    server.app.before_request(forget_explain)
+    assert main(["submit", "tiles", "--out", "r.ndjson", "--explain", "maps", "--quiet"]) == 0
+    jobs = {json.loads(line)["job_id"] for line in Path("r.ndjson").read_text().splitlines()}
+    assert {path.stem for path in Path("maps").iterdir()} == jobs
+    assert main(["predict", "tile.png", "--explain", "other"]) == 0
+    assert [path.read_bytes() for path in Path("other").iterdir()] == [b"\x89PNG"]
+
+
+def forget_explain() -> None:
+    """Let a server that has no heat maps pass for one that has."""
+    left = [(name, value) for name, value in request.args.items(multi=True) if name != "explain"]
+    request.args = ImmutableMultiDict(left)
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(server: ApiServer, tiles: Path) -> None:
+    """As in `histoqueue predict ... | head -1`."""
+    command = f"{sys.executable} -m histoqueue predict --json tile.png tiles/*.png | true"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+    )
+    assert done.stderr == ""
+
+
+def test_ctrl_c_is_status_130(server: ApiServer, tiles: Path) -> None:
+    """With a word on what is kept, and no traceback, however many requests are held back."""
+    server.is_working.clear()
+    command = [sys.executable, "-m", "histoqueue", "submit", "tiles", "--out", "r.csv"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
+    try:
+        assert wait_until(lambda: len(server.jobs) == 3, 30)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130, said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+
+
+def environment() -> dict[str, str]:
+    """Return an environment in which the command is found."""
+    return {**os.environ, "PYTHONPATH": str(ROOT / "client")}
+
+
+def test_progress_is_drawn_again_for_who_watches() -> None:
+    """In place, and so that a shorter line leaves nothing of a longer one."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    line = ProgressLine(stream)
+    line.show(Summary(2000, 100, {}, 100, 2.0))
+    line.show(Summary(2000, 2000, {}, 2000, 40.0), is_last=True)
+    first, last = stream.getvalue().split("\r")[1:]
+    assert first == "100 of 2000 files, 50.0/s, 0:00:38 left"
+    assert last.rstrip(" \n") == "2000 of 2000 files, 50.0/s"
+    assert len(last.rstrip("\n")) >= len(first)
+
+
+def test_progress_is_rare_in_a_log() -> None:
+    """Where nobody watches, a line in ten seconds, and the last one."""
+    stream = io.StringIO()
+    line = ProgressLine(stream)
+    for number in range(50):
+        line.show(Summary(100, number, {}, number, 1.0))
+    line.show(Summary(100, 50, {"POISON": 50}, 100, 1.0), is_last=True)
+    assert stream.getvalue() == "100 of 100 files, 100.0/s, 50 failed (POISON 50)\n"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>"])
+def test_a_server_without_a_date_is_no_fault(body: bytes) -> None:
+    """Nothing can be said of its clock."""
+    finding = _doctor._clock(_http.Answer(200, {}, body))
+    assert finding.is_well is None

@@ -1,0 +1,232 @@
+"""Both clients against the real API over services in memory."""
+
+import asyncio
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from histoqueue import (
+    AsyncClient,
+    Client,
+    InvalidImage,
+    InvalidRequest,
+    JobAlreadyFinal,
+    JobCanceled,
+    JobNotFound,
+    NotSupported,
+    ServerUnreachable,
+    UnexpectedAnswer,
+    UnsupportedImageFormat,
+    WaitTimedOut,
+)
+
+from tests.api_server import FAILING_WIDTH, ApiServer
+from tests.factories import png_bytes
+
+
+@pytest.mark.parametrize("source", ["text", "path", "bytes", "file"])
+def test_an_image_is_a_path_bytes_or_a_file(source: str, client: Client, tiles: Path) -> None:
+    """Whatever the caller has at hand."""
+    path = tiles / "x0_y0.png"
+    sources: dict[str, Any] = {
+        "text": str(path),
+        "path": path,
+        "bytes": path.read_bytes(),
+        "file": io.BytesIO(path.read_bytes()),
+    }
+    job = client.submit(sources[source], wait=10)
+    assert job.status == "succeeded"
+    assert job.record.input is not None
+    assert (job.record.input.width, job.record.input.media_type) == (64, "image/png")
+
+
+def test_a_text_file_is_refused_here(client: Client, tmp_path: Path) -> None:
+    """A file opened as text would send something else than what is on the disk."""
+    with pytest.raises(TypeError, match="binary"):
+        client.submit(io.StringIO("tile"))  # type: ignore[arg-type]
+
+
+def test_a_result_is_typed(client: Client, tiles: Path) -> None:
+    """Every part of the answer has its name and its type, and the whole of it stays at hand."""
+    job = client.submit(tiles / "x0_y0.png", wait=10, custom_id="block 7", mpp=0.5)
+    result, record = job.outcome(), job.record
+    assert (result.class_name, result.confidence, result.verdict, result.reasons) == (
+        "lung_aca", 0.972, "classified", (),
+    )  # fmt: skip
+    assert result.probabilities["lung_scc"] == 0.017
+    assert record.finished_at is not None
+    assert record.created_at is not None
+    assert record.finished_at >= record.created_at
+    assert record.finished_at.utcoffset() is not None
+    assert record.model is not None
+    assert record.model.version == "1.0.0"
+    assert record.custom_id == "block 7"
+    assert record.raw["result"]["class"] == "lung_aca"
+
+
+def test_a_job_is_waited_for(server: ApiServer, client: Client, tiles: Path) -> None:
+    """Without a wait the job comes back as it was accepted, and can be looked at until it has ended."""
+    server.is_working.clear()
+    job = client.submit(tiles / "x0_y0.png")
+    assert (job.status, job.is_final, job.result) == ("queued", False, None)
+    with pytest.raises(WaitTimedOut):
+        job.wait(timeout=0.1)
+    with pytest.raises(WaitTimedOut):
+        job.outcome()
+    server.is_working.set()
+    assert job.wait(timeout=10).status == "succeeded"
+    assert client.get(job.id).refresh().result == job.result
+
+
+def test_a_failed_job_is_an_answer_until_its_outcome_is_wanted(client: Client) -> None:
+    """Then it is the error of its code."""
+    job = client.submit(png_bytes(width=FAILING_WIDTH), wait=10)
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error.code == "INVALID_IMAGE"
+    with pytest.raises(InvalidImage, match="breaks off"):
+        job.outcome()
+
+
+def test_a_job_can_be_canceled(server: ApiServer, client: Client) -> None:
+    """And canceled again without harm; one that has ended otherwise cannot."""
+    server.is_working.clear()
+    job = client.submit(png_bytes()).cancel()
+    assert job.status == "canceled"
+    assert client.get(job.id).cancel().status == "canceled"
+    with pytest.raises(JobCanceled):
+        job.outcome()
+    server.is_working.set()
+    done = client.submit(png_bytes(), wait=10)
+    with pytest.raises(JobAlreadyFinal):
+        done.cancel()
+
+
+def test_a_key_of_the_callers_own_gives_the_same_job(server: ApiServer, client: Client) -> None:
+    """However often it is used."""
+    first = client.submit(png_bytes(), idempotency_key="night run 7")
+    assert client.submit(png_bytes(), idempotency_key="night run 7").id == first.id
+    assert len(server.jobs) == 1
+
+
+def test_what_the_server_refuses_is_its_own_error(client: Client) -> None:
+    """Each with the server's words."""
+    with pytest.raises(UnsupportedImageFormat, match="Expected a JPEG"):
+        client.submit(b"<!doctype html>")
+    with pytest.raises(InvalidRequest, match="mpp"):
+        client.submit(png_bytes(), mpp=1000)
+    with pytest.raises(JobNotFound):
+        client.get("0192f0c4-5b1e-4c1b-9d43-2f6f0f6f8a11")
+
+
+def test_what_this_server_cannot_do_yet_is_said(client: Client) -> None:
+    """The client speaks the whole contract, the server a part of it."""
+    job = client.submit(png_bytes(), wait=10)
+    for call in (client.models, client.capacity, job.retry, job.delete, job.heatmap):
+        with pytest.raises(NotSupported):
+            call()
+
+
+def test_map_yields_each_image_with_its_job_or_its_error(client: Client, bad_tiles: Path) -> None:
+    """In whatever order; one that is bad stops nothing."""
+    items = list(client.map(sorted(bad_tiles.iterdir()), concurrency=3))
+    outcomes = {
+        Path(str(item.source)).name: item.job.status if item.job else type(item.error).__name__
+        for item in items
+    }
+    assert outcomes == {
+        "x0_y0.png": "succeeded",
+        "x64_y48.png": "succeeded",
+        "x128_y96.png": "succeeded",
+        "broken.png": "failed",
+        "page.png": "UnsupportedImageFormat",
+        "gone.png": "FileNotFoundError",
+    }
+
+
+def test_map_takes_only_a_few_at_a_time(client: Client) -> None:
+    """The sources may be endless."""
+    taken = 0
+
+    def endless() -> Any:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield png_bytes()
+
+    mapped = client.map(endless(), concurrency=2)
+    assert [next(mapped).job is not None for _ in range(5)] == [True] * 5
+    mapped.close()  # type: ignore[attr-defined]
+    assert taken < 12
+
+
+def test_a_server_that_is_away_ends_a_map(tiles: Path) -> None:
+    """It would fail for every image."""
+    with Client("http://127.0.0.1:9", patience=0) as client, pytest.raises(ServerUnreachable):
+        list(client.map([tiles / "x0_y0.png"] * 50))
+
+
+def test_the_async_client_holds_the_same_conversations(server: ApiServer, bad_tiles: Path) -> None:
+    """Each call of it, awaited."""
+
+    async def everything() -> None:
+        async with AsyncClient(patience=5) as client:
+            job = await client.submit(bad_tiles / "x0_y0.png", wait=10)
+            assert job.outcome().class_name == "lung_aca"
+            assert (await (await client.get(job.id)).refresh()).id == job.id
+            with pytest.raises(JobAlreadyFinal):
+                await job.cancel()
+            for call in (client.models, client.capacity, job.retry, job.delete, job.heatmap):
+                with pytest.raises(NotSupported):
+                    await call()
+            assert (await client.ready())["status"] == "ready"
+            server.is_working.clear()
+            waiting = await client.submit(png_bytes())
+            with pytest.raises(WaitTimedOut):
+                await waiting.wait(timeout=0.05)
+            assert (await waiting.cancel()).status == "canceled"
+            server.is_working.set()
+            mapped = [item async for item in client.map(sorted(bad_tiles.iterdir()), concurrency=2)]
+            assert sorted(item.job.status if item.job else "no job" for item in mapped) == [
+                "failed", "no job", "no job", "succeeded", "succeeded", "succeeded",
+            ]  # fmt: skip
+            assert (await client.batch(bad_tiles, "async.csv")).succeeded == 3
+
+    asyncio.run(everything())
+
+
+def test_the_api_key_goes_to_its_server_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a bearer token; a link to another host is not followed."""
+    asked: list[httpx2.Request] = []
+
+    def respond(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        job = {"id": "a1", "status": "queued", "links": {"self": "//elsewhere.example/result/a1"}}
+        return httpx2.Response(202, content=json.dumps(job))
+
+    monkeypatch.setenv("HISTOQUEUE_API_KEY", "secret")
+    with Client("http://lab.example/hq", transport=httpx2.MockTransport(respond), patience=0) as client:
+        job = client.submit(b"\xff\xd8\xff")
+        with pytest.raises(UnexpectedAnswer, match="Expected a link"):
+            job.refresh()
+    assert str(asked[0].url) == "http://lab.example/hq/predict"
+    assert asked[0].headers["Authorization"] == "Bearer secret"
+    assert len(asked) == 1
+
+
+def test_a_redirect_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not followed: it might lead a key, or a patient's image, elsewhere."""
+    moved = httpx2.Response(308, headers={"Location": "https://lab"})
+    client = Client("http://lab", transport=httpx2.MockTransport(lambda request: moved), patience=0)
+    with client, pytest.raises(ServerUnreachable, match="redirects to https://lab"):
+        client.submit(b"\xff\xd8\xff")
+
+
+@pytest.mark.parametrize("url", ["lab:5000", "ftp://lab", "http://", "127.0.0.1"])
+def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+    """With what was expected."""
+    with pytest.raises(ValueError, match="Expected an address"):
+        Client(url)
