@@ -1,7 +1,7 @@
 """What a tile costs the client, and whether its memory grows: `python -m benchmarks.client_cost [FILES]`.
 
-Runs `histoqueue submit` over FILES files (2,000 unless given) against a server that answers at once; prints a JSON
-object: the client's CPU a file in milliseconds, its largest resident memory in MB, files a second.
+Runs `histoqueue submit` over FILES files (2,000 unless given) against a server that answers at once; tells
+the client's CPU a file in milliseconds, its resident memory in MB, and files a second.
 """
 
 import json

@@ -124,7 +124,6 @@ class Bulk:
             HistoQueueError: if no file could succeed, by the options or the key.
             JournalError: if the journal is of another run, or in use.
         """
-        began = time.monotonic()
         if self._restart:
             discard(self.journal_path)
         with Journal(self.journal_path, self._options) as journal:
@@ -132,12 +131,13 @@ class Bulk:
                 journal.retry_failed()
             journal.add(scan(self._sources))
             self._run = journal.run
-            summary = self._submit_all(journal, began)
+            summary = self._submit_all(journal)
             for out in self._outs:
                 self._write(out, journal)
         return summary
 
-    def _submit_all(self, journal: Journal, began: float) -> Summary:
+    def _submit_all(self, journal: Journal) -> Summary:
+        began = time.monotonic()
         counts = {code: number for code, number in journal.counts().items() if code is not None}
         total, before = sum(journal.counts().values()), sum(counts.values())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has enough; the interpreter must not complain of it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ALL_SUCCEEDED
-    except (HistoQueueError, ValueError, OSError) as error:
+    except (HistoQueueError, ValueError, OSError, sqlite3.Error) as error:
         _say(f"error: {error}")
         return _status_of(error)
 
