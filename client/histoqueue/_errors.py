@@ -19,6 +19,8 @@ HistoQueueError
 ├── Unavailable                  time must pass; the same call may succeed later
 │   ├── ServerUnreachable        no answer at all
 │   ├── JobStoreUnavailable
+│   │   └── LedgerRebuilding
+│   ├── JobStoreFull
 │   ├── ObjectStoreUnavailable
 │   ├── QueueUnavailable
 │   ├── QueueFull
@@ -173,6 +175,18 @@ class JobStoreUnavailable(Unavailable):
     """The server's job store does not answer."""
 
     code = "JOB_STORE_UNAVAILABLE"
+
+
+class LedgerRebuilding(JobStoreUnavailable):
+    """The server is restoring its jobs; none is lost."""
+
+    code = "LEDGER_REBUILDING"
+
+
+class JobStoreFull(Unavailable):
+    """The server's job store is short of memory."""
+
+    code = "JOB_STORE_FULL"
 
 
 class ObjectStoreUnavailable(Unavailable):

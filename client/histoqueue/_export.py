@@ -18,9 +18,6 @@ Rows = Iterable[tuple[str, Mapping[str, Any]]]
 RowSource = Callable[[], Rows]
 _FIRST = ("file", "status", "class", "label", "confidence", "cancer_probability", "verdict", "reasons")
 _LAST = (
-    "background_fraction",
-    "sharpness",
-    "domain_distance",
     "width",
     "height",
     "input_sha256",
@@ -68,9 +65,13 @@ def write_ndjson(file: TextIO, rows: RowSource) -> None:
 
 
 def write_csv(file: TextIO, rows: RowSource) -> None:
-    """Write a table with a column for each class that occurs."""
-    classes = sorted({name for _, row in rows() for name in _part(_part(row, "result"), "probabilities")})
-    columns = [*_FIRST, *(f"probability_{name}" for name in classes), *_LAST]
+    """Write a table with a column for each class and each check that occurs."""
+    classes, checks = set[str](), dict[str, None]()
+    for _, row in rows():
+        result = _part(row, "result")
+        classes.update(_part(result, "probabilities"))
+        checks.update(dict.fromkeys(_part(result, "quality")))
+    columns = [*_FIRST, *(f"probability_{name}" for name in sorted(classes)), *checks, *_LAST]
     writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
     writer.writeheader()
     for path, row in rows():

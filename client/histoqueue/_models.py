@@ -27,10 +27,10 @@ class Result:
     cancer_probability: float | None
     #: classified, indeterminate or rejected.
     verdict: str | None
-    #: low_confidence, background, blurred, out_of_domain, ...
+    #: Why to doubt it: low_confidence, background, blurred, out_of_domain, ...
     reasons: tuple[str, ...]
-    #: background_fraction, sharpness, domain_distance, ...
-    quality: Mapping[str, float]
+    #: background_fraction, sharpness, domain_distance, ...; None for what was not measured.
+    quality: Mapping[str, float | None]
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Result:

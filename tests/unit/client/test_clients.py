@@ -17,6 +17,7 @@ from histoqueue import (
     JobCanceled,
     JobNotFound,
     NotSupported,
+    ResultExpired,
     ServerUnreachable,
     UnexpectedAnswer,
     UnsupportedImageFormat,
@@ -122,10 +123,19 @@ def test_what_the_server_refuses_is_its_own_error(client: Client) -> None:
         client.get("0192f0c4-5b1e-4c1b-9d43-2f6f0f6f8a11")
 
 
+def test_a_deleted_job_leaves_nothing(client: Client) -> None:
+    """Its id is known, and that is all; deleting it again does no harm."""
+    job = client.submit(png_bytes(), wait=10)
+    job.delete()
+    job.delete()
+    with pytest.raises(ResultExpired):
+        job.refresh()
+
+
 def test_what_this_server_cannot_do_yet_is_said(client: Client) -> None:
     """The client speaks the whole contract, the server a part of it."""
     job = client.submit(png_bytes(), wait=10)
-    for call in (client.models, client.capacity, job.retry, job.delete, job.heatmap):
+    for call in (client.models, client.capacity, job.retry, job.heatmap):
         with pytest.raises(NotSupported):
             call()
 
@@ -179,7 +189,7 @@ def test_the_async_client_holds_the_same_conversations(server: ApiServer, bad_ti
             assert (await (await client.get(job.id)).refresh()).id == job.id
             with pytest.raises(JobAlreadyFinal):
                 await job.cancel()
-            for call in (client.models, client.capacity, job.retry, job.delete, job.heatmap):
+            for call in (client.models, client.capacity, job.retry, job.heatmap):
                 with pytest.raises(NotSupported):
                     await call()
             assert (await client.ready())["status"] == "ready"
@@ -188,6 +198,7 @@ def test_the_async_client_holds_the_same_conversations(server: ApiServer, bad_ti
             with pytest.raises(WaitTimedOut):
                 await waiting.wait(timeout=0.05)
             assert (await waiting.cancel()).status == "canceled"
+            await waiting.delete()
             server.is_working.set()
             mapped = [item async for item in client.map(sorted(bad_tiles.iterdir()), concurrency=2)]
             assert sorted(item.job.status if item.job else "no job" for item in mapped) == [
