@@ -48,7 +48,7 @@ def examine(client: Client) -> Iterator[Finding]:
     yield _ready(client)
     yield _told(client, "version", "/openapi.json", _version)
     yield _told(client, "model", "/models", lambda found: str(found.get("live", "none live")))
-    yield _told(client, "limits", "/capacity", lambda found: _listed(found.get("limits") or found))
+    yield _told(client, "limits", "/capacity", _limits)
 
 
 def _clock(answer: Answer) -> Finding:
@@ -88,7 +88,7 @@ def _version(document: dict[str, object]) -> str:
     return f"server {info.get('version')}" if isinstance(info, dict) else "the server does not tell"
 
 
-def _listed(values: object) -> str:
-    if not isinstance(values, dict):
-        return str(values)
-    return ", ".join(f"{name} {value}" for name, value in values.items() if not isinstance(value, dict))
+def _limits(found: dict[str, object]) -> str:
+    workers = found.get("workers")
+    number = len(workers) if isinstance(workers, list) else "?"
+    return f"{found.get('open', '?')} of at most {found.get('limit', '?')} jobs open, {number} workers"

@@ -15,6 +15,7 @@ HistoQueueError
 │   ├── IdempotencyKeyReused
 │   ├── JobNotFound
 │   ├── JobAlreadyFinal
+│   ├── JobNotRetryable
 │   └── ResultExpired
 ├── Unavailable                  time must pass; the same call may succeed later
 │   ├── ServerUnreachable        no answer at all
@@ -150,6 +151,12 @@ class JobAlreadyFinal(CallerError):
     """The job had ended before."""
 
     code = "JOB_ALREADY_FINAL"
+
+
+class JobNotRetryable(CallerError):
+    """Only a job that failed, expired or was canceled can be run once more."""
+
+    code = "JOB_NOT_RETRYABLE"
 
 
 class ResultExpired(CallerError):

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from ._errors import (
     JobAlreadyFinal,
+    JobNotRetryable,
     MethodNotAllowed,
     NotSupported,
     RouteNotFound,
@@ -104,9 +105,20 @@ def cancel(job: JobRecord | str, patience: Patience) -> Flow[JobRecord]:
 
 
 def retry(job: JobRecord | str, patience: Patience) -> Flow[JobRecord]:
-    """Run a failed, expired or canceled job again, under its id."""
+    """Run a failed, expired or canceled job again, under its id; one that is open is returned as it is.
+
+    Raises:
+        JobNotRetryable: if it has succeeded.
+    """
     request = Request("POST", _link(job, "retry") or f"{job_path(job)}/retry")
-    return job_in((yield from supported(exchange(request, patience), "POST /result/<id>/retry")))
+    try:
+        return job_in((yield from supported(exchange(request, patience), "POST /result/<id>/retry")))
+    except JobNotRetryable:
+        # The answer to an earlier try may have been lost.
+        record = yield from get(job, patience)
+        if record.is_final:
+            raise
+        return record
 
 
 def delete(job: JobRecord | str, patience: Patience) -> Flow[None]:

@@ -104,6 +104,8 @@ class Job(JobView):
         """Run it again after it failed, expired or was canceled; returns itself.
 
         Raises:
+            JobNotRetryable: if it has succeeded.
+            ResultExpired: if its image is past its retention.
             NotSupported: if the server cannot.
         """
         return self._take(flows.retry(self.record, self._client.patience))

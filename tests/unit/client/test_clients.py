@@ -16,6 +16,7 @@ from histoqueue import (
     JobAlreadyFinal,
     JobCanceled,
     JobNotFound,
+    JobNotRetryable,
     NotSupported,
     ResultExpired,
     ServerUnreachable,
@@ -132,12 +133,28 @@ def test_a_deleted_job_leaves_nothing(client: Client) -> None:
         job.refresh()
 
 
+def test_a_failed_job_can_be_run_again(server: ApiServer, client: Client) -> None:
+    """Under its id; asking twice does no harm, and one that succeeded is left alone."""
+    job = client.submit(png_bytes(width=FAILING_WIDTH), wait=10)
+    server.is_working.clear()
+    assert job.retry().status == "queued"
+    assert job.retry().status == "queued"
+    server.is_working.set()
+    assert job.wait(timeout=10).status == "failed"
+    with pytest.raises(JobNotRetryable):
+        client.submit(png_bytes(), wait=10).retry()
+
+
+def test_the_server_tells_of_itself(client: Client) -> None:
+    """Its model versions, and how much work is open."""
+    assert client.models()["live"] == "1.0.0"
+    assert client.capacity()["limit"] == 500
+
+
 def test_what_this_server_cannot_do_yet_is_said(client: Client) -> None:
     """The client speaks the whole contract, the server a part of it."""
-    job = client.submit(png_bytes(), wait=10)
-    for call in (client.models, client.capacity, job.retry, job.heatmap):
-        with pytest.raises(NotSupported):
-            call()
+    with pytest.raises(NotSupported, match="explain"):
+        client.submit(png_bytes(), wait=10).heatmap()
 
 
 def test_map_yields_each_image_with_its_job_or_its_error(client: Client, bad_tiles: Path) -> None:
@@ -189,9 +206,11 @@ def test_the_async_client_holds_the_same_conversations(server: ApiServer, bad_ti
             assert (await (await client.get(job.id)).refresh()).id == job.id
             with pytest.raises(JobAlreadyFinal):
                 await job.cancel()
-            for call in (client.models, client.capacity, job.retry, job.heatmap):
-                with pytest.raises(NotSupported):
-                    await call()
+            with pytest.raises(JobNotRetryable):
+                await job.retry()
+            with pytest.raises(NotSupported):
+                await job.heatmap()
+            assert ((await client.models())["live"], (await client.capacity())["limit"]) == ("1.0.0", 500)
             assert (await client.ready())["status"] == "ready"
             server.is_working.clear()
             waiting = await client.submit(png_bytes())
