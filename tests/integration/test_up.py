@@ -47,6 +47,14 @@ def test_a_taken_port_is_said_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Tell a process from one that has ended and waits to be buried by the machine's first process."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_data_survives_ctrl_c_and_a_new_start(tmp_path: Path) -> None:
     """Ctrl-C ends every process in time; the next start knows the results and the model."""
     with Stack(tmp_path / "stack") as first:
@@ -59,7 +67,7 @@ def test_data_survives_ctrl_c_and_a_new_start(tmp_path: Path) -> None:
         first.process.send_signal(signal.SIGINT)
         assert first.process.wait(20) == 0
         assert time.monotonic() - asked < 15
-        assert not [process for process in processes if process.is_running()]
+        assert not [process for process in processes if is_alive(process)]
         assert first.says("published the bundled model")
     with Stack(tmp_path / "stack") as second:
         assert second.says("found model")
@@ -80,11 +88,9 @@ def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
         stack.process.wait()
 
         def all_gone() -> bool:
-            return not [
-                item for item in processes if item.is_running() and item.status() != psutil.STATUS_ZOMBIE
-            ]
+            return not [item for item in processes if is_alive(item)]
 
-        assert wait_until(all_gone, 20), [item for item in processes if item.is_running()]
+        assert wait_until(all_gone, 20), [item for item in processes if is_alive(item)]
 
 
 def test_a_stop_with_work_under_way_hands_it_back(tmp_path: Path) -> None:
