@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help up test train chaos compose-test check fix lock
+.PHONY: help up test train chaos bench compose-test check fix lock
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -35,6 +35,9 @@ chaos: $(VENV)/dev.stamp ## Kill, pause and hang everything under load for MINUT
 	@CHAOS_SECONDS=$$(( $(MINUTES) * 60 )) $(if $(SEED),CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest tests/chaos
 	@$(BIN)/python -m tests.chaos.baseline $$(( $(MINUTES) * 60 )) $(SEED)
 
+bench: $(VENV)/dev.stamp ## Measure the stack beside its ceiling and its peers (hours; ARGS=--quick for minutes)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 compose-test: $(VENV)/dev.stamp ## Build, start, harm and end `docker compose up` on the engine of this machine
 	@COMPOSE_TESTS=1 $(BIN)/python -m pytest tests/compose -v
 
@@ -50,6 +53,7 @@ fix: $(VENV)/dev.stamp ## Mend what `make check` finds and a tool can mend
 
 lock: $(VENV)/dev.stamp ## Compile requirements/*.txt from pyproject.toml, with hashes
 	UV=$(BIN)/uv sh requirements/lock.sh
+	UV=$(abspath $(BIN)/uv) sh benchmarks/peers/lock.sh
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(not ok and "error: expected Python 3.11 to 3.13, found %d.%d; choose one: make PYTHON=python3.12 ..." % sys.version_info[:2])'

@@ -77,5 +77,6 @@ def test_every_make_target_explains_itself() -> None:
 
 def test_no_committed_text_names_a_registry() -> None:
     """Lock files hold names, versions and hashes alone."""
-    for path in (ROOT / "requirements").glob("*.txt"):
+    locked = [*(ROOT / "requirements").glob("*.txt"), *(ROOT / "benchmarks/peers").glob("*.txt")]
+    for path in locked:
         assert not re.search(r"https?://|--[a-z-]*index|--find-links", path.read_text()), path.name

@@ -1,0 +1,76 @@
+"""Which network is served: a published version's folder, or the seed's architecture made here."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from shared.manifest import MANIFEST_NAME, FileDigest, GoldenTile, InputSpec, Manifest, parse_manifest
+
+SEED_VERSION = "0.0.1"
+_WEIGHTS = "model.keras"
+
+
+def seed_model(template: Path, cache: Path) -> Path:
+    """Return a version folder with the seed's network (three convolutions at 224 px), made if need be.
+
+    Its weights are drawn from a fixed seed and not trained; its temperature spreads the probabilities, so
+    that an answer given to the wrong tile shows. Gates and golden tiles are the template's.
+    """
+    folder = cache / "seed-model"
+    if not (folder / MANIFEST_NAME).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        _write(folder, template)
+    return folder
+
+
+def _write(folder: Path, template: Path) -> None:
+    import keras  # noqa: PLC0415 - seconds, and only here
+
+    from training.architecture import build_model  # noqa: PLC0415
+    from training.experiment import NetworkPlan  # noqa: PLC0415
+
+    published = parse_manifest((template / MANIFEST_NAME).read_bytes())
+    keras.utils.set_random_seed(1)
+    spec = InputSpec(width=224, height=224, resample="bilinear")
+    plan = NetworkPlan(filters=(32, 64, 128), convolutions=(1, 1, 1), dense_units=128)
+    build_model(spec, plan, len(published.classes)).save(folder / _WEIGHTS)
+    for tile in published.golden:
+        shutil.copyfile(template / tile.file, folder / tile.file)
+    draft = published.model_copy(
+        update={
+            "version": SEED_VERSION,
+            "weights": _WEIGHTS,
+            "input": spec,
+            "files": tuple(_digest(path) for path in sorted(folder.iterdir())),
+            "metrics": {},
+            "training": {},
+        }
+    )
+    manifest = _with_answers(draft, folder)
+    # Last: its presence says that all of it is there.
+    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1))
+
+
+def _with_answers(draft: Manifest, folder: Path) -> Manifest:
+    import numpy as np  # noqa: PLC0415
+
+    from worker.engine.golden import golden_probabilities  # noqa: PLC0415
+    from worker.engine.predictor import Predictor  # noqa: PLC0415
+
+    predictor = Predictor(folder / draft.weights, draft, threads=0)
+    even = golden_probabilities(predictor, draft.model_copy(update={"temperature": 1.0}), folder)
+    logits = np.log(even)
+    spread = float((logits - logits.mean(axis=0)).std())
+    spread_out = draft.model_copy(update={"temperature": max(spread, 1e-6)})
+    rows = golden_probabilities(predictor, spread_out, folder)
+    golden = tuple(
+        GoldenTile(file=tile.file, probabilities=tuple(round(float(value), 6) for value in row))
+        for tile, row in zip(draft.golden, rows, strict=True)
+    )
+    return spread_out.model_copy(update={"golden": golden})
+
+
+def _digest(path: Path) -> FileDigest:
+    body = path.read_bytes()
+    return FileDigest(name=path.name, bytes=len(body), sha256=hashlib.sha256(body).hexdigest())

@@ -1,0 +1,235 @@
+"""Turn a session into a dated report: JSON with everything, Markdown with the ratios, a plot."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import middle, ratio, spread
+from benchmarks.measure import MOST_FOREIGN_SHARE, Measurement
+from benchmarks.run import Ceiling, Plan, Session
+
+_CEILING = "a process per core"
+
+
+def write_report(
+    session: Session,
+    plan: Plan,
+    machine: dict[str, str | int],
+    kinds: dict[int, str],
+    folder: Path,
+    now: datetime,
+) -> Path:
+    """Write the three files of a session; return the Markdown one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{now:%Y-%m-%d-%H%M}-{plan.model.name}"
+    facts = {
+        "made_at": f"{now:%Y-%m-%dT%H:%MZ}",
+        "model": plan.model.name,
+        "machine": machine,
+        "tiles": {size: {"kind": kinds[size], "count": len(paths)} for size, paths in plan.tiles.items()},
+        "rounds": plan.rounds,
+        "seconds": plan.seconds,
+        "clients": plan.clients,
+    }
+    (folder / f"{name}.json").write_text(json.dumps({**facts, **asdict(session)}, indent=1) + "\n")
+    report = folder / f"{name}.md"
+    report.write_text(_markdown(session, plan, facts, name))
+    _plot(session, plan, folder / f"{name}.png")
+    return report
+
+
+def _markdown(session: Session, plan: Plan, facts: dict[str, Any], name: str) -> str:
+    machine = facts["machine"]
+    lines = [
+        f"# Benchmark of {facts['made_at']}, {facts['model']}",
+        "",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
+        f"{machine['system']}, Python {machine['python']}, TensorFlow {machine['tensorflow-cpu']}. "
+        f"The client runs on the same cores. Median of {facts['rounds']} rounds of {facts['seconds']:g} s; "
+        "ratios are what counts, since they were measured in one session.",
+        "",
+        f"![images a second]({name}.png)",
+        "",
+    ]
+    lines += _disturbance(session)
+    for size in plan.tiles:
+        lines += [f"## {size} px: {facts['tiles'][size]['kind']}", ""]
+        lines += _ceilings(session, size)
+        lines += _throughput(session, plan, size)
+        lines += _by_process(session, plan, size)
+        lines += _open_loops(session, plan, size)
+    lines += _starts(session, plan)
+    lines += _failures(session)
+    return "\n".join(lines) + "\n"
+
+
+def _disturbance(session: Session) -> list[str]:
+    shares = [one.foreign_share for one in session.measurements]
+    if not shares or max(shares) <= MOST_FOREIGN_SHARE:
+        return []
+    return [
+        f"**Disturbed**: other programs took up to {max(shares):.0%} of the machine "
+        f"(median {middle(shares):.0%}). Rates are too low and ratios are blurred; CPU times hold better.",
+        "",
+    ]
+
+
+def _ceilings(session: Session, size: int) -> list[str]:
+    rows = []
+    for name in _unique(one.name for one in session.ceilings):
+        ones = [one for one in session.ceilings if (one.name, one.size) == (name, size)]
+        rows.append([name, f"{middle([one.images_a_second for one in ones]):.0f}",
+                     f"{middle([one.cpu_ms for one in ones]):.1f}",
+                     f"{middle([one.start_seconds for one in ones]):.1f}"])  # fmt: skip
+    return _table(["ceiling: no server", "images/s", "core-ms a tile", "load s"], rows)
+
+
+def _throughput(session: Session, plan: Plan, size: int) -> list[str]:
+    full = f"{plan.clients} clients"
+    best = _ceiling_rates(session.ceilings, size)
+    seed = _rate(session, "seed", size, full)
+    rows = []
+    for system in plan.systems:
+        ones = _of(session, system.name, size, full)
+        lone = _of(session, system.name, size, "one client")
+        if not ones:
+            continue
+        rate = _rate(session, system.name, size, full)
+        against = _own_ceiling(system.name, best)
+        rows.append([
+            system.title, f"{rate:.1f}", _times(ratio(rate, against)), _times(ratio(rate, seed)),
+            f"{middle([one.server_cpu_ms for one in ones]):.1f}",
+            f"{middle([one.client_cpu_ms for one in ones]):.1f}",
+            _latencies(ones), _latencies(lone),
+            f"{middle([one.peak_rss_mib for one in ones]):.0f}",
+            f"{max(one.difference for one in [*ones, *lone]):.0e}", _soundness([*ones, *lone]),
+            f"{spread([one.images_a_second for one in ones]):.0%}",
+        ])  # fmt: skip
+    heads = ["system", "images/s", "× ceiling", "× seed", "core-ms a tile", "client's"]
+    heads += [f"p50/p95/p99 ms, {full}", "p50/p95/p99 ms, one client", "peak RSS MiB"]
+    heads += ["largest difference", "sound", "rounds differ by"]
+    return _table(heads, rows)
+
+
+def _by_process(session: Session, plan: Plan, size: int) -> list[str]:
+    rows = []
+    for system in plan.systems:
+        ones = _of(session, system.name, size, f"{plan.clients} clients")
+        names = sorted({name for one in ones for name in one.cpu_ms})
+        costs = {name: middle([one.cpu_ms.get(name, 0.0) for one in ones]) for name in names}
+        if costs:
+            dearest = sorted(costs.items(), key=lambda item: -item[1])
+            words = ", ".join(f"{name} {cost:.2f}" for name, cost in dearest if cost > 0.005)
+            rows.append([system.title, words])
+    return _table(["system", "core-ms a tile by process"], rows)
+
+
+def _open_loops(session: Session, plan: Plan, size: int) -> list[str]:
+    rows = []
+    for system in plan.systems:
+        for share in plan.shares:
+            ones = _of(session, system.name, size, f"open, {share:.0%} of its throughput")
+            if ones:
+                rate = middle([one.images_a_second for one in ones])
+                late = max(one.sent_late_seconds for one in ones) * 1000
+                words = [f"{share:.0%}", f"{rate:.1f}", _latencies(ones), f"{late:.0f}", _soundness(ones)]
+                rows.append([system.title, *words])
+    heads = ["open loop", "of its throughput", "answered/s", "p50/p95/p99 ms from when a tile was due"]
+    heads += ["client late ms", "sound"]
+    return _table(heads, rows)
+
+
+def _starts(session: Session, plan: Plan) -> list[str]:
+    rows = []
+    for system in plan.systems:
+        ones = [one for one in session.starts if one.system == system.name]
+        if ones:
+            rows.append([system.title, f"{middle([one.seconds for one in ones]):.1f}",
+                         f"{middle([one.idle_rss_mib for one in ones]):.0f}"])  # fmt: skip
+    return ["## Start and memory", "", *_table(["system", "first answer after s", "idle RSS MiB"], rows)]
+
+
+def _failures(session: Session) -> list[str]:
+    if not session.failures:
+        return []
+    return ["## Not measured", "", *(f"- {name}: {why}" for name, why in session.failures.items())]
+
+
+def _of(session: Session, system: str, size: int, load: str) -> list[Measurement]:
+    return [one for one in session.measurements if (one.system, one.size, one.load) == (system, size, load)]
+
+
+def _rate(session: Session, system: str, size: int, load: str) -> float:
+    rates = [one.images_a_second for one in _of(session, system, size, load)]
+    return middle(rates) if rates else math.nan
+
+
+def _ceiling_rates(ceilings: Sequence[Ceiling], size: int) -> dict[str, float]:
+    """Return the rate of a process per core, by runtime."""
+    rates: dict[str, list[float]] = {}
+    for one in ceilings:
+        runtime, _, label = one.name.partition(", ")
+        if one.size == size and label == _CEILING:
+            rates.setdefault(runtime, []).append(one.images_a_second)
+    return {runtime: middle(values) for runtime, values in rates.items()}
+
+
+def _own_ceiling(system: str, rates: dict[str, float]) -> float:
+    """Return the ceiling of the runtime that a system uses; every peer uses TensorFlow."""
+    runtime = system.split("-")[1] if system.startswith("ours-") else "tensorflow"
+    return rates.get(runtime, next(iter(rates.values()), math.nan))
+
+
+def _latencies(ones: Iterable[Measurement]) -> str:
+    known = [one.latency for one in ones if one.latency]
+    parts: list[Callable[[Any], float]] = [lambda t: t.p50_ms, lambda t: t.p95_ms, lambda t: t.p99_ms]
+    return " / ".join(f"{middle([part(one) for one in known]):.0f}" for part in parts) if known else "-"
+
+
+def _soundness(ones: Iterable[Measurement]) -> str:
+    failed = [one for one in ones if not one.is_sound]
+    return "yes" if not failed else f"NO: {sum(one.failed for one in failed)} failed"
+
+
+def _times(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    if not rows:
+        return []
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def _plot(session: Session, plan: Plan, path: Path) -> None:
+    import matplotlib  # noqa: PLC0415 - slow, and only here
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    figure, panels = pyplot.subplots(1, len(plan.tiles), figsize=(7 * len(plan.tiles), 4.5), squeeze=False)
+    for panel, size in zip(panels[0], plan.tiles, strict=True):
+        rates = {
+            system.title: _rate(session, system.name, size, f"{plan.clients} clients")
+            for system in plan.systems
+        }
+        shown = {title: rate for title, rate in rates.items() if not math.isnan(rate)}
+        panel.barh(list(shown), list(shown.values()), color="#6a4c93")
+        for runtime, rate in _ceiling_rates(session.ceilings, size).items():
+            panel.axvline(rate, linestyle="--", color="#444444")
+            panel.text(rate, -0.9, f"ceiling, {runtime}", rotation=90, fontsize=7, va="bottom", ha="right")
+        panel.invert_yaxis()
+        panel.set_title(f"{size} px, {plan.clients} clients")
+        panel.set_xlabel("images a second")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

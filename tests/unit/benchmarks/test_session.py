@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import build_parser, make_plan
+from benchmarks.ceiling import repeat
+from benchmarks.dialects import DIALECTS
+from benchmarks.environments import PEERS
+from benchmarks.systems import PEER_SYSTEMS, our_systems
+from benchmarks.tiles import gather_tiles
+from ops.prepare import newest_bundled_model
+from worker.engine.decode import decode
+
+
+def test_every_system_speaks_a_dialect_and_has_its_lock() -> None:
+    """A peer's environment is made from its locked requirements alone."""
+    for system in [*our_systems(["tensorflow"]), *PEER_SYSTEMS]:
+        assert system.dialect in DIALECTS
+        if system.environment is not None:
+            assert "--hash=sha256:" in (PEERS / f"{system.environment}.txt").read_text()
+
+
+def test_drawn_tiles_stand_in_for_real_ones(tmp_path: Path) -> None:
+    """Each has its own pixels, and the same command gives the same tiles."""
+    model = newest_bundled_model()
+    paths = gather_tiles(96, 3, model, tmp_path / "no-data", tmp_path / "cache")
+    first = [path.read_bytes() for path in paths]
+    assert len(set(first)) == 3
+    assert {decode(image, 1 << 20).shape for image in first} == {(96, 96, 3)}
+    again = gather_tiles(96, 3, model, tmp_path / "no-data", tmp_path / "cache")
+    assert [path.read_bytes() for path in again] == first
+
+
+def test_a_ceiling_counts_every_answered_tile() -> None:
+    """A micro-batch is filled from the beginning again where the tiles run out."""
+    seen: list[int] = []
+
+    def answer(images: object) -> list[list[float]]:
+        seen.append(len(list(images)))  # type: ignore[call-overload]
+        return [[1.0]] * seen[-1]
+
+    done, elapsed = repeat(answer, [b"a", b"b", b"c"], batch_size=2, seconds=0.01)
+    assert done == sum(seen)
+    assert set(seen) == {2}
+    assert elapsed >= 0.01
+
+
+def test_a_system_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    """Before anything is measured."""
+    options = build_parser().parse_args(["--only", "ours-tensorflow,magic", "--cache", str(tmp_path)])
+    with pytest.raises(SystemExit, match="magic"):
+        make_plan(options)
+
+
+def test_a_quick_session_is_one_short_round(tmp_path: Path) -> None:
+    """And nothing of it is repeated."""
+    arguments = ["--quick", "--sizes", "64", "--tiles", "2", "--only", "seed", "--data", str(tmp_path)]
+    plan = make_plan(build_parser().parse_args([*arguments, "--cache", str(tmp_path)]))
+    assert (plan.rounds, plan.repeats, list(plan.tiles)) == (1, 0, [64])
+    assert [system.name for system in plan.systems] == ["seed"]
