@@ -16,8 +16,8 @@ from shared.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from worker.engine.calibration import calibrate
 from worker.engine.decode import decode
 from worker.engine.pipeline import Model, Pipeline
-from worker.engine.predictor import Predictor
 from worker.engine.preprocess import preprocess
+from worker.engine.runtime import Order, load
 
 _MAX_PIXELS = 4096 * 4096
 Answer = Callable[[Sequence[bytes]], list[list[float]]]
@@ -69,9 +69,12 @@ def main() -> int:
     started = time.perf_counter()
     folder = Path(order["model"])
     manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
-    predictor = Predictor(folder / manifest.weights, manifest, threads=order["threads"])
-    predictor.warm_up()
-    answer = (whole_engine if order["gates"] else bare)(predictor, manifest)
+    loaded = load(
+        order["runtime"], Order(folder, manifest, order["threads"], buckets=(1, order["batch_size"]))
+    )
+    if loaded.warning is not None:
+        raise RuntimeError(loaded.warning)
+    answer = (whole_engine if order["gates"] else bare)(loaded.predictor, manifest)
     tiles = [Path(path).read_bytes() for path in order["tiles"]]
     answers = [row for tile in tiles for row in answer([tile])]
     print(json.dumps({"ready": True, "start_seconds": time.perf_counter() - started}), flush=True)

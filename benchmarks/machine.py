@@ -5,7 +5,19 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-_PACKAGES = ("tensorflow-cpu", "keras", "numpy", "pillow", "celery", "redis", "boto3", "gunicorn")
+from worker.cores import usable_cores
+
+_PACKAGES = (
+    "tensorflow-cpu",
+    "onnxruntime",
+    "keras",
+    "numpy",
+    "pillow",
+    "celery",
+    "redis",
+    "boto3",
+    "gunicorn",
+)
 
 
 def describe() -> dict[str, str | int]:
@@ -18,11 +30,6 @@ def describe() -> dict[str, str | int]:
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},
     }
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -17,10 +17,23 @@ def seed_model(template: Path, cache: Path) -> Path:
     that an answer given to the wrong tile shows. Gates and golden tiles are the template's.
     """
     folder = cache / "seed-model"
-    if not (folder / MANIFEST_NAME).is_file():
+    if not (folder / MANIFEST_NAME).is_file() or (folder / "unfinished").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         _write(folder, template)
+    return folder
+
+
+def with_converted_network(model: Path, cache: Path) -> Path:
+    """Return the version's folder, or a copy with a converted network where it has none."""
+    if parse_manifest((model / MANIFEST_NAME).read_bytes()).onnx is not None:
+        return model
+    from training.convert import add_onnx  # noqa: PLC0415 - seconds, and only here
+
+    folder = cache / "converted" / model.name
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(model, folder)
+    add_onnx(folder)
     return folder
 
 
@@ -28,6 +41,7 @@ def _write(folder: Path, template: Path) -> None:
     import keras  # noqa: PLC0415 - seconds, and only here
 
     from training.architecture import build_model  # noqa: PLC0415
+    from training.convert import add_onnx  # noqa: PLC0415
     from training.experiment import NetworkPlan  # noqa: PLC0415
 
     published = parse_manifest((template / MANIFEST_NAME).read_bytes())
@@ -47,9 +61,11 @@ def _write(folder: Path, template: Path) -> None:
             "training": {},
         }
     )
-    manifest = _with_answers(draft, folder)
-    # Last: its presence says that all of it is there.
-    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1))
+    unfinished = folder / "unfinished"
+    unfinished.write_text("")
+    (folder / MANIFEST_NAME).write_text(_with_answers(draft, folder).model_dump_json(indent=1))
+    add_onnx(folder)
+    unfinished.unlink()
 
 
 def _with_answers(draft: Manifest, folder: Path) -> Manifest:

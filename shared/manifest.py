@@ -124,6 +124,9 @@ class Manifest(_Fact):
     intended_use: str
     #: The Keras archive (architecture and weights); listed in `files` too.
     weights: FileName
+    #: The same network for ONNX Runtime, from float32 values 0 to 255 to logits and features; None where the
+    #: version was not converted.
+    onnx: FileName | None = None
     #: Layers whose outputs serving needs: before softmax, and after pooling.
     logits_layer: str
     features_layer: str
@@ -144,8 +147,8 @@ class Manifest(_Fact):
     @model_validator(mode="after")
     def _is_complete(self) -> "Manifest":
         listed = {file.name for file in self.files}
-        for needed in (self.weights, *(tile.file for tile in self.golden)):
-            if needed not in listed:
+        for needed in (self.weights, self.onnx, *(tile.file for tile in self.golden)):
+            if needed is not None and needed not in listed:
                 raise ValueError(f"expected {needed} among the digested files {sorted(listed)}")
         names = [item.name for item in self.classes]
         if len(set(names)) != len(names):

@@ -1,7 +1,7 @@
 """Every environment variable of the servers, read once, typed and checked at start."""
 
 import os
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -53,8 +53,10 @@ class Settings(BaseSettings):
 
     # --- the worker ---
     max_batch_size: int = Field(default=8, ge=1, le=64)
-    #: TensorFlow threads; 0 means as many as the process may use.
+    #: Threads of the engine's runtime; 0 means as many as the process may use.
     engine_threads: int = Field(default=0, ge=0)
+    #: What runs the network; any but TensorFlow must first reproduce the model's golden tiles.
+    inference_runtime: Literal["auto", "tensorflow", "onnxruntime"] = "tensorflow"
     #: Where verified model files are kept between starts.
     model_cache_dir: str = "/tmp/histoqueue-models"  # noqa: S108 - content is digest-checked before use
 

@@ -9,6 +9,7 @@ from shared.object_store import WORKER_PATIENCE
 from shared.services import from_settings
 from shared.settings import Settings, read_settings
 from training.calibrate import calibrate_run
+from training.convert import add_onnx
 from training.cross_calibrate import calibrate_folds
 from training.cross_evaluate import evaluate_folds
 from training.cross_validation import (
@@ -164,6 +165,12 @@ def _release(options: argparse.Namespace) -> Release:
     if is_cross_validation(options.run):
         return release_of_folds(_open_folds(options))
     return release_of_run(_open_finished(options))
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Add the converted network to a version's folder."""
+    manifest = add_onnx(options.folder)
+    print(f"{options.folder} holds {manifest.onnx}, which answers as {manifest.weights} does")
 
 
 def _open_finished(options: argparse.Namespace) -> Run:

@@ -7,6 +7,7 @@ from typing import Final
 from PIL import Image
 
 from shared.manifest import is_version
+from training.convert import add_onnx
 from training.errors import TrainingError
 from training.release import Release
 from training.report import copy_card
@@ -59,3 +60,4 @@ def _write_version(release: Release, folder: Path, version: str) -> None:
     for seed, name in zip(GOLDEN_SEEDS, names, strict=True):
         Image.fromarray(draw_tile(seed)).save(folder / name, optimize=True)
     write_manifest(release, folder, version, names)
+    add_onnx(folder)

@@ -2,9 +2,10 @@
 
     python -m worker.engine FILE_DESCRIPTOR PARENT_PID
 
-First comes one frame that says what to load; the answer is `{"ready": true}` or `{"fatal": …}`. Then, for
-each micro-batch, a frame with the sizes and the micrometres per pixel (null where unknown), and a frame with
-the images' bytes one after the other; the answer is `{"outcomes": […]}`. It ends when the pipe does.
+First comes one frame that says what to load; the answer is `{"ready": true, "runtime": …}`, with a warning where
+that is not the runtime that was asked for, or `{"fatal": …}`. Then, for each micro-batch, a frame with the sizes
+and the micrometres per pixel (null where unknown), and a frame with the images' bytes one after the other; the
+answer is `{"outcomes": […]}`. It ends when the pipe does.
 """
 
 import ctypes
@@ -18,10 +19,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from shared.errors import HistoQueueError
-from shared.manifest import MANIFEST_NAME, parse_manifest
-from worker.engine.golden import check_golden
+from shared.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from worker.engine.pipeline import Pipeline
-from worker.engine.predictor import Predictor
+from worker.engine.runtime import Loaded, Order, load
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = "500"
@@ -32,12 +32,13 @@ def main(descriptor: int, parent: int) -> int:
     _end_with(parent)
     with Connection(descriptor) as connection:
         try:
-            pipeline = _load(json.loads(connection.recv_bytes()))
+            options = json.loads(connection.recv_bytes())
+            manifest, loaded = _load(options)
         except HistoQueueError as error:
             _send(connection, {"fatal": {"code": error.code, "detail": error.detail}})
             return 1
-        _send(connection, {"ready": True})
-        _serve(connection, pipeline)
+        _send(connection, {"ready": True, "runtime": loaded.runtime, "warning": loaded.warning})
+        _serve(connection, Pipeline(loaded.predictor, manifest, max_pixels=int(str(options["max_pixels"]))))
     return 0
 
 
@@ -54,18 +55,16 @@ def _end_with(parent: int) -> None:
             Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
 
 
-def _load(options: dict[str, object]) -> Pipeline:
+def _load(options: dict[str, object]) -> tuple[Manifest, Loaded]:
     folder = Path(str(options["folder"]))
     manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
-    predictor = Predictor(
-        folder / manifest.weights,
+    order = Order(
+        folder,
         manifest,
         threads=int(str(options["threads"])),
         buckets=tuple(_buckets(int(str(options["max_batch_size"])))),
     )
-    predictor.warm_up()
-    check_golden(predictor, manifest, folder)
-    return Pipeline(predictor, manifest, max_pixels=int(str(options["max_pixels"])))
+    return manifest, load(str(options["runtime"]), order)
 
 
 def _buckets(largest: int) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Run the network: the only serving file that imports TensorFlow, in the engine process alone."""
+"""Run the network by TensorFlow: the only serving file that imports it, in the engine process alone."""
 
 import os
 from collections.abc import Callable

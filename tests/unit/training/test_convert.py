@@ -1,0 +1,73 @@
+"""A converted network is proven, digested and listed, or nothing is changed."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ops.prepare import newest_bundled_model
+from shared.manifest import MANIFEST_NAME, parse_manifest
+from tests.unit.training import tiny
+
+pytestmark = [
+    pytest.mark.tensorflow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+pytest.importorskip("tensorflow")
+pytest.importorskip("tf2onnx")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the bundled version, as it came."""
+    copy = tmp_path / "version"
+    shutil.copytree(newest_bundled_model(), copy)
+    return copy
+
+
+def test_one_command_converts_a_published_folder_in_place(folder: Path) -> None:
+    """The network is listed with its size and digest; every other fact stays; twice is as good as once."""
+    before = parse_manifest((folder / MANIFEST_NAME).read_bytes())
+    for _ in range(2):
+        assert tiny.call("convert", str(folder)) == 0
+        after = parse_manifest((folder / MANIFEST_NAME).read_bytes())
+        assert after.onnx is not None
+        body = (folder / after.onnx).read_bytes()
+        listed = after.digest_of(after.onnx)
+        assert (listed.bytes, listed.sha256) == (len(body), hashlib.sha256(body).hexdigest())
+        others = {file for file in after.files if file.name != after.onnx}
+        assert others == {file for file in before.files if file.name != after.onnx}
+        unchanged = {"onnx", "files"}
+        assert after.model_dump(exclude=unchanged) == before.model_dump(exclude=unchanged)
+    assert {path.name for path in folder.iterdir()} == {file.name for file in after.files} | {MANIFEST_NAME}
+
+
+def test_a_network_that_does_not_pass_the_golden_tiles_is_not_added(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder is left as it was."""
+    manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
+    golden = tuple(
+        tile.model_copy(update={"probabilities": tile.probabilities[::-1]}) for tile in manifest.golden
+    )
+    text = manifest.model_copy(update={"golden": golden, "onnx": None}).model_dump_json()
+    (folder / MANIFEST_NAME).write_text(text)
+    names = {path.name for path in folder.iterdir()}
+    assert tiny.call("convert", str(folder)) == 1
+    assert "Expected the converted network to pass the golden tiles" in capsys.readouterr().err
+    assert {path.name for path in folder.iterdir()} == names
+    assert (folder / MANIFEST_NAME).read_text() == text
+
+
+def test_a_network_that_differs_on_noise_is_not_added(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Golden tiles are few; noise reaches what they do not."""
+    monkeypatch.setattr("training.convert.MOST_DIFFERENCE", -1.0)
+    assert tiny.call("convert", str(folder)) == 1
+    assert not list(folder.glob(".*unproven"))
+
+
+def test_a_folder_without_a_version_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line."""
+    assert tiny.call("convert", str(tmp_path)) == 1
+    assert "Expected manifest.json" in capsys.readouterr().err
