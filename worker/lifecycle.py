@@ -18,6 +18,7 @@ from shared.settings import Settings
 from shared.worker_registry import REPORT_EVERY_SECONDS
 from worker.batcher import Batcher
 from worker.breaker import CrashBreaker
+from worker.cores import usable_cores
 from worker.leases import LeaseKeeper
 from worker.reaper import (
     ARCHIVE_EVERY_SECONDS,
@@ -58,10 +59,11 @@ class Worker:
         self.supervisor = EngineSupervisor(
             fetch_model=lambda model: services.models.fetch(model, cache),
             options=EngineOptions(
-                threads=settings.engine_threads or _usable_cores(),
+                threads=settings.engine_threads or usable_cores(),
                 max_batch_size=settings.max_batch_size,
                 max_pixels=settings.max_image_pixels,
                 memory_bytes=settings.engine_memory_bytes,
+                runtime=settings.inference_runtime,
             ),
             timeout_seconds=settings.engine_timeout_seconds,
             command=engine_command,
@@ -175,8 +177,3 @@ class Worker:
         except HistoQueueError as error:
             # The report runs out by itself.
             _log.info("worker_not_withdrawn", error=str(error))
-
-
-def _usable_cores() -> int:
-    """Return how many cores this process may run on, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

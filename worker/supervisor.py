@@ -37,6 +37,7 @@ class EngineOptions:
     max_pixels: int
     #: Resident memory from which the engine is killed.
     memory_bytes: int
+    runtime: str = "tensorflow"
 
 
 class EngineSupervisor:
@@ -94,7 +95,10 @@ class EngineSupervisor:
             raise InvalidModel(str(answer["fatal"]["detail"]))
         self._model = self._last_proven = model
         seconds = round(time.monotonic() - started, 2)
-        _log.info("engine_ready", model=model.name, version=model.version, pid=self.pid, seconds=seconds)
+        if warning := answer.get("warning"):
+            _log.warning("engine_fell_back", wanted=self._options.runtime, reason=warning)
+        facts = {"runtime": answer.get("runtime"), "pid": self.pid, "seconds": seconds}
+        _log.info("engine_ready", model=model.name, version=model.version, **facts)
 
     def revive(self) -> None:
         """Replace an engine that died while it had nothing to do; raises as `ensure` does."""
@@ -150,6 +154,7 @@ class EngineSupervisor:
                 "threads": options.threads,
                 "max_batch_size": options.max_batch_size,
                 "max_pixels": options.max_pixels,
+                "runtime": options.runtime,
             }
         ).encode()
 
