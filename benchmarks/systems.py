@@ -89,7 +89,7 @@ def _fill_bucket(folder: Path, model: Path, log: Path) -> None:
     child = server.child(log)
     child.start()
     try:
-        with _variables(server.environment()):
+        with variables(server.environment()):
             store = S3ObjectStore("histoqueue", server.url, "us-east-1", Patience(2, 10, 3))
             if not wait_until(lambda: server.is_ready("histoqueue"), 20):
                 raise RuntimeError(f"Expected an object store. It said: {log.read_text()}")
@@ -99,7 +99,8 @@ def _fill_bucket(folder: Path, model: Path, log: Path) -> None:
 
 
 @contextmanager
-def _variables(values: Mapping[str, str]) -> Iterator[None]:
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Have these variables in this process' own environment for a while."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

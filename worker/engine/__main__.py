@@ -2,10 +2,10 @@
 
     python -m worker.engine FILE_DESCRIPTOR PARENT_PID
 
-First comes one frame that says what to load; the answer is `{"ready": true, "runtime": …}`, with a warning where
-that is not the runtime that was asked for, or `{"fatal": …}`. Then, for each micro-batch, a frame with the sizes
-and the micrometres per pixel (null where unknown), and a frame with the images' bytes one after the other; the
-answer is `{"outcomes": […]}`. It ends when the pipe does.
+First comes one frame that says what to load; the answer is `{"ready": true, "runtime": …}`, with a warning
+where that is not the runtime that was asked for, or `{"fatal": …}`. Then, for each micro-batch, a frame with
+the sizes and the micrometres per pixel (null where unknown), and a frame with the images' bytes one after the
+other; the answer is `{"outcomes": […]}`. It ends when the pipe does.
 """
 
 import ctypes
