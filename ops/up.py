@@ -59,6 +59,7 @@ class UpSettings(BaseSettings):
     #: Where given, that server is used and none is started.
     redis_url: str | None = None
     s3_endpoint_url: str | None = None
+    object_store_dir: str | None = None
 
 
 @dataclass
@@ -194,7 +195,7 @@ def _start_servers(settings: UpSettings, supervisor: Supervisor) -> dict[str, st
         supervisor.start(broker.child(logs / "redis.log"))
         supervisor.wait_for("Redis", broker.is_ready, START_TIMEOUT_SECONDS)
         environment["REDIS_URL"] = broker.url
-    if settings.s3_endpoint_url is None:
+    if settings.s3_endpoint_url is None and settings.object_store_dir is None:
         store = ObjectServer(
             free_port(),
             passwords["s3_access"],

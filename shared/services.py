@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from shared.job_store import JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore, connect
 from shared.model_registry import ModelRegistry
 from shared.object_store import MemoryObjectStore, ObjectStore, Patience, S3ObjectStore
+from shared.object_store_files import FileObjectStore
 from shared.schemas import wall_clock_ms
 from shared.settings import Settings
 from shared.task_queue import CeleryTaskQueue, MemoryTaskQueue, TaskQueue, make_celery
@@ -46,7 +48,9 @@ def from_settings(settings: Settings, patience: Patience, connections: int = 32)
     )
 
 
-def _open_bucket(settings: Settings, bucket: str, patience: Patience, connections: int) -> S3ObjectStore:
+def _open_bucket(settings: Settings, bucket: str, patience: Patience, connections: int) -> ObjectStore:
+    if settings.object_store_dir is not None:
+        return FileObjectStore(Path(settings.object_store_dir), bucket)
     return S3ObjectStore(bucket, settings.s3_endpoint_url, settings.s3_region, patience, connections)
 
 

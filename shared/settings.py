@@ -15,6 +15,8 @@ class Settings(BaseSettings):
     # --- where things are ---
     #: Broker and ledger; carries the password, so it is never logged.
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    #: A folder that API and workers share, in place of an S3 server: for one machine.
+    object_store_dir: str | None = None
     #: Empty means AWS S3. Credentials come from boto3's usual chain.
     s3_endpoint_url: str | None = None
     s3_region: str = "us-east-1"

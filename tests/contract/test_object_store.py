@@ -1,10 +1,11 @@
-"""What an object store promises, held against rclone, moto and the one in memory."""
+"""What an object store promises, held against rclone, moto, a folder and the one in memory."""
 
 import io
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from moto.server import ThreadedMotoServer
 from ops.servers import ObjectServer, free_port
 from shared.errors import ObjectStoreUnavailable
 from shared.object_store import MemoryObjectStore, ObjectStore, Patience, S3ObjectStore
+from shared.object_store_files import FileObjectStore
 from shared.schemas import wall_clock_ms
 
 PATIENCE = Patience(connect_seconds=1, read_seconds=5, attempts=1)
@@ -29,11 +31,15 @@ def moto_url() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["memory", "rclone", "moto"])
+@pytest.fixture(params=["memory", "files", "rclone", "moto"])
 def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """Each side of the port, with an empty bucket."""
     if request.param == "memory":
         return MemoryObjectStore()
+    if request.param == "files":
+        files = FileObjectStore(request.getfixturevalue("tmp_path"), "bucket")
+        files.ensure_bucket()
+        return files
     if request.param == "rclone":
         server: ObjectServer = request.getfixturevalue("object_server")
         url = server.url
@@ -189,3 +195,53 @@ def test_a_hiccup_of_the_server_is_not_the_callers(monkeypatch: pytest.MonkeyPat
         S3ObjectStore("bucket", url, "us-east-1", patient).put("key", file, "text/plain")
         server.shutdown()
     assert Hiccup.bodies == [b"the object", b"the object"]
+
+
+@pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/passwd", "a//b", "", "a/.", "a\0b"])
+def test_a_key_never_leaves_its_bucket(tmp_path: Path, key: str) -> None:
+    """Whatever it says."""
+    store = FileObjectStore(tmp_path / "root", "bucket")
+    store.ensure_bucket()
+    for call in (lambda: store.put(key, b"x", "a/b"), lambda: store.get(key, 1), lambda: store.delete(key)):
+        with pytest.raises(ValueError, match="plain names"):
+            call()
+    assert list((tmp_path / "root" / "bucket").rglob("*")) == []
+
+
+def test_a_folder_that_is_full_or_away_is_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing half-written stays, and nothing is taken for missing."""
+    store = FileObjectStore(tmp_path / "root", "bucket")
+    for call in (store.ping, lambda: store.put("a/b", b"x", "a/b")):
+        with pytest.raises(ObjectStoreUnavailable):
+            call()
+    store.ensure_bucket()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shared.object_store_files.os.fsync", full)
+    with pytest.raises(ObjectStoreUnavailable):
+        store.put("a/b", b"x", "a/b")
+    assert [path for path in (tmp_path / "root").rglob("*") if path.is_file()] == []
+
+
+def test_a_folder_reads_what_rclone_wrote(object_server: ObjectServer) -> None:
+    """It can take over where the server stopped."""
+    bucket = f"test-{uuid4().hex[:12]}"
+    server = S3ObjectStore(bucket, object_server.url, "us-east-1", PATIENCE)
+    server.ensure_bucket()
+    server.put("uploads/2026/a", b"by the server", "text/plain")
+    files = FileObjectStore(object_server.folder, bucket)
+    assert files.list_keys("") == ["uploads/2026/a"]
+    assert files.get("uploads/2026/a", 100) == b"by the server"
+
+
+def test_keys_are_walked_in_order(store: ObjectStore) -> None:
+    """Also where a folder's name goes on in the name of a file beside it."""
+    keys = ["a-b", "a/b", "a/c/d", "a0", "b"]
+    for key in keys:
+        store.put(key, b"x", "text/plain")
+    assert [item.key for item in store.walk("")] == keys
+    assert store.list_keys("a/") == ["a/b", "a/c/d"]
+    assert store.list_keys("a") == keys[:-1]
+    assert store.list_keys("a/c") == ["a/c/d"]

@@ -124,3 +124,16 @@ def test_a_bad_setting_is_said_before_anything_starts(tmp_path: Path) -> None:
     assert "error: MAX_BATCH_SIZE: " in ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_a_folder_can_stand_in_for_the_object_store(tmp_path: Path) -> None:
+    """One process less; uploads, outcomes and the model lie in the folder."""
+    folder = tmp_path / "objects"
+    with Stack(tmp_path / "stack", {"OBJECT_STORE_DIR": str(folder)}) as stack:
+        job = stack.finish(stack.accept(png(3)))
+        assert job["status"] == "succeeded"
+        assert not [process for process in stack.processes() if "rclone" in process.name()]
+        bucket = folder / "histoqueue"
+        assert len(list(bucket.glob(f"uploads/*/*/*/{job['id']}"))) == 1
+        assert wait_until(lambda: len(list(bucket.glob(f"results/*/{job['id']}.json"))) == 1, 10)
+        assert list(bucket.glob("models/lung-cnn/*/manifest.json"))

@@ -1,0 +1,123 @@
+"""Objects as files below a folder, for one machine: no server between, and laid out as rclone does it."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from shared.errors import ObjectStoreUnavailable
+from shared.object_store import StoredObject
+
+#: Where objects lie while they are written, beside the buckets.
+_PARTIAL = ".partial"
+
+
+class FileObjectStore:
+    """See `shared.object_store.ObjectStore` for what each method promises."""
+
+    def __init__(self, root: Path, bucket: str) -> None:
+        """`root` holds the buckets, a folder each; API and workers see the same one."""
+        self._bucket = root / bucket
+        self._partial = root / _PARTIAL
+
+    def put(self, key: str, body: bytes | BinaryIO, content_type: str) -> None:  # noqa: ARG002 - files have none
+        path = self._path(key)
+        self.ping()
+        with _answering():
+            self._partial.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self._partial / secrets.token_hex(16)
+            try:
+                with partial.open("xb") as file:
+                    shutil.copyfileobj(BytesIO(body) if isinstance(body, bytes) else body, file)
+                    file.flush()
+                    # On the disk before anybody is told that it is stored.
+                    os.fsync(file.fileno())
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+            _sync_folder(path.parent)
+
+    def get(self, key: str, max_bytes: int) -> bytes:
+        with _answering(missing_is_an_answer=True), self._path(key).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > max_bytes:
+                raise ValueError(f"Expected at most {max_bytes} bytes at {key}. Found: {size}")
+            return file.read()
+
+    def delete(self, key: str) -> None:
+        # The folder stays, also when it is empty: somebody may be about to write into it.
+        with _answering():
+            self._path(key).unlink(missing_ok=True)
+
+    def list_keys(self, prefix: str) -> list[str]:
+        return [item.key for item in self.walk(prefix)]
+
+    def walk(self, prefix: str) -> Iterator[StoredObject]:
+        folder = prefix.rpartition("/")[0]
+        yield from self._walk(self._path(folder) if folder else self._bucket, prefix)
+
+    def ensure_bucket(self) -> None:
+        with _answering():
+            self._bucket.mkdir(parents=True, exist_ok=True)
+
+    def ping(self) -> None:
+        if not self._bucket.is_dir():
+            raise ObjectStoreUnavailable("The object store has no such bucket. Ask again later.")
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[StoredObject]:
+        with _answering():
+            # By whole keys, in which a folder's name goes on with a slash.
+            entries = sorted(_scan(folder), key=lambda entry: entry.name + "/" * entry.is_dir())
+        for entry in entries:
+            key = Path(entry.path).relative_to(self._bucket).as_posix()
+            if entry.is_dir():
+                if f"{key}/".startswith(prefix) or prefix.startswith(f"{key}/"):
+                    yield from self._walk(Path(entry.path), prefix)
+            elif key.startswith(prefix):
+                try:
+                    yield StoredObject(key, entry.stat().st_mtime_ns // 1_000_000)
+                except FileNotFoundError:
+                    continue  # deleted in this moment
+
+    def _path(self, key: str) -> Path:
+        parts = key.split("/")
+        if not all(parts) or {".", ".."} & set(parts) or "\0" in key:
+            raise ValueError(f"Expected a key of plain names. Received: {key[:100]!r}")
+        return self._bucket.joinpath(*parts)
+
+
+def _scan(folder: Path) -> list["os.DirEntry[str]"]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk know the new name, too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _answering(missing_is_an_answer: bool = False) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        if missing_is_an_answer:
+            raise
+        raise ObjectStoreUnavailable("The object store's folder is not there. Ask again later.") from None
+    except OSError as error:
+        # The text names a path of this machine: for the log, not for a client.
+        raise ObjectStoreUnavailable(
+            "The object store cannot be read or written. Ask again later."
+        ) from error
