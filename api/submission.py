@@ -13,6 +13,7 @@ import structlog
 from api.options import Options
 from api.uploads import ImageUpload
 from shared.archive import Archive
+from shared.crash_points import crash_point
 from shared.envelope import AcceptedJob, seal
 from shared.errors import (
     IdempotencyKeyReused,
@@ -89,7 +90,9 @@ def submit(
     new = _describe(services, settings, upload, options, repeat, request_id)
     key = new.spec.input.key
     seal(upload.file, AcceptedJob(job=new, accepted_at_ms=wall_clock_ms()))
+    crash_point("api.before_put")
     services.objects.put(key, upload.file, upload.media_type)
+    crash_point("api.after_put")
     # A ledger that goes away right here may have recorded the job before its answer was lost. Then the
     # repeated request finds that job, so its image stays; only a refusal is certain.
     with _discarding_when_refused(services, key):
@@ -97,7 +100,9 @@ def submit(
     if created.replayed:
         _discard(services, key)
         return Submitted(jobs.get(created.job.id), replayed=True)
+    crash_point("api.after_create")
     _publish(services, created.job)
+    crash_point("api.after_publish")
     return Submitted(created.job, replayed=False)
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 import structlog
 
 from shared.archive import Archive
+from shared.crash_points import crash_point
 from shared.errors import HistoQueueError
 from shared.job_store import JobStore
 from shared.object_store import ObjectStore
@@ -41,7 +42,9 @@ def reap_once(jobs: JobStore, queue: TaskQueue) -> int:
     due = jobs.due(oldest, REAP_AT_ONCE)
     published = jobs.reap(due, oldest) if due else []
     for item in published:
+        crash_point("reaper.reaped")
         queue.enqueue(item.job_id, item.published_at_ms)
+        crash_point("reaper.republished")
         _log.info("job_republished", job_id=item.job_id)
     return len(published)
 
@@ -58,6 +61,7 @@ def clean_once(jobs: JobStore, objects: ObjectStore) -> int:
         # First the object: should this process end in between, it is deleted once more.
         if item.image_key is not None:
             objects.delete(item.image_key)
+            crash_point("cleaner.deleted")
         if item.deleted:
             archive.forget(item.job_id)
         elif item.image_key is None:
@@ -75,6 +79,8 @@ def archive_once(jobs: JobStore, objects: ObjectStore, pool: Executor) -> int:
     archive = Archive(objects)
     ended = jobs.unarchived(ARCHIVE_AT_ONCE)
     list(pool.map(archive.put, ended))
+    if ended:
+        crash_point("archiver.put")
     for job_id in jobs.archived([job.id for job in ended]):
         # Its owner deleted it just now.
         archive.forget(job_id)

@@ -10,6 +10,7 @@ import stamina
 import structlog
 
 from shared.archive import Archive
+from shared.crash_points import crash_point
 from shared.envelope import MOST_ADDED_BYTES
 from shared.errors import (
     EngineFailed,
@@ -61,12 +62,14 @@ class JobRunner:
                 _log.warning("job_left_to_the_reaper", error=str(error))
 
     def _claim_and_run(self, job_id: str) -> None:
+        crash_point("worker.received")
         lease = Lease(job_id)
         job = self.jobs.claim(job_id, lease.token, self.lease_seconds, self.max_run_seconds)
         if job is None:
             _log.info("message_dropped", reason="unknown, final or held by another worker")
             return
         self.leases.add(lease)
+        crash_point("worker.claimed")
         try:
             with structlog.contextvars.bound_contextvars(request_id=job.spec.request_id):
                 self._outcome(job, lease)
@@ -92,17 +95,21 @@ class JobRunner:
     def _infer(self, job: Job, lease: Lease, timings: dict[str, float]) -> Outcome:
         with _timed(timings, "fetch"):
             image = self._fetch(job)
+        crash_point("worker.fetched")
         alone, strikes = job.is_suspect, job.strikes
         while True:
             try:
-                outcome = self.batcher.submit(
+                future = self.batcher.submit(
                     image, job.spec.model, alone, lambda: lease.is_held, job.spec.input.mpp
-                ).result()
+                )
+                crash_point("worker.submitted")
+                outcome = future.result()
             except EngineFailed as error:
                 alone = True
                 strikes += 1
                 self._book(job, lease, strikes, image, error)
             else:
+                crash_point("worker.inferred")
                 self.breaker.worked()
                 timings.update(outcome.get("timings_ms", {}))
                 return outcome
@@ -113,6 +120,7 @@ class JobRunner:
         self.breaker.crashed(job.id)
         if not self.jobs.strike(job.id, lease.token, strikes):
             raise Unwanted("The lease was lost.") from error
+        crash_point("worker.struck")
         if strikes >= MOST_STRIKES:
             self._quarantine(job, image)
             raise PoisonJob(
@@ -151,6 +159,7 @@ class JobRunner:
                     written = self.jobs.fail(job.id, lease.token, error, timings)
                 else:
                     written = self.jobs.succeed(job.id, lease.token, outcome["result"], timings)
+        crash_point("worker.finished")
         if "error" in outcome:
             _log.info("job_failed", written=written, code=outcome["error"]["code"], **timings)
         else:

@@ -8,6 +8,7 @@ from typing import Literal, Protocol, TypedDict, final
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.crash_points import crash_point
 from shared.errors import HistoQueueError, ModelError
 from shared.manifest import Manifest
 from worker.engine.calibration import calibrate, judge
@@ -128,6 +129,7 @@ class Pipeline:
         """
         stated = mpps or [None] * len(images)
         prepared = [self._prepare(data, mpp) for data, mpp in zip(images, stated, strict=True)]
+        crash_point("engine.mid_batch")
         judged = [item for item in prepared if isinstance(item, _Prepared) and not item.assessment.rejected]
         started = perf_counter()
         answers = iter(self._answers(judged))
