@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 CRASH, HANG, SHORT, GROW = b"!crash!", b"!hang!", b"!short!", b"!grow!"
@@ -45,8 +46,8 @@ def answer(images: list[bytes], mpps: list[float | None], milliseconds: float) -
     return {"outcomes": outcomes[:-1] if SHORT in everything else outcomes}
 
 
-def main() -> None:
-    """Serve until the pipe ends, or the parent does."""
+def main(before: Callable[[list[bytes]], None] = lambda images: None) -> None:
+    """Serve until the pipe ends, or the parent does; `before` sees each micro-batch first."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     milliseconds = (
@@ -70,6 +71,7 @@ def main() -> None:
             for size in header["sizes"]:
                 images.append(body[:size])
                 body = body[size:]
+            before(images)
             connection.send_bytes(json.dumps(answer(images, header["mpps"], milliseconds)).encode())
 
 

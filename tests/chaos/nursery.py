@@ -10,7 +10,7 @@ from typing import Self
 
 import psutil
 
-from ops.processes import Child
+from ops.processes import Child, wait_until
 
 #: A child that ended runs again after this long.
 RESTART_SECONDS = 0.3
@@ -22,6 +22,7 @@ class Nursery:
     def __init__(self, folder: Path, children: dict[str, Child]) -> None:
         self._folder = folder
         self._children = children
+        self._away: set[str] = set()
         self._stopped = threading.Event()
         #: One thread at a time makes or harms processes.
         self._lock = threading.Lock()
@@ -49,12 +50,45 @@ class Nursery:
 
     def signal_below(self, name: str, number: int) -> None:
         """Harm the processes that a child has started, and not itself."""
+        for process in self.below(name):
+            try:
+                os.kill(process.pid, number)
+            except ProcessLookupError:
+                continue  # it has just ended
+
+    def below(self, name: str) -> list[psutil.Process]:
+        """Return the processes that a child has started: a worker's engine, the API's server."""
         with self._lock:
             try:
-                for process in psutil.Process(self._children[name].pid).children():
-                    os.kill(process.pid, number)
-            except (psutil.NoSuchProcess, ProcessLookupError):
-                return  # it has just ended
+                return psutil.Process(self._children[name].pid).children()
+            except psutil.NoSuchProcess:
+                return []
+
+    def process(self, name: str) -> psutil.Process:
+        """Return one child as it runs now."""
+        with self._lock:
+            return psutil.Process(self._children[name].pid)
+
+    def take_away(self, name: str) -> None:
+        """End a child at once, and keep it away until `bring_back`."""
+        with self._lock:
+            self._away.add(name)
+            self._children[name].kill()
+
+    def bring_back(self, name: str) -> None:
+        """Let it be started again."""
+        with self._lock:
+            self._away.discard(name)
+
+    def drain(self, name: str, timeout_seconds: float) -> bool:
+        """Ask a child to end and see another take its place; False where it had to be killed."""
+        before = self.process(name).pid
+        self.signal(name, signal.SIGTERM)
+        in_time = wait_until(lambda: self._children[name].pid != before, timeout_seconds)
+        if not in_time:
+            self.signal(name, signal.SIGKILL)
+        wait_until(lambda: self._children[name].pid != before, 10)
+        return in_time
 
     def story(self) -> str:
         """Return the end of every log."""
@@ -69,4 +103,5 @@ class Nursery:
                     ended.pop(name, None)
                 elif time.monotonic() - ended.setdefault(name, time.monotonic()) > RESTART_SECONDS:
                     with self._lock:
-                        child.start()
+                        if name not in self._away:
+                            child.start()
