@@ -5,14 +5,18 @@ MINUTES ?= 5
 DATA ?= ../shared/data/lc25000-lung-224
 RECIPE ?= training/configs/lung-cnn-0.2.0.toml
 RUN ?= runs/cross-validation
+ENGINE ?= fake
+REPORT ?= runs/chaos
 VERSION ?= 0.2.0
 DATA_DIR ?= .data
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
+CHAOS = CHAOS_REPORT="$(REPORT)" CHAOS_ENGINE=$(ENGINE) $(if $(SEED),CHAOS_SEED=$(SEED))
+
 .DEFAULT_GOAL := help
-.PHONY: help up test train chaos bench compose-test check fix lock
+.PHONY: help up test train chaos soak torture bench compose-test check fix lock
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -31,9 +35,16 @@ train: $(VENV)/dev.stamp ## Cross-validate, train, score and publish a model fro
 	$(BIN)/python -m training evaluate --data $(DATA) --run $(RUN)
 	$(BIN)/python -m training publish --data $(DATA) --run $(RUN) --version $(VERSION)
 
-chaos: $(VENV)/dev.stamp ## Kill, pause and hang everything under load for MINUTES (SEED repeats a run)
-	@CHAOS_SECONDS=$$(( $(MINUTES) * 60 )) $(if $(SEED),CHAOS_SEED=$(SEED)) $(BIN)/python -m pytest tests/chaos
-	@$(BIN)/python -m tests.chaos.baseline $$(( $(MINUTES) * 60 )) $(SEED)
+chaos: $(VENV)/dev.stamp ## Kill, pause and cut everything under load for MINUTES (SEED repeats a run; ENGINE=real)
+	@$(CHAOS) CHAOS_FULL=1 CHAOS_SECONDS=$$(( $(MINUTES) * 60 )) $(BIN)/python -m pytest tests/chaos
+	@$(CHAOS) $(BIN)/python -m tests.chaos.baseline $$(( $(MINUTES) * 60 )) $(SEED)
+	@$(BIN)/python -m tests.chaos.report $(REPORT)
+
+soak: $(VENV)/dev.stamp ## Load without faults for MINUTES; print what grows
+	@$(CHAOS) $(BIN)/python -m tests.chaos.soak $$(( $(MINUTES) * 60 ))
+
+torture: $(VENV)/dev.stamp ## Give the upload checks and the engine every mutated image there is (minutes)
+	@$(CHAOS) TORTURE_FULL=1 $(BIN)/python -m pytest tests/torture -v
 
 bench: $(VENV)/dev.stamp ## Measure the stack beside its ceiling and its peers (hours; ARGS=--quick for minutes)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -24,6 +24,7 @@ from redis import RedisError
 
 from ops.processes import Child, wait_until
 from ops.servers import RedisServer, free_port
+from tests.chaos import report
 from tests.chaos.nursery import Nursery
 
 WORKERS = 2
@@ -141,7 +142,14 @@ def main(seconds: float, seed: int) -> None:
             for client in clients:
                 client.join()
             lost = count_lost(accepted, time.monotonic() + DRAIN_SECONDS)
-    print(f"plain Celery, seed {seed}: {len(accepted)} accepted, {lost} lost, faults {dict(faults)}")
+    figures = {
+        "seconds under faults": round(seconds),
+        "accepted": len(accepted),
+        "terminal": len(accepted) - lost,
+        "lost": lost,
+        "faults": dict(faults),
+    }
+    report.publish(report.Figures("plain Celery", figures, seed=seed))
 
 
 if __name__ == "__main__":

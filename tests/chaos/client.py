@@ -1,6 +1,7 @@
 """A client that never gives up and writes down all that it was told."""
 
 import time
+from collections.abc import Callable
 from typing import Any, Self
 
 import httpx2
@@ -17,9 +18,11 @@ TIMEOUT_SECONDS = 30.0
 class Client:
     """One of several; each has its own connection."""
 
-    def __init__(self, system: System, history: History) -> None:
+    def __init__(self, system: System, history: History, is_over: Callable[[], bool]) -> None:
+        """`is_over` says when to give up after all."""
         self._http = httpx2.Client(base_url=system.url, timeout=TIMEOUT_SECONDS, trust_env=False)
         self._history = history
+        self._is_over = is_over
 
     def __enter__(self) -> Self:
         """Open nothing yet."""
@@ -29,23 +32,23 @@ class Client:
         """Close the connection."""
         self._http.close()
 
-    def submit(self, tile: Tile, until: float, repeat: bool = False) -> str | None:
-        """Send an image until it is accepted, with one key for all tries; None when the time is over.
+    def submit(self, tile: Tile, repeat: bool = False) -> str | None:
+        """Send an image until it is accepted, with one key for all tries; None where it gave up.
 
         `repeat`: send it once more afterwards; the same key must give the same job.
         """
         key = new_job_id()
-        first = self._send_until_accepted(tile, key, until)
+        first = self._send_until_accepted(tile, key)
         if first is None:
             return None
         self._history.note_accepted(first, tile)
-        if repeat and (second := self._send_until_accepted(tile, key, until)):
+        if repeat and (second := self._send_until_accepted(tile, key)):
             self._history.note_accepted(second, tile, earlier=first)
         return first
 
-    def follow(self, job_id: str, until: float) -> bool:
-        """Wait for a job's end; False when the time is over."""
-        while time.monotonic() < until:
+    def follow(self, job_id: str) -> bool:
+        """Wait for a job's end; False where it gave up."""
+        while not self._is_over():
             try:
                 answer = self._http.get(f"/result/{job_id}", params={"wait": "5"})
             except httpx2.HTTPError:
@@ -59,8 +62,8 @@ class Client:
                 time.sleep(0.2)
         return False
 
-    def _send_until_accepted(self, tile: Tile, key: str, until: float) -> str | None:
-        while time.monotonic() < until:
+    def _send_until_accepted(self, tile: Tile, key: str) -> str | None:
+        while not self._is_over():
             started = time.monotonic()
             answer = self._send(tile.body, key)
             self._history.note_answered(time.monotonic() - started)

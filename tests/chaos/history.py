@@ -70,6 +70,14 @@ class History:
             if self.ended.setdefault(job_id, end).digest != end.digest:
                 self.contradictory.add(job_id)
 
+    def forget_ended(self) -> int:
+        """Drop the jobs that have ended well, so that a long run stays small; return how many there were."""
+        with self._lock:
+            done = [job_id for job_id, end in self.ended.items() if end.is_right]
+            for job_id in done:
+                del self.ended[job_id], self.accepted[job_id]
+            return len(done)
+
     def lost(self) -> set[str]:
         """Return the jobs that were accepted and never ended."""
         return set(self.accepted) - set(self.ended)

@@ -64,6 +64,14 @@ class Nursery:
             except psutil.NoSuchProcess:
                 return []
 
+    def all_processes(self) -> dict[str, psutil.Process]:
+        """Return every process by its role: each child, and what it has started."""
+        found = {}
+        for name in self._children:
+            found[name] = self.process(name)
+            found.update({f"{name} > {number}": child for number, child in enumerate(self.below(name))})
+        return found
+
     def process(self, name: str) -> psutil.Process:
         """Return one child as it runs now."""
         with self._lock:

@@ -4,7 +4,7 @@ import os
 import random
 
 #: How long the mixed faults last.
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "30"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "20"))
 #: Decides which faults come in which order; printed with every figure.
 SEED = int(os.environ.get("CHAOS_SEED", str(random.SystemRandom().randrange(10**6))))
 #: `fake`: an engine that sleeps; `real`: the bundled model.

@@ -88,9 +88,8 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
 
 def publish(figures: Figures, capsys: pytest.CaptureFixture[str] | None = None) -> None:
     """Print the figures past pytest, and write them down where `CHAOS_REPORT` says."""
-    text = f"\n{figures.scenario}, seed {figures.seed}: " + "; ".join(
-        f"{name} {_shown(value)}" for name, value in figures.values.items()
-    )
+    rows = [f"  {name}: {_shown(value)}" for name, value in figures.values.items()]
+    text = "\n".join([f"\n{figures.scenario}, seed {figures.seed}", *rows])
     if capsys:
         with capsys.disabled():
             print(text)

@@ -14,11 +14,13 @@ from tests.chaos.crashing import arm_from_environment
 #: The environment variable that names a file: one line for each death by an image that was alone, its digest.
 SOLO_CRASHES = "SOLO_CRASHES"
 
+_DEADLY = (fake_engine.CRASH, fake_engine.HANG, fake_engine.SHORT)
+
 
 def _note(images: list[bytes]) -> None:
     crash_point("engine.mid_batch")
     path = os.environ.get(SOLO_CRASHES)
-    if path and len(images) == 1 and (fake_engine.CRASH in images[0] or fake_engine.HANG in images[0]):
+    if path and len(images) == 1 and any(marker in images[0] for marker in _DEADLY):
         with Path(path).open("a") as file:
             file.write(f"{hashlib.sha256(images[0]).hexdigest()}\n")
 

@@ -64,6 +64,10 @@ class System:
         """Tell whether a worker has got as far as to start its engine."""
         return bool(self.nursery.below(worker))
 
+    def log(self, name: str) -> Path:
+        """Return where a child writes what it says."""
+        return self.crash_file.parent / "logs" / f"{name}.log"
+
     def open_jobs(self) -> set[str]:
         """Return the ids that the ledger takes for open."""
         return {str(job_id) for job_id in self.redis.zrange(keys.OPEN, 0, -1)}

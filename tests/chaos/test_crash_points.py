@@ -37,7 +37,7 @@ END_SECONDS = 60.0
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """One system for all points: each takes a process, and the nursery brings it back."""
-    settings = {"IMAGE_RETENTION_SECONDS": "1"}
+    settings = {"IMAGE_RETENTION_SECONDS": "1", "LEASE_SECONDS": "2"}
     with running_system(tmp_path_factory.mktemp("points"), WORKERS, 4, settings=settings) as running:
         yield running
 
@@ -49,18 +49,23 @@ def tiles_for(point: str) -> list[Tile]:
     return [small_tile(start + number, marker) for number, marker in enumerate(markers)]
 
 
+def patient_client(system: System, history: History) -> Client:
+    until = time.monotonic() + END_SECONDS
+    return Client(system, history, lambda: time.monotonic() > until)
+
+
 def submit_all(system: System, history: History, tiles: list[Tile]) -> None:
     """Submit them from several clients, each until it is accepted, each twice with its key."""
-    until, lock, waiting = time.monotonic() + END_SECONDS, threading.Lock(), iter(tiles)
+    lock, waiting = threading.Lock(), iter(tiles)
 
     def submit() -> None:
-        with Client(system, history) as client:
+        with patient_client(system, history) as client:
             while True:
                 with lock:
                     tile = next(waiting, None)
                 if tile is None:
                     return
-                assert client.submit(tile, until, repeat=True), system.nursery.story()
+                assert client.submit(tile, repeat=True), system.nursery.story()
 
     in_parallel([submit] * CLIENTS)
 
@@ -85,9 +90,8 @@ def test_a_crash_there_costs_no_job_and_makes_none_twice(system: System, point: 
         lose_the_messages(system, history, tiles)
     else:
         submit_all(system, history, tiles)
-    until = time.monotonic() + END_SECONDS
-    with Client(system, history) as client:
-        assert all(client.follow(job_id, until) for job_id in history.accepted), system.nursery.story()
+    with patient_client(system, history) as client:
+        assert all(client.follow(job_id) for job_id in history.accepted), system.nursery.story()
     assert wait_until(lambda: not system.crash_file.exists(), 20), "nobody passed the point"
     assert len(history.accepted) == JOBS
     assert system.known_jobs() - before == set(history.accepted)
