@@ -1,6 +1,7 @@
 """Run the network by TensorFlow: the only serving file that imports it, in the engine process alone."""
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,9 @@ import tensorflow as tf
 
 #: Micro-batch sizes that are traced once; anything between is padded to the next.
 BUCKETS: Final = (1, 2, 4, 8, 16)
+
+#: Weights hardly shrink and Keras stores them as they are; a description of layers shrinks some ten times.
+MOST_UNPACKED: Final = 20
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -92,10 +96,26 @@ def _use_threads(threads: int) -> None:
 def _load(weights_path: Path) -> Any:
     if weights_path.suffix != ".keras":  # Keras ignores its safe mode for the older HDF5 files
         raise InvalidModel(f"Expected weights in a .keras archive. Received: {weights_path.name}")
+    _check_unpacked_size(weights_path)
     try:
         return keras.models.load_model(weights_path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged archive raises anything
         raise InvalidModel(f"Expected a loadable Keras archive. Received: {weights_path.name}") from error
+
+
+def _check_unpacked_size(archive_path: Path) -> None:
+    """Keras unpacks a member whole: a bomb of a few megabytes would fill the memory before it is refused."""
+    try:
+        with zipfile.ZipFile(archive_path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        packed = archive_path.stat().st_size
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InvalidModel(f"Expected a loadable Keras archive. Received: {archive_path.name}") from error
+    if unpacked > MOST_UNPACKED * packed:
+        raise InvalidModel(
+            f"Expected an archive that unpacks to at most {MOST_UNPACKED} times its size."
+            f" Received: {unpacked} bytes in {packed}"
+        )
 
 
 def _check_shapes(network: Any, manifest: Manifest) -> None:
