@@ -17,22 +17,23 @@ from typing import Any
 
 import psutil
 import pytest
+from werkzeug.test import TestResponse
 
 from api import create_app
 from ops.prepare import newest_bundled_model
 from shared.errors import EngineFailed
-from shared.schemas import ModelRef
+from shared.schemas import ModelRef, is_job_id
 from shared.services import in_memory
 from shared.settings import Settings
 from tests.chaos import report
 from tests.chaos.plan import SEED
-from tests.factories import write_model
+from tests.factories import png_bytes, write_model
 from tests.torture.mutants import mutant
 from tests.torture.oddities import ANSWERED, REFUSED, oddities
 from worker.supervisor import ENGINE_COMMAND, EngineOptions, EngineSupervisor
 
 IS_FULL = bool(os.environ.get("TORTURE_FULL"))
-MUTANTS = 12_000 if IS_FULL else 1_500
+MUTANTS = int(os.environ.get("TORTURE_MUTANTS", "12000" if IS_FULL else "1500"))
 #: The whole goes through the bundled network too; a slice stops before it, which saves importing TensorFlow.
 COMMAND = ENGINE_COMMAND if IS_FULL else (sys.executable, "-m", "tests.torture.pipeline_engine")
 MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
@@ -58,7 +59,17 @@ class Api:
         self._sent += 1
         if self._sent % 500 == 0:
             self._renew()
-        answer = self._client.post("/predict", data=image, content_type="image/jpeg")
+        return self._told(self._client.post("/predict", data=image, content_type="image/jpeg"))
+
+    def submit_named(self, name: str) -> str:
+        """Send a sound image in a form, as a file of this name; return as `submit` does."""
+        head = f'--b\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode()
+        body = head + png_bytes() + b"\r\n--b--\r\n"
+        return self._told(
+            self._client.post("/predict", data=body, content_type="multipart/form-data; boundary=b")
+        )
+
+    def _told(self, answer: TestResponse) -> str:
         if answer.status_code == 202:
             return "accepted"
         assert 400 <= answer.status_code < 500, (answer.status_code, answer.data)
@@ -66,9 +77,9 @@ class Api:
 
     def _renew(self) -> None:
         settings = Settings()
-        services = in_memory(settings)
-        services.models.publish(self._model)
-        self._client = create_app(services, settings).test_client()
+        self.services = in_memory(settings)
+        self.services.models.publish(self._model)
+        self._client = create_app(self.services, settings).test_client()
 
 
 @dataclass
@@ -192,6 +203,16 @@ def test_no_mutant_kills_anything_or_is_answered_without_a_code(
     assert refusals["accepted"] > MUTANTS / 10
     assert outcomes["answered"] > MUTANTS / 50
     assert engine.growth() < GROWTH_MEBIBYTES
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a\0b.png", "\0", "", "..", "../../etc/passwd", "C:\\x.png", "a" * 4000, "\u202egnp.exe", "a\r\nX: y"],
+)
+def test_a_files_name_does_not_matter(api: Api, name: str) -> None:
+    """NUL bytes, paths, line ends and vast names are taken and forgotten, or the request is malformed."""
+    assert api.submit_named(name) in {"accepted", "INVALID_REQUEST"}
+    assert all(is_job_id(key.rpartition("/")[2]) for key in api.services.objects.list_keys("uploads/"))
 
 
 def test_a_mutant_is_known_by_its_number() -> None:
