@@ -10,7 +10,7 @@ import threading
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from ops.servers import HOST, free_port
 
@@ -23,11 +23,18 @@ _RESET = struct.pack("ii", 1, 0)
 class _Link:
     """One client's connection, and ours to the server once there is one."""
 
+    client: socket.socket
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     #: Bytes of it were swallowed, so nothing that comes later would make sense.
     is_silent: bool = False
 
+    is_cut: bool = False
+    #: Both sides have said all that they had to say.
+    has_ended: bool = False
+
     def reset(self) -> None:
+        """Break it off: both sides get an error."""
+        self.is_cut = True
         for writer in self.writers:
             if not writer.is_closing():
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -45,7 +52,7 @@ class Proxy:
         self._target_port = target_port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._links: dict[_Link, asyncio.Task[None]] = {}
         self._flowing, self._heard = asyncio.Event(), asyncio.Event()
         self._delay_seconds = 0.0
@@ -102,16 +109,21 @@ class Proxy:
         for event, is_set in ((self._flowing, flowing), (self._heard, heard)):
             event.set() if is_set else event.clear()
         self._delay_seconds = delay_seconds
-        if self._server is None:
+        if self._listener is None:
             await self._listen()
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, HOST, self.port)
+        # Not asyncio's own server: while that closes, it forgets a connection that it has just accepted.
+        listener = socket.create_server((HOST, self.port), backlog=1024)
+        listener.setblocking(False)
+        self._loop.add_reader(listener, self._accept, listener)
+        self._listener = listener
 
     async def _cut(self, refuse: bool) -> None:
-        if refuse and self._server is not None:
-            self._server.close()
-            self._server = None
+        if refuse and self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
         for link in list(self._links):
             link.reset()
 
@@ -121,29 +133,46 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # the aborted transports close their sockets now
+        await asyncio.sleep(0.01)  # the aborted transports close their sockets now
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = _Link([writer])
-        task = self._links[link] = self._loop.create_task(self._serve(link, reader, writer))
-        task.add_done_callback(lambda _: self._links.pop(link))
-
-    async def _serve(self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            await self._flowing.wait()
+            connection, _ = listener.accept()
+        except OSError:
+            return  # it has gone again
+        connection.setblocking(False)
+        link = _Link(connection)
+        task = self._links[link] = self._loop.create_task(self._serve(link))
+        task.add_done_callback(lambda _: self._forget(link))
+
+    def _forget(self, link: _Link) -> None:
+        del self._links[link]
+        if link.has_ended:
+            for writer in link.writers:
+                writer.close()
+        else:
+            link.reset()
+        if not link.writers:
+            link.client.close()
+
+    async def _serve(self, link: _Link) -> None:
+        reader, writer = await asyncio.open_connection(sock=link.client)
+        link.writers.append(writer)
+        if link.is_cut:
+            return
+        await self._flowing.wait()
+        try:
             if not self._heard.is_set():
                 link.is_silent = True
                 await self._swallow(reader)
-                return
             upstream, downstream = await asyncio.open_connection(HOST, self._target_port)
             link.writers.append(downstream)
             async with asyncio.TaskGroup() as pumps:
                 pumps.create_task(self._pump(link, reader, downstream))
                 pumps.create_task(self._pump(link, upstream, writer))
+            link.has_ended = True
         except (OSError, ExceptionGroup):
             pass  # one side is gone: so is the other
-        finally:
-            link.reset()
 
     async def _pump(self, link: _Link, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while block := await source.read(_BLOCK_BYTES):
@@ -153,16 +182,14 @@ class Proxy:
             if link.is_silent or not self._heard.is_set():
                 link.is_silent = True
                 await self._swallow(source)
-                return
             sink.write(block)
             await sink.drain()
         await self._flowing.wait()
         if link.is_silent or not self._heard.is_set():
             await self._swallow(source)
-            return
         sink.write_eof()
 
-    async def _swallow(self, source: asyncio.StreamReader) -> None:
+    async def _swallow(self, source: asyncio.StreamReader) -> NoReturn:
         """Take all there is; its end is told to the other side when the link is well again."""
         while await source.read(_BLOCK_BYTES):
             pass

@@ -1,5 +1,7 @@
 """The proxy does what its words say: otherwise a fault that was survived was none."""
 
+import contextlib
+import gc
 import socket
 import threading
 import time
@@ -157,7 +159,17 @@ def test_a_slow_link_takes_its_time(proxy: Proxy) -> None:
         assert says(connection, b"fast") == b"fast"
 
 
+def test_it_closes_while_clients_are_connecting(echo_port: int) -> None:
+    """And leaves no socket behind, which would be a warning, hence an error."""
+    with Proxy(echo_port) as proxy:
+        clients = [socket.create_connection((HOST, proxy.port), PATIENCE_SECONDS) for _ in range(60)]
+    for client in clients:
+        with client, contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+    gc.collect()
+
+
 def test_a_server_that_is_away_is_a_connection_that_ends(echo_port: int) -> None:
     """The client is not left waiting."""
-    with Proxy(1) as proxy, connect(proxy) as connection, pytest.raises(ConnectionResetError):
+    with Proxy(1) as proxy, pytest.raises(ConnectionResetError), connect(proxy) as connection:
         connection.recv(1)
