@@ -46,6 +46,7 @@ class System:
     redis_link: Proxy
     store_link: Proxy
     #: The same Redis without the link that is harmed.
+    redis_url: str
     redis: redis.Redis
     store: S3ObjectStore
     #: The point whose name is written here ends the process that passes it next.
@@ -128,6 +129,7 @@ def running_system(
             workers=names,
             redis_link=redis_link,
             store_link=store_link,
+            redis_url=redis_server.url,
             redis=direct,
             store=S3ObjectStore("histoqueue", store_server.url, "us-east-1", WORKER_PATIENCE),
             crash_file=folder / "crash-at",

@@ -120,7 +120,7 @@ def test_the_real_engine_passes_its_point_too(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv(CRASH_AT, str(crash_file))
     supervisor = EngineSupervisor(
         fetch_model=lambda model: folder,
-        options=EngineOptions(threads=1, max_batch_size=1, max_pixels=1_000_000),
+        options=EngineOptions(threads=1, max_batch_size=1, max_pixels=1_000_000, memory_bytes=3 * 10**9),
         timeout_seconds=30,
         command=(sys.executable, "-m", "tests.chaos.engine"),
     )

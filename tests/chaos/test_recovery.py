@@ -55,7 +55,6 @@ class Recovery:
 
     def _until_open_jobs_end(self, harm: Callable[[], None]) -> float:
         """Return when the last job that was open at the moment of the fault had ended."""
-        history = self._load.history
         # Otherwise nobody has anything in hand, and there is nothing to recover.
         assert wait_until(lambda: self._system.redis.zcard(keys.LEASED) >= 2, LIMIT_SECONDS, 0.005)
         hit, harmed_at = self._system.open_jobs(), time.time()

@@ -15,16 +15,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.manifest import MANIFEST_NAME, parse_manifest
+from shared.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from worker.engine.pipeline import Pipeline
 
 
 class Undecided:
-    """Gives every image the same logits."""
+    """Gives every image the same logits, and features of the width that the manifest's gates expect."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        statistics = manifest.gates.features
+        self._shape = len(manifest.classes), len(statistics.projection[0]) if statistics else 1
 
     def predict(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return logits of three classes, all zero."""
-        return np.zeros((len(batch), 3), np.float32), np.zeros((len(batch), 1), np.float32)
+        """Return zeros."""
+        classes, features = self._shape
+        return np.zeros((len(batch), classes), np.float32), np.zeros((len(batch), features), np.float32)
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -36,17 +41,17 @@ def main(descriptor: int, parent: int) -> None:
     with Connection(descriptor) as connection:
         options = json.loads(connection.recv_bytes())
         manifest = parse_manifest((Path(options["folder"]) / MANIFEST_NAME).read_bytes())
-        pipeline = Pipeline(Undecided(), manifest, int(options["max_pixels"]))
+        pipeline = Pipeline(Undecided(manifest), manifest, int(options["max_pixels"]))
         connection.send_bytes(b'{"ready": true}')
         while True:
             try:
-                sizes = json.loads(connection.recv_bytes())["sizes"]
+                header = json.loads(connection.recv_bytes())
                 body = connection.recv_bytes()
             except EOFError:
                 return
-            ends = list(itertools.accumulate(sizes))
-            images = [body[end - size : end] for end, size in zip(ends, sizes, strict=True)]
-            connection.send_bytes(json.dumps({"outcomes": pipeline.run(images)}).encode())
+            ends = itertools.accumulate(header["sizes"])
+            images = [body[end - size : end] for end, size in zip(ends, header["sizes"], strict=False)]
+            connection.send_bytes(json.dumps({"outcomes": pipeline.run(images, header["mpps"])}).encode())
 
 
 if __name__ == "__main__":

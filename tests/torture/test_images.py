@@ -131,7 +131,12 @@ def running_engine() -> Iterator[Engine]:
     folder = newest_bundled_model()
     supervisor = EngineSupervisor(
         fetch_model=lambda model: folder,
-        options=EngineOptions(threads=1, max_batch_size=BATCH, max_pixels=Settings().max_image_pixels),
+        options=EngineOptions(
+            threads=1,
+            max_batch_size=BATCH,
+            max_pixels=Settings().max_image_pixels,
+            memory_bytes=Settings().engine_memory_bytes,
+        ),
         timeout_seconds=60,
         command=COMMAND,
     )
