@@ -14,7 +14,7 @@ from worker.engine.__main__ import _load
 
 def verdict(folder: str) -> dict[str, object]:
     """Return the code that the parent would be told, or `ready`, and the peak of the memory so far."""
-    options = {"folder": folder, "threads": 1, "max_batch_size": 1, "max_pixels": 1_000_000}
+    options = {"folder": folder, "runtime": "tensorflow", "threads": 1, "max_batch_size": 1}
     try:
         _load(options)
     except HistoQueueError as error:
