@@ -29,7 +29,7 @@ class Tile:
         """Tell whether the job ended as its image says: poison as poison, and nothing else so."""
         if self.is_poison:
             return bool(job["status"] == "failed" and job["error"]["code"] == "POISON")
-        return bool(job["status"] == "succeeded" and self.expected(job["result"]))
+        return bool(job["status"] == "succeeded" and job["result"] and self.expected(job["result"]))
 
 
 def small_tile(number: int, marker: bytes = b"") -> Tile:
