@@ -239,7 +239,7 @@ class MemoryJobStore:
             if record.job.status not in RETRYABLE:
                 raise JobNotRetryable(not_retryable(record.job.status))
             now = self._clock()
-            if record.deleted or record.image_gone or now > (record.job.expires_at_ms or 0):
+            if record.deleted or record.image_gone or now >= (record.clean_at_ms or 0):
                 raise ResultExpired("The image is past its retention and was dropped. Submit it again.")
             if (depth := self.depth().open) >= max_open:
                 raise QueueFull(depth, max_open)
@@ -311,7 +311,7 @@ class MemoryJobStore:
             if item.image_key is not None:
                 record.image_gone = True
                 record.clean_at_ms = self._clock() + 60_000 if record.deleted else record.job.expires_at_ms
-            else:
+            elif record.deleted or self._clock() > (record.job.expires_at_ms or 0):
                 record.clean_at_ms = None
                 record.job = record.job.model_copy(update=_forgotten(record.job))
 

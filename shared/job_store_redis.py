@@ -43,8 +43,8 @@ _ARCHIVING_MS = 30_000
 _MEMORY_READING_SECONDS = 1.0
 _INDEXES = [keys.OPEN, keys.PUBLISHED, keys.LEASED, keys.DRAINED, keys.ENDED, keys.UNARCHIVED, keys.FOUNDED]
 _ACCEPTING = ("create", "retry")
-_SETTLING = ("get", "claim", "renew", "finish", "release", "strike", "cancel", "delete", "reap", "clean",
-             "unarchived", "archived", "swept")  # fmt: skip
+_SETTLING = ("get", "claim", "renew", "finish", "release", "strike", "cancel", "delete", "reap",
+             "cleanable", "clean", "unarchived", "archived", "swept")  # fmt: skip
 #: What ends work that was accepted may use the last of Redis' memory; what accepts more may not.
 _USES_ALL_MEMORY = "#!lua flags=allow-oom\n"
 
@@ -234,22 +234,13 @@ class RedisJobStore:
         return publish
 
     def cleanable(self, limit: int) -> list[Cleanable]:
-        until = f"({int(self._redis_now_ms())}"
-        with _answering():
-            ids = cast(
-                list[str], self._redis.zrange(keys.ENDED, "-inf", until, byscore=True, offset=0, num=limit)
-            )
-            pipe = self._redis.pipeline(transaction=False)
-            for job_id in ids:
-                pipe.hmget(keys.JOB + job_id, "spec", "image_gone", "deleted")
-            records = pipe.execute()
         return [
             Cleanable(
                 job_id,
-                None if gone or not spec else JobSpec.model_validate_json(spec).input.key,
+                None if image_gone or not spec else JobSpec.model_validate_json(spec).input.key,
                 deleted=bool(deleted),
             )
-            for job_id, (spec, gone, deleted) in zip(ids, records, strict=True)
+            for job_id, spec, image_gone, deleted in self._call("cleanable", "", limit, keys.JOB)
         ]
 
     def cleaned(self, item: Cleanable) -> None:

@@ -85,9 +85,10 @@ class EngineSupervisor:
         """
         if self.model == model:
             return
-        self.stop()
         started = time.monotonic()
+        # First: a version that is damaged in the bucket must not cost the engine that is well.
         folder = self._fetch_model(model)
+        self.stop()
         self._spawn()
         answer = self._exchange([self._introduction(folder)], START_TIMEOUT_SECONDS)
         if "fatal" in answer:

@@ -8,6 +8,9 @@ if ARGV[4] == '' then
   redis.call('HSET', job, 'image_gone', 1)
   -- A deleted job is cleaned once more, after whoever was just archiving it has come to an end.
   redis.call('ZADD', ended, field('deleted') and now + 60000 or number('expires_at_ms'), id)
+elseif not field('deleted') and now <= number('expires_at_ms') then
+  -- Somebody else noted the image in this moment: the result's time has not come.
+  return 0
 else
   redis.call('HDEL', job, 'result', 'error', 'timings_ms')
   redis.call('HSET', job, 'spec', ARGV[4])

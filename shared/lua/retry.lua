@@ -8,7 +8,9 @@ local status = field('status')
 if status ~= 'failed' and status ~= 'expired' and status ~= 'canceled' then
   return {'refused', now, status}
 end
-if field('deleted') or field('image_gone') or now > number('expires_at_ms') then
+-- An image whose time is over may be on its way out.
+local image_until = redis.call('ZSCORE', ended, id)
+if field('deleted') or field('image_gone') or now >= tonumber(image_until or 0) then
   return {'gone', now}
 end
 local depth = redis.call('ZCARD', open)

@@ -21,7 +21,7 @@ from shared.errors import (
     QueueFull,
     ResultExpired,
 )
-from shared.job_store import MOST_LOST_WORKERS, REPUBLISH_AFTER_MS, JobStore
+from shared.job_store import MOST_LOST_WORKERS, REPUBLISH_AFTER_MS, Cleanable, JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import CREATE_PATIENCE_MS, RedisJobStore, connect
 from shared.schemas import (
@@ -827,3 +827,28 @@ def test_a_worker_with_a_wrong_clock_harms_nobody(
     assert right.renew(running.id, "right", LEASE)
     assert wrong.renew(waiting.id, "wrong", LEASE)
     assert accept(wrong).deadline_ms - real_time() * 1000 < 3_660_000
+
+
+def test_two_cleaners_at_once_drop_no_result_before_its_time(store: JobStore, clock: Clock) -> None:
+    """One comes with what it found when the other has just noted that the image is gone."""
+    job = accept(store, image_retention=60, retention=600)
+    store.claim(job.id, "token", LEASE, RUN)
+    store.succeed(job.id, "token", {"class": "x"}, {})
+    clock.advance(61)
+    (first,) = store.cleanable(10)
+    clean(store)
+    store.cleaned(first)
+    store.cleaned(Cleanable(job.id, None, deleted=False))
+    assert store.get(job.id).result == {"class": "x"}
+    assert store.cleanable(10) == []
+    clock.advance(540)
+    assert clean(store) == [None]
+
+
+def test_an_image_that_may_be_on_its_way_out_is_not_run_again(store: JobStore, clock: Clock) -> None:
+    """Its retention is over, although nobody has deleted it yet."""
+    job = accept(store, image_retention=60)
+    store.cancel(job.id)
+    clock.advance(60)
+    with pytest.raises(ResultExpired):
+        store.retry(job.id, 10)

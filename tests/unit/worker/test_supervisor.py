@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -118,3 +119,21 @@ def test_an_engine_that_takes_too_much_memory_is_killed() -> None:
         assert supervisor.run(MODEL, [b"a"])[0]["result"]["text"] == "a"
     finally:
         supervisor.stop()
+
+
+def test_a_version_that_cannot_be_fetched_costs_no_engine(
+    supervisor: EngineSupervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that is well goes on serving its own."""
+    supervisor.run(MODEL, [b"a"])
+    pid = supervisor.pid
+
+    def damaged(model: ModelRef) -> Path:
+        raise InvalidModel(f"{model.version} is damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(supervisor, "_fetch_model", damaged)
+        with pytest.raises(InvalidModel):
+            supervisor.run(OTHER, [b"a"])
+        assert supervisor.run(MODEL, [b"b"])[0]["result"]["text"] == "b"
+    assert supervisor.pid == pid
