@@ -63,7 +63,7 @@ class RedisServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         # The settings go in by standard input: a command line can be read by everybody on the machine.
         return Child(
-            "redis", [_redis_program(), "-"], log, stdin=self._settings(), on_parent_death=signal.SIGTERM
+            "redis", [redis_program(), "-"], log, stdin=self._settings(), on_parent_death=signal.SIGTERM
         )
 
     def _settings(self) -> str:
@@ -93,7 +93,12 @@ class RedisServer:
             return False
 
 
-def _redis_program() -> str:
+def redis_program() -> str:
+    """Return the server program: the bundled one, else the system's.
+
+    Raises:
+        NoServer: if there is none.
+    """
     try:
         return str(get_binary_path())
     except ValkeyServerError:

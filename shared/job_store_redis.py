@@ -33,6 +33,7 @@ from shared.job_store import (
     Published,
     not_retryable,
 )
+from shared.redis_address import RedisAddress
 from shared.schemas import Depth, Idempotency, Job, JobError, JobSpec, JobStatus, NewJob
 
 #: A create that reaches Redis this late after it was sent is refused: its caller was told "try again".
@@ -49,10 +50,10 @@ _SETTLING = ("get", "claim", "renew", "finish", "release", "strike", "cancel", "
 _USES_ALL_MEMORY = "#!lua flags=allow-oom\n"
 
 
-def connect(url: str, timeout_seconds: float) -> redis.Redis:
+def connect(url: str, timeout_seconds: float, ca_file: str | None = None) -> redis.Redis:
     """Return a client that gives up after `timeout_seconds`, also on a server that never answers."""
-    return redis.Redis.from_url(
-        url,
+    return RedisAddress.parse(url).client(
+        ca_file,
         decode_responses=True,
         socket_connect_timeout=timeout_seconds,
         socket_timeout=timeout_seconds,

@@ -36,7 +36,7 @@ def from_settings(settings: Settings, patience: Patience, connections: int = 32)
 
     `connections` is how many threads may use the object store at once.
     """
-    client = connect(settings.redis_url.get_secret_value(), REDIS_TIMEOUT_SECONDS)
+    client = connect(settings.redis_url.get_secret_value(), REDIS_TIMEOUT_SECONDS, settings.redis_ca_path)
     objects = _open_bucket(settings, settings.s3_bucket, patience, connections)
     models = _open_bucket(settings, settings.models_bucket, patience, connections)
     return Services(

@@ -3,8 +3,10 @@
 import os
 from typing import Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.redis_address import RedisAddress
 
 
 class Settings(BaseSettings):
@@ -15,6 +17,8 @@ class Settings(BaseSettings):
     # --- where things are ---
     #: Broker and ledger; carries the password, so it is never logged.
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    #: The authorities that a `rediss://` server's certificate is checked by; None means the system's.
+    redis_ca_file: FilePath | None = None
     #: A folder that API and workers share, in place of an S3 server: for one machine.
     object_store_dir: str | None = None
     #: Empty means AWS S3. Credentials come from boto3's usual chain.
@@ -69,9 +73,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis_url(cls, value: SecretStr) -> SecretStr:
-        scheme = value.get_secret_value().partition("://")[0]
-        if scheme not in ("redis", "rediss"):
-            raise ValueError(f"expected a redis:// or rediss:// address, received one of {scheme!r}")
+        RedisAddress.parse(value.get_secret_value())
         return value
 
     @model_validator(mode="after")
@@ -79,6 +81,11 @@ class Settings(BaseSettings):
         if self.image_retention_seconds > self.result_retention_seconds:
             raise ValueError("expected IMAGE_RETENTION_SECONDS to be at most RESULT_RETENTION_SECONDS")
         return self
+
+    @property
+    def redis_ca_path(self) -> str | None:
+        """The file of `redis_ca_file` as the libraries want it."""
+        return str(self.redis_ca_file) if self.redis_ca_file else None
 
     @property
     def models_bucket(self) -> str:

@@ -16,6 +16,7 @@ from kombu.exceptions import OperationalError
 
 from shared import keys
 from shared.errors import QueueUnavailable
+from shared.redis_address import RedisAddress
 from shared.settings import Settings
 
 #: The API enqueues by this name and never imports the task's code.
@@ -38,8 +39,10 @@ class TaskQueue(Protocol):
 def make_celery(settings: Settings) -> Celery:
     """Return the Celery application that both sides use; the reasons are in docs/explanation/delivery.md."""
     app = Celery("histoqueue", set_as_current=False)
+    broker = RedisAddress.parse(settings.redis_url.get_secret_value()).broker(settings.redis_ca_path)
     app.conf.update(
-        broker_url=settings.redis_url.get_secret_value(),
+        broker_url=broker.url,
+        broker_use_ssl=broker.use_ssl,
         # JSON only: a pickle is code, run for whoever can write to Redis.
         task_serializer="json",
         accept_content=["json"],
@@ -61,7 +64,8 @@ def make_celery(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=3,
-        broker_transport_options={
+        broker_transport_options=broker.transport_options
+        | {
             "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,

@@ -10,6 +10,7 @@ import redis
 from ops.processes import wait_until
 from ops.servers import ObjectServer, RedisServer, free_port
 from shared.job_store_redis import connect
+from tests import limited_redis
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -33,6 +34,23 @@ def redis_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
     """A client of an empty Redis."""
     client = connect(redis_server.url, timeout_seconds=5)
     client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def limited_url(redis_server: RedisServer, redis_client: redis.Redis) -> Iterator[str]:
+    """Address of the empty Redis as a user with the shipped rights alone; nothing may be refused to it."""
+    url = limited_redis.limit(redis_client, redis_server.url)
+    redis_client.execute_command("ACL", "LOG", "RESET")
+    yield url
+    assert limited_redis.denials(redis_client) == []
+
+
+@pytest.fixture
+def limited_client(limited_url: str) -> Iterator[redis.Redis]:
+    """A client with the shipped rights, as the program has them."""
+    client = connect(limited_url, timeout_seconds=5)
     yield client
     client.close()
 

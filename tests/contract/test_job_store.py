@@ -69,7 +69,7 @@ def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[JobStore]:
     if request.param == "memory":
         yield MemoryJobStore(clock)
     else:
-        client = request.getfixturevalue("redis_client")
+        client = request.getfixturevalue("limited_client")
         redis_store = RedisJobStore(client, clock)
         redis_store.found()
         yield redis_store
@@ -673,7 +673,7 @@ def wiped(request: pytest.FixtureRequest) -> JobStore:
     """Each side, after a loss of all its data."""
     if request.param == "memory":
         return MemoryJobStore(founded=False)
-    return RedisJobStore(request.getfixturevalue("redis_client"))
+    return RedisJobStore(request.getfixturevalue("limited_client"))
 
 
 def test_a_ledger_that_lost_its_data_says_so(wiped: JobStore) -> None:

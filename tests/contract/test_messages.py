@@ -23,9 +23,9 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def queue(redis_server: RedisServer, redis_client: redis.Redis) -> CeleryTaskQueue:
-    """The real queue, empty."""
-    return CeleryTaskQueue(make_celery(Settings(redis_url=SecretStr(redis_server.url))), redis_client)
+def queue(limited_url: str, limited_client: redis.Redis) -> CeleryTaskQueue:
+    """The real queue, empty, with the shipped rights in Redis."""
+    return CeleryTaskQueue(make_celery(Settings(redis_url=SecretStr(limited_url))), limited_client)
 
 
 def test_a_message_holds_an_id_and_no_pixels(queue: CeleryTaskQueue, redis_client: redis.Redis) -> None:

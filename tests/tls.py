@@ -1,0 +1,118 @@
+"""A certificate authority for a test, and a TLS front for a server that speaks none."""
+
+import datetime
+import socket
+import ssl
+import threading
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """An authority's certificate, and a server's with its key, as files."""
+
+    ca_file: Path
+    server_file: Path
+
+
+def make_certificates(folder: Path, host: str = "127.0.0.1") -> Certificates:
+    """Make an authority and a certificate of it for one address or name."""
+    now = datetime.datetime.now(datetime.UTC)
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "An authority of a test")])
+
+    def build(subject: x509.Name, public: ec.EllipticCurvePublicKey, is_ca: bool) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(ca_name)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+        )
+
+    usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+    ca_identifier = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
+    ca = (
+        build(ca_name, ca_key.public_key(), is_ca=True)
+        .add_extension(usage, critical=True)
+        .add_extension(ca_identifier, critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    name = x509.IPAddress(ip_address(host)) if host[0].isdigit() else x509.DNSName(host)
+    server = (
+        build(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]), key.public_key(), is_ca=False)
+        .add_extension(x509.SubjectAlternativeName([name]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_identifier), critical=False
+        )
+        .sign(ca_key, hashes.SHA256())
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Certificates(folder / "ca.pem", folder / "server.pem")
+    pem = serialization.Encoding.PEM
+    made.ca_file.write_bytes(ca.public_bytes(pem))
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    made.server_file.write_bytes(private + server.public_bytes(pem))
+    return made
+
+
+class TlsFront:
+    """Listens with a certificate and passes everything on to a port of this machine."""
+
+    def __init__(self, certificates: Certificates, port: int) -> None:
+        self._target = port
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates.server_file)
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                plain, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(plain,), daemon=True).start()
+
+    def _serve(self, plain: socket.socket) -> None:
+        try:
+            outside = self._context.wrap_socket(plain, server_side=True)
+        except OSError:  # the client turned our certificate down
+            plain.close()
+            return
+        inside = socket.create_connection(("127.0.0.1", self._target))
+        back = threading.Thread(target=_copy, args=(inside, outside), daemon=True)
+        back.start()
+        _copy(outside, inside)
+        back.join()
+        outside.close()
+        inside.close()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(65_536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        for end in (source, target):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
