@@ -44,12 +44,18 @@ def make_passwords(folder: Path, redis_host: str = "redis") -> bool:
     return True
 
 
-def make_bucket(services: Services) -> str:
-    """Make the bucket and publish the bundled model into it, unless it has one; say what is live."""
+def make_bucket(services: Services, may_publish: bool = True) -> str:
+    """Make the bucket and publish the bundled model into it, unless it has one; say what is live.
+
+    Raises:
+        NoModel: if there is none and `may_publish` is False: the models' bucket is one that is only read.
+    """
     services.objects.ensure_bucket()
     try:
         live, how = services.models.live(), "found model {} in the bucket"
     except NoModel:
+        if not may_publish:
+            raise
         # A bucket that has a model is its operator's affair; this one is empty.
         live, how = services.models.publish(newest_bundled_model()), "published the bundled model {}"
     return how.format(f"{live.name} {live.version}")
@@ -78,15 +84,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _prepare_bucket() -> int:
-    services = from_settings(read_settings(Settings), WORKER_PATIENCE)
-    end = time.monotonic() + PATIENCE_SECONDS
+    settings = read_settings(Settings)
+    services = from_settings(settings, WORKER_PATIENCE)
+    end, said = time.monotonic() + PATIENCE_SECONDS, ""
     while True:
         try:
-            print(make_bucket(services))
+            print(make_bucket(services, may_publish=settings.model_bucket is None))
         except HistoQueueError as error:
+            line = f"{error.code}: {error.__cause__ or error}"
             if time.monotonic() > end:
-                print(f"error: {error.code}: {error}", file=sys.stderr)
+                print(f"error: {line}", file=sys.stderr)
                 return 1
+            if line != said:
+                print(f"waiting: {line}", file=sys.stderr)
+                said = line
             time.sleep(1)
         else:
             return 0

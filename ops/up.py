@@ -173,9 +173,10 @@ def _run(settings: UpSettings, supervisor: Supervisor) -> None:
             f"port {settings.port} of {HOST} is taken. Choose another: PORT={settings.port + 1} make up"
         )
     os.environ.update(_start_servers(settings, supervisor))
-    services = from_settings(read_settings(Settings), WORKER_PATIENCE)
+    shared = read_settings(Settings)
+    services = from_settings(shared, WORKER_PATIENCE)
     supervisor.wait_for("the object store", lambda: _answers(services), START_TIMEOUT_SECONDS)
-    _say(f"  {make_bucket(services)}")
+    _say(f"  {make_bucket(services, may_publish=shared.model_bucket is None)}")
     _start_clients(settings, supervisor)
     url = f"http://{HOST}:{settings.port}"
     supervisor.wait_for("the system", lambda: _is_ready(url), READY_TIMEOUT_SECONDS)

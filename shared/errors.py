@@ -52,6 +52,11 @@ class HistoQueueError(Exception):
         return str(self)
 
 
+def cause_of(error: HistoQueueError) -> str | None:
+    """Return what lies behind an error, with addresses: for the operator's log, never for a client."""
+    return str(error.__cause__) if error.__cause__ else None
+
+
 class CallerError(HistoQueueError):
     """The request must change."""
 

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import boto3.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, SSLError
 
 from shared.errors import ObjectStoreUnavailable
 from shared.schemas import wall_clock_ms
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 #: An internal error that took no more than this share of the patience is worth another try.
 HICCUP_SHARE = 0.3
-_MISSING = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
+#: A bucket that is not there is not among them: its objects would be taken for lost, and their jobs ended.
+_MISSING = {"NoSuchKey", "404", "NotFound"}
+_OURS_ALREADY = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 
 
 @dataclass(frozen=True)
@@ -80,20 +83,51 @@ REQUEST_PATIENCE = Patience(connect_seconds=1, read_seconds=3.5, attempts=1)
 WORKER_PATIENCE = Patience(connect_seconds=2, read_seconds=10, attempts=3)
 
 
+@dataclass(frozen=True)
+class S3Options:
+    """What some buckets want beside a name."""
+
+    #: In front of every key; empty, or ends in a slash.
+    prefix: str = ""
+    #: The authorities that the server's certificate is checked by; None means the system's.
+    ca_file: str | None = None
+    #: How the server encrypts: "AES256", "aws:kms" or "aws:kms:dsse"; None leaves it to the bucket.
+    encryption: str | None = None
+    #: The key of the last two; None means the account's own.
+    kms_key_id: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What goes with each put, in boto3's words."""
+        named = {"ServerSideEncryption": self.encryption, "SSEKMSKeyId": self.kms_key_id}
+        return {name: value for name, value in named.items() if value}
+
+
 class S3ObjectStore:
-    """An S3 bucket; credentials come from boto3's usual chain."""
+    """An S3 bucket, or a part of one; credentials come from boto3's usual chain."""
 
     def __init__(
-        self, bucket: str, endpoint_url: str | None, region: str, patience: Patience, connections: int = 32
+        self,
+        bucket: str,
+        endpoint_url: str | None,
+        region: str,
+        patience: Patience,
+        connections: int = 32,
+        options: S3Options | None = None,
     ) -> None:
         """`endpoint_url` None means AWS S3; `connections` is the size of the pool, one for each thread."""
         self._bucket = bucket
+        self._place = endpoint_url or f"AWS S3 ({region})"
+        self._region = region
+        self._options = options or S3Options()
+        self._prefix = self._options.prefix
         self._hiccup_seconds = HICCUP_SHARE * patience.read_seconds
         # A session of its own: the default one is shared by threads and keeps the first credentials it saw.
         self._client: S3Client = boto3.session.Session().client(
             "s3",
             endpoint_url=endpoint_url,
             region_name=region,
+            verify=self._options.ca_file,
             config=Config(
                 signature_version="s3v4",
                 s3={"addressing_style": "path"} if endpoint_url else {},
@@ -110,18 +144,27 @@ class S3ObjectStore:
     def put(self, key: str, body: bytes | BinaryIO, content_type: str) -> None:
         file = BytesIO(body) if isinstance(body, bytes) else body
         start, began = file.tell(), time.monotonic()
-        with _answering():
+        with self._answering():
             try:
-                self._client.put_object(Bucket=self._bucket, Key=key, Body=file, ContentType=content_type)
+                self._put(key, file, content_type)
             except ClientError as error:
                 if not _is_hiccup(error) or time.monotonic() - began > self._hiccup_seconds:
                     raise
                 file.seek(start)
-                self._client.put_object(Bucket=self._bucket, Key=key, Body=file, ContentType=content_type)
+                self._put(key, file, content_type)
+
+    def _put(self, key: str, file: BinaryIO, content_type: str) -> None:
+        self._client.put_object(
+            Bucket=self._bucket,
+            Key=self._prefix + key,
+            Body=file,
+            ContentType=content_type,
+            **self._options.headers,  # type: ignore[arg-type]  # names and words that the settings have checked
+        )
 
     def get(self, key: str, max_bytes: int) -> bytes:
-        with _answering(key):
-            answer = self._client.get_object(Bucket=self._bucket, Key=key)
+        with self._answering(key):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
             with answer["Body"] as stream:
                 if answer["ContentLength"] > max_bytes:
                     raise ValueError(
@@ -130,35 +173,88 @@ class S3ObjectStore:
                 return stream.read()
 
     def delete(self, key: str) -> None:
-        with _answering():
-            self._client.delete_object(Bucket=self._bucket, Key=key)
+        with self._answering():
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
 
     def list_keys(self, prefix: str) -> list[str]:
-        with _answering():
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-            return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
+        return sorted(item.key for item in self.walk(prefix))
 
     def walk(self, prefix: str) -> Iterator[StoredObject]:
-        pages = iter(
-            self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-        )
+        listing = self._client.get_paginator("list_objects_v2")
+        pages = iter(listing.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix))
         while True:
-            with _answering():
+            with self._answering():
                 page = next(pages, None)
             if page is None:
                 return
             for item in page.get("Contents", []):
-                yield StoredObject(item["Key"], int(item["LastModified"].timestamp() * 1000))
+                key = item["Key"].removeprefix(self._prefix)
+                yield StoredObject(key, int(item["LastModified"].timestamp() * 1000))
 
     def ensure_bucket(self) -> None:
-        with _answering():
-            names = {bucket["Name"] for bucket in self._client.list_buckets()["Buckets"]}
-            if self._bucket not in names:
-                self._client.create_bucket(Bucket=self._bucket)
+        with self._answering():
+            try:
+                # A user of one bucket may look at it, and seldom at the list of all.
+                self._client.head_bucket(Bucket=self._bucket)
+            except ClientError as error:
+                if _status(error) != HTTPStatus.NOT_FOUND:
+                    raise
+                self._create_bucket()
+
+    def _create_bucket(self) -> None:
+        # AWS wants the region of every bucket but those of the first one; other servers do not know the word.
+        elsewhere = self._place.startswith("AWS") and self._region != "us-east-1"
+        where = {"CreateBucketConfiguration": {"LocationConstraint": self._region}} if elsewhere else {}
+        try:
+            self._client.create_bucket(Bucket=self._bucket, **where)  # type: ignore[arg-type]
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _OURS_ALREADY:  # somebody else made it just now
+                raise
 
     def ping(self) -> None:
-        with _answering():
+        with self._answering():
             self._client.head_bucket(Bucket=self._bucket)
+
+    @contextmanager
+    def _answering(self, key: str | None = None) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            if key is not None and error.response["Error"]["Code"] in _MISSING:
+                raise FileNotFoundError(key) from error
+            raise ObjectStoreUnavailable("The object store refused. Ask again later.") from self._explained(
+                error
+            )
+        except (BotoCoreError, OSError) as error:
+            # The text names the server's address: for the log, not for a client.
+            raise ObjectStoreUnavailable(
+                "The object store does not answer. Ask again later."
+            ) from self._explained(error)
+
+    def _explained(self, error: Exception) -> Exception:
+        """Return the cause in the operator's words, on one line."""
+        explained = OSError(self._why(error))
+        explained.__cause__ = error
+        return explained
+
+    def _why(self, error: Exception) -> str:
+        here = f"bucket {self._bucket} at {self._place}"
+        if isinstance(error, NoCredentialsError):
+            return "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
+        if isinstance(error, SSLError):
+            return f"the certificate of {self._place} is not trusted: set S3_CA_FILE ({error})"
+        if not isinstance(error, ClientError):
+            return f"{self._place} does not answer ({error})"
+        code = error.response["Error"]["Code"]
+        if _status(error) == HTTPStatus.NOT_FOUND:
+            return f"{here} does not exist: create it, or set another ({code})"
+        if _status(error) == HTTPStatus.FORBIDDEN:
+            return f"{here}: wrong credentials, or without the right to {error.operation_name} ({code})"
+        return f"{here}: {error}"
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
 
 
 def _is_hiccup(error: ClientError) -> bool:
@@ -167,20 +263,7 @@ def _is_hiccup(error: ClientError) -> bool:
     rclone removes a folder with the last object in it; one write in some hundreds fails where writes and
     deletions of the same folder's only objects go on at the same time.
     """
-    return error.response["ResponseMetadata"]["HTTPStatusCode"] == 500
-
-
-@contextmanager
-def _answering(key: str | None = None) -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        if key is not None and error.response["Error"]["Code"] in _MISSING:
-            raise FileNotFoundError(key) from error
-        raise ObjectStoreUnavailable("The object store refused. Ask again later.") from error
-    except (BotoCoreError, OSError) as error:
-        # The text names the server's address: for the log, not for a client.
-        raise ObjectStoreUnavailable("The object store does not answer. Ask again later.") from error
+    return _status(error) == HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 class MemoryObjectStore:

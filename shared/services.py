@@ -8,7 +8,7 @@ from shared.job_store import JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore, connect
 from shared.model_registry import ModelRegistry
-from shared.object_store import MemoryObjectStore, ObjectStore, Patience, S3ObjectStore
+from shared.object_store import MemoryObjectStore, ObjectStore, Patience, S3ObjectStore, S3Options
 from shared.object_store_files import FileObjectStore
 from shared.schemas import wall_clock_ms
 from shared.settings import Settings
@@ -37,8 +37,8 @@ def from_settings(settings: Settings, patience: Patience, connections: int = 32)
     `connections` is how many threads may use the object store at once.
     """
     client = connect(settings.redis_url.get_secret_value(), REDIS_TIMEOUT_SECONDS, settings.redis_ca_path)
-    objects = _open_bucket(settings, settings.s3_bucket, patience, connections)
-    models = _open_bucket(settings, settings.models_bucket, patience, connections)
+    objects = _open_bucket(settings, settings.s3_bucket, settings.s3_prefix, patience, connections)
+    models = _open_bucket(settings, settings.models_bucket, settings.models_prefix, patience, connections)
     return Services(
         jobs=RedisJobStore(client),
         objects=objects,
@@ -48,10 +48,18 @@ def from_settings(settings: Settings, patience: Patience, connections: int = 32)
     )
 
 
-def _open_bucket(settings: Settings, bucket: str, patience: Patience, connections: int) -> ObjectStore:
+def _open_bucket(
+    settings: Settings, bucket: str, prefix: str, patience: Patience, connections: int
+) -> ObjectStore:
     if settings.object_store_dir is not None:
         return FileObjectStore(Path(settings.object_store_dir), bucket)
-    return S3ObjectStore(bucket, settings.s3_endpoint_url, settings.s3_region, patience, connections)
+    options = S3Options(
+        prefix=prefix,
+        ca_file=str(settings.s3_ca_file) if settings.s3_ca_file else None,
+        encryption=settings.s3_encryption,
+        kms_key_id=settings.s3_kms_key_id,
+    )
+    return S3ObjectStore(bucket, settings.s3_endpoint_url, settings.s3_region, patience, connections, options)
 
 
 def in_memory(settings: Settings, clock_ms: Callable[[], int] = wall_clock_ms) -> Services:

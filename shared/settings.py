@@ -8,6 +8,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.redis_address import RedisAddress
 
+#: Folders, each with its slash.
+_PREFIX = r"^([A-Za-z0-9._-]+/)*$"
+
 
 class Settings(BaseSettings):
     """The settings that the API and the workers share; each field is the variable of the same name."""
@@ -22,11 +25,20 @@ class Settings(BaseSettings):
     #: A folder that API and workers share, in place of an S3 server: for one machine.
     object_store_dir: str | None = None
     #: Empty means AWS S3. Credentials come from boto3's usual chain.
-    s3_endpoint_url: str | None = None
+    s3_endpoint_url: str | None = Field(default=None, pattern=r"^https?://[^@/?#]+/?$")
+    #: The authorities that an https:// endpoint's certificate is checked by; None means the system's.
+    s3_ca_file: FilePath | None = None
     s3_region: str = "us-east-1"
     #: Holds `uploads/` and, unless `model_bucket` is set, `models/`.
     s3_bucket: str = Field(default="histoqueue", min_length=3, max_length=63)
-    model_bucket: str | None = None
+    #: In front of every key in that bucket, so that it may hold other things too.
+    s3_prefix: str = Field(default="", pattern=_PREFIX)
+    #: How the server is asked to encrypt; None leaves it to the bucket.
+    s3_encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = None
+    s3_kms_key_id: str | None = None
+    #: Another bucket for the models; it is only ever read.
+    model_bucket: str | None = Field(default=None, min_length=3, max_length=63)
+    model_prefix: str | None = Field(default=None, pattern=_PREFIX)
     model_name: str = Field(default="lung-cnn", pattern=r"^[a-z][a-z0-9-]*$")
 
     # --- what is admitted ---
@@ -82,6 +94,16 @@ class Settings(BaseSettings):
             raise ValueError("expected IMAGE_RETENTION_SECONDS to be at most RESULT_RETENTION_SECONDS")
         return self
 
+    @model_validator(mode="after")
+    def _goes_with_its_other_half(self) -> "Settings":
+        if self.s3_kms_key_id and self.s3_encryption in (None, "AES256"):
+            raise ValueError("expected S3_ENCRYPTION aws:kms or aws:kms:dsse with S3_KMS_KEY_ID")
+        if self.object_store_dir and (self.s3_prefix or self.model_prefix):
+            raise ValueError("expected no S3_PREFIX and no MODEL_PREFIX with OBJECT_STORE_DIR")
+        if self.model_prefix and not self.model_bucket:
+            raise ValueError("expected MODEL_BUCKET with MODEL_PREFIX; S3_PREFIX is for S3_BUCKET")
+        return self
+
     @property
     def redis_ca_path(self) -> str | None:
         """The file of `redis_ca_file` as the libraries want it."""
@@ -91,6 +113,11 @@ class Settings(BaseSettings):
     def models_bucket(self) -> str:
         """The bucket that model versions are read from."""
         return self.model_bucket or self.s3_bucket
+
+    @property
+    def models_prefix(self) -> str:
+        """What stands in front of `models/` in it."""
+        return (self.model_prefix or "") if self.model_bucket else self.s3_prefix
 
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)

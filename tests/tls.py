@@ -1,7 +1,8 @@
 """A certificate authority for a test, and a TLS front for a server that speaks none."""
 
+import asyncio
+import contextlib
 import datetime
-import socket
 import ssl
 import threading
 from dataclasses import dataclass
@@ -71,48 +72,47 @@ class TlsFront:
 
     def __init__(self, certificates: Certificates, port: int) -> None:
         self._target = port
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificates.server_file)
-        self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificates.server_file)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        start = asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        self._server = asyncio.run_coroutine_threadsafe(start, self._loop).result(10)
+        self.port: int = self._server.sockets[0].getsockname()[1]
 
     def close(self) -> None:
-        """Take no more connections."""
-        self._listener.close()
+        """End every connection, and take no more."""
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                plain, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(plain,), daemon=True).start()
+    async def _stop(self) -> None:
+        self._server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        # An aborted connection is closed in the turns of the loop after that.
+        for _ in range(5):
+            await asyncio.sleep(0.01)
 
-    def _serve(self, plain: socket.socket) -> None:
+    async def _serve(self, outside: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        inside, request = await asyncio.open_connection("127.0.0.1", self._target)
+        ways = [asyncio.create_task(_copy(outside, request)), asyncio.create_task(_copy(inside, answer))]
         try:
-            outside = self._context.wrap_socket(plain, server_side=True)
-        except OSError:  # the client turned our certificate down
-            plain.close()
-            return
-        inside = socket.create_connection(("127.0.0.1", self._target))
-        back = threading.Thread(target=_copy, args=(inside, outside), daemon=True)
-        back.start()
-        _copy(outside, inside)
-        back.join()
-        outside.close()
-        inside.close()
+            # Whichever end closes first closes both.
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            request.transport.abort()
+            answer.transport.abort()
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(65_536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        for end in (source, target):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await source.read(65_536):
+            target.write(data)
+            await target.drain()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from shared.errors import HistoQueueError
+from shared.errors import HistoQueueError, cause_of
 from shared.recovery import sweep_when_due
 from shared.schemas import WorkerStatus, wall_clock_ms
 from shared.services import Services
@@ -134,7 +134,7 @@ class Worker:
         try:
             self.supervisor.ensure(self._services.models.live())
         except HistoQueueError as error:
-            _log.error("no_model_yet", error=str(error), code=error.code)
+            _log.error("no_model_yet", error=str(error), code=error.code, cause=cause_of(error))
             return False
         except OSError as error:
             # A full disk, or a cache that may not be written.
@@ -169,7 +169,7 @@ class Worker:
                         )
                     )
             except HistoQueueError as error:
-                _log.warning("worker_not_reported", error=str(error))
+                _log.warning("worker_not_reported", error=str(error), cause=cause_of(error))
 
     def _withdraw(self) -> None:
         try:

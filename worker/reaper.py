@@ -12,7 +12,7 @@ import structlog
 
 from shared.archive import Archive
 from shared.crash_points import crash_point
-from shared.errors import HistoQueueError
+from shared.errors import HistoQueueError, cause_of
 from shared.job_store import JobStore
 from shared.object_store import ObjectStore
 from shared.task_queue import TaskQueue
@@ -114,7 +114,7 @@ class Routine:
             try:
                 self._work()
             except HistoQueueError as error:
-                _log.warning("routine_waits", routine=self._name, error=str(error))
+                _log.warning("routine_waits", routine=self._name, error=str(error), cause=cause_of(error))
             except Exception:  # noqa: BLE001 - logged whole
                 # A turn that fails is made again; a thread that died would never be missed.
                 _log.exception("routine_failed", routine=self._name)

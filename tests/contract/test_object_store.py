@@ -2,21 +2,24 @@
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 from uuid import uuid4
 
+import boto3.session
 import pytest
+from moto import mock_aws
 from moto.server import ThreadedMotoServer
 
 from ops.servers import ObjectServer, free_port
-from shared.errors import ObjectStoreUnavailable
-from shared.object_store import MemoryObjectStore, ObjectStore, Patience, S3ObjectStore
+from shared.errors import ObjectStoreUnavailable, cause_of
+from shared.object_store import MemoryObjectStore, ObjectStore, Patience, S3ObjectStore, S3Options
 from shared.object_store_files import FileObjectStore
 from shared.schemas import wall_clock_ms
+from tests.tls import TlsFront, make_certificates
 
 PATIENCE = Patience(connect_seconds=1, read_seconds=5, attempts=1)
 
@@ -31,25 +34,38 @@ def moto_url() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["memory", "files", "rclone", "moto"])
-def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """Each side of the port, with an empty bucket."""
+@pytest.fixture(params=["memory", "files", "rclone", "moto", "rclone-all", "moto-all"])
+def store(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[ObjectStore]:
+    """Each side of the port, with an empty bucket; "all" is over TLS, under a prefix, encrypted."""
     if request.param == "memory":
-        return MemoryObjectStore()
+        yield MemoryObjectStore()
+        return
     if request.param == "files":
-        files = FileObjectStore(request.getfixturevalue("tmp_path"), "bucket")
+        files = FileObjectStore(tmp_path, "bucket")
         files.ensure_bucket()
-        return files
-    if request.param == "rclone":
+        yield files
+        return
+    name, _, wants_all = request.param.partition("-")
+    if name == "rclone":
         server: ObjectServer = request.getfixturevalue("object_server")
         url = server.url
     else:
         url = request.getfixturevalue("moto_url")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-    made = S3ObjectStore(f"test-{uuid4().hex[:12]}", url, "us-east-1", PATIENCE)
+    bucket, options, front = f"test-{uuid4().hex[:12]}", S3Options(), None
+    if wants_all:
+        certificates = make_certificates(tmp_path)
+        front = TlsFront(certificates, int(url.rpartition(":")[2]))
+        url = f"https://127.0.0.1:{front.port}"
+        options = S3Options("lab/tiles/", str(certificates.ca_file), "aws:kms", "our-key")
+    made = S3ObjectStore(bucket, url, "us-east-1", PATIENCE, options=options)
     made.ensure_bucket()
-    return made
+    yield made
+    if front:
+        front.close()
 
 
 def test_what_was_put_comes_back(store: ObjectStore) -> None:
@@ -245,3 +261,100 @@ def test_keys_are_walked_in_order(store: ObjectStore) -> None:
     assert store.list_keys("a/") == ["a/b", "a/c/d"]
     assert store.list_keys("a") == keys[:-1]
     assert store.list_keys("a/c") == ["a/c/d"]
+
+
+@pytest.fixture
+def any_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials; moto takes any."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+
+
+def test_a_prefix_and_an_encryption_reach_the_server(moto_url: str, any_key: None) -> None:
+    """What lies there has them; a neighbour under another prefix is neither listed nor touched."""
+    bucket = f"test-{uuid4().hex[:12]}"
+    options = S3Options(prefix="lab/tiles/", encryption="aws:kms", kms_key_id="our-key")
+    ours = S3ObjectStore(bucket, moto_url, "us-east-1", PATIENCE, options=options)
+    whole = S3ObjectStore(bucket, moto_url, "us-east-1", PATIENCE)
+    ours.ensure_bucket()
+    ours.put("uploads/a", b"x", "image/png")
+    whole.put("uploads/b", b"y", "image/png")
+    assert whole.list_keys("") == ["lab/tiles/uploads/a", "uploads/b"]
+    assert ours.list_keys("") == ["uploads/a"]
+    client = boto3.session.Session().client("s3", endpoint_url=moto_url, region_name="us-east-1")
+    stored = client.head_object(Bucket=bucket, Key="lab/tiles/uploads/a")
+    assert (stored["ServerSideEncryption"], stored["SSEKMSKeyId"]) == ("aws:kms", "our-key")
+    ours.delete("uploads/b")
+    assert whole.get("uploads/b", 1) == b"y"
+
+
+def cause(call: Callable[[], object]) -> str:
+    """Return what the operator's log says of a call that must be unavailable."""
+    with pytest.raises(ObjectStoreUnavailable) as caught:
+        call()
+    line = cause_of(caught.value)
+    assert line
+    assert "\n" not in line
+    assert "127.0.0.1" not in str(caught.value)
+    return line
+
+
+def test_a_missing_bucket_is_an_outage_and_no_missing_object(object_server: ObjectServer) -> None:
+    """Else every job whose image it holds would end as if its image were lost."""
+    store = S3ObjectStore("no-such-bucket", object_server.url, "us-east-1", PATIENCE)
+    for call in (
+        lambda: store.get("uploads/a", 10),
+        lambda: store.put("uploads/a", b"x", "image/png"),
+        lambda: store.list_keys("uploads/"),
+        store.ping,
+    ):
+        assert f"bucket no-such-bucket at {object_server.url} does not exist" in cause(call)
+
+
+def test_wrong_credentials_are_named_as_the_cause(
+    object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the bucket and the place, and without the key."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2-hunter2")
+    store = S3ObjectStore("histoqueue", object_server.url, "us-east-1", PATIENCE)
+    for call in (store.ping, store.ensure_bucket, lambda: store.get("a", 1)):
+        line = cause(call)
+        assert f"bucket histoqueue at {object_server.url}: wrong credentials" in line
+        assert "hunter2" not in line
+
+
+def test_missing_credentials_are_named_as_the_cause(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The line says what to set."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    store = S3ObjectStore("histoqueue", "http://127.0.0.1:1", "us-east-1", PATIENCE)
+    assert "AWS_ACCESS_KEY_ID" in cause(store.ping)
+
+
+def test_a_refusing_endpoint_is_named_as_the_cause(any_key: None) -> None:
+    """With its address."""
+    port = free_port()
+    store = S3ObjectStore("histoqueue", f"http://127.0.0.1:{port}", "us-east-1", PATIENCE)
+    assert f"http://127.0.0.1:{port} does not answer" in cause(store.ping)
+
+
+def test_an_untrusted_certificate_is_named_as_the_cause(
+    object_server: ObjectServer, tmp_path: Path, any_key: None
+) -> None:
+    """The line names the setting that mends it."""
+    front = TlsFront(make_certificates(tmp_path), object_server.port)
+    store = S3ObjectStore("histoqueue", f"https://127.0.0.1:{front.port}", "us-east-1", PATIENCE)
+    assert "S3_CA_FILE" in cause(store.ping)
+    front.close()
+
+
+def test_a_bucket_of_another_region_is_made_there() -> None:
+    """AWS refuses the request that does not name it."""
+    with mock_aws():
+        store = S3ObjectStore("elsewhere-bucket", None, "eu-central-1", PATIENCE)
+        store.ensure_bucket()
+        store.ensure_bucket()
+        store.ping()

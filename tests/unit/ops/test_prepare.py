@@ -6,6 +6,7 @@ import pytest
 
 from ops import prepare
 from ops.prepare import make_bucket, make_passwords, newest_bundled_model
+from shared.errors import NoModel
 from shared.services import in_memory
 from shared.settings import Settings, read_settings
 from tests.factories import write_model
@@ -57,6 +58,14 @@ def test_an_empty_bucket_gets_the_bundled_model_and_a_filled_one_keeps_its_own(
     assert make_bucket(services) == "published the bundled model lung-cnn 1.0.0"
     write_model(tmp_path / "lung-cnn-1.10.0", "1.10.0")
     assert make_bucket(services) == "found model lung-cnn 1.0.0 in the bucket"
+
+
+def test_nothing_is_written_to_a_bucket_that_is_only_read() -> None:
+    """One without a model is said to be, and is not filled."""
+    services = in_memory(Settings())
+    with pytest.raises(NoModel):
+        make_bucket(services, may_publish=False)
+    assert services.objects.list_keys("") == []
 
 
 def test_the_newest_bundled_model_is_the_one_with_the_highest_number(

@@ -25,6 +25,13 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("LEASE_SECONDS", "-1"),
         ("LOG_LEVEL", "LOUD"),
         ("MODEL_NAME", "../other"),
+        ("S3_ENDPOINT_URL", "s3.example.org"),
+        ("S3_ENDPOINT_URL", "https://key:secret@s3.example.org"),
+        ("S3_CA_FILE", "/nowhere/ca.pem"),
+        ("S3_PREFIX", "no-slash"),
+        ("S3_PREFIX", "/first/"),
+        ("S3_ENCRYPTION", "rot13"),
+        ("MODEL_BUCKET", "x"),
     ],
 )
 def test_a_bad_value_ends_the_program_in_one_line(
@@ -64,3 +71,31 @@ def test_the_password_is_not_in_the_settings_text(monkeypatch: pytest.MonkeyPatc
     """Settings can be logged."""
     monkeypatch.setenv("REDIS_URL", "redis://:hunter2@127.0.0.1:6379/0")
     assert "hunter2" not in repr(read_settings(Settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("S3_KMS_KEY_ID", "our-key", "S3_ENCRYPTION"), ("MODEL_PREFIX", "m/", "MODEL_BUCKET")],
+)
+def test_half_of_a_setting_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    """It would be ignored in silence."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=said):
+        read_settings(Settings)
+
+
+def test_a_folder_has_no_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a prefix itself."""
+    monkeypatch.setenv("OBJECT_STORE_DIR", "/data")
+    monkeypatch.setenv("S3_PREFIX", "lab/")
+    with pytest.raises(SystemExit, match="OBJECT_STORE_DIR"):
+        read_settings(Settings)
+
+
+def test_the_models_lie_under_the_prefix_of_their_own_bucket() -> None:
+    """That of the uploads, unless they have a bucket of their own."""
+    assert Settings(s3_prefix="lab/").models_prefix == "lab/"
+    assert Settings(s3_prefix="lab/", model_bucket="models").models_prefix == ""
+    assert Settings(s3_prefix="lab/", model_bucket="models", model_prefix="m/").models_prefix == "m/"
