@@ -1,0 +1,151 @@
+"""What `kubectl apply -k` is given: it fits Kubernetes' own schemas, and our rules about what runs in a cluster."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from shared.settings import Settings
+
+FOLDER = Path(__file__).resolve().parents[2] / "deploy/kubernetes"
+BASE = FOLDER / "base"
+VERSION = "1.34"
+FILES = sorted(path for path in BASE.glob("*.yaml") if path.name != "kustomization.yaml")
+
+
+def documents(*files: Path) -> list[dict[str, Any]]:
+    """Return every document of these files."""
+    return [document for path in files for document in yaml.safe_load_all(path.read_text())]
+
+
+ALL = documents(*FILES)
+PODS = [item for item in ALL if item["kind"] in ("Deployment", "Job")]
+
+
+def name_of(item: dict[str, Any]) -> str:
+    """Return what a test's id shows."""
+    return f"{item['kind']}-{item['metadata']['name']}"
+
+
+@pytest.mark.parametrize("item", ALL, ids=name_of)
+def test_each_document_fits_the_schema_without_an_unknown_field(item: dict[str, Any]) -> None:
+    """Strictly: a field that is spelled wrong would be ignored by the cluster."""
+    kubernetes_validate.validate(item, VERSION, strict=True)
+
+
+def test_the_validator_finds_what_is_wrong() -> None:
+    """So the test above can fail."""
+    broken = next(item for item in documents(BASE / "api.yaml") if item["kind"] == "Deployment")
+    broken["spec"]["template"]["spec"]["terminationGracePeriod"] = 3
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, VERSION, strict=True)
+
+
+def test_the_kustomization_names_every_file() -> None:
+    """One that is not named is not applied."""
+    listed = yaml.safe_load((BASE / "kustomization.yaml").read_text())["resources"]
+    assert sorted(listed) == [path.name for path in FILES]
+
+
+@pytest.mark.parametrize("item", PODS, ids=name_of)
+def test_a_pod_has_no_rights_that_it_does_not_need(item: dict[str, Any]) -> None:
+    """No root, no writable root, no capabilities, no access to the cluster, and bounded memory and disk."""
+    pod = item["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 10001
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"]["memory"]
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+    assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"])
+
+
+@pytest.mark.parametrize("kind", ["PodDisruptionBudget", "Service", "NetworkPolicy"])
+def test_what_selects_pods_selects_some(kind: str) -> None:
+    """A label that is spelled wrong would protect nothing, and say so nowhere."""
+    labels = {item["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"] for item in PODS}
+    for item in (item for item in ALL if item["kind"] == kind):
+        selector = item["spec"].get("podSelector", item["spec"].get("selector"))
+        wanted = selector.get("matchLabels", selector).get("app.kubernetes.io/name")
+        chosen = {wanted} if wanted else set(selector["matchExpressions"][0]["values"])
+        assert chosen <= labels
+
+
+def test_every_pod_is_behind_the_network_policy() -> None:
+    """Also one that is added."""
+    policy = next(item for item in ALL if name_of(item) == "NetworkPolicy-histoqueue")
+    chosen = policy["spec"]["podSelector"]["matchExpressions"][0]["values"]
+    assert set(chosen) == {
+        item["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"] for item in PODS
+    }
+
+
+def test_every_setting_there_exists() -> None:
+    """One that nothing reads would be set in vain."""
+    names = next(item for item in ALL if item["kind"] == "ConfigMap")["data"]
+    assert {name.lower() for name in names} <= set(Settings.model_fields)
+
+
+def test_a_worker_may_finish_its_micro_batch_and_replace_a_greedy_engine() -> None:
+    """Its grace is longer than the engine may take, its memory more than the engine's."""
+    worker = next(item for item in PODS if name_of(item) == "Deployment-histoqueue-worker")
+    pod = worker["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > Settings().engine_timeout_seconds + 15
+    (limit,) = [container["resources"]["limits"]["memory"] for container in pod["containers"]]
+    assert int(limit.removesuffix("Gi")) * 2**30 > Settings().engine_memory_bytes + 500_000_000
+
+
+def test_the_scaler_follows_what_is_queued_and_running() -> None:
+    """KEDA's own kind has no schema here: its fields are checked one by one."""
+    folder = FOLDER / "components/autoscaling"
+    (scaler,) = documents(folder / "scaledobject.yaml")
+    component = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    assert component["kind"] == "Component"
+    assert component["resources"] == ["scaledobject.yaml"]
+    assert (scaler["apiVersion"], scaler["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
+    spec = scaler["spec"]
+    assert spec["scaleTargetRef"]["name"] in {item["metadata"]["name"] for item in PODS}
+    assert 1 <= spec["minReplicaCount"] < spec["maxReplicaCount"]
+    (trigger,) = spec["triggers"]
+    assert trigger["type"] == "metrics-api"
+    service = next(item for item in ALL if item["kind"] == "Service")
+    port = service["spec"]["ports"][0]["port"]
+    assert trigger["metadata"]["url"] == f"http://{service['metadata']['name']}:{port}/capacity"
+    assert trigger["metadata"]["valueLocation"] == "open"
+
+
+@pytest.mark.parametrize("components", [[], ["autoscaling"]])
+def test_kustomize_renders_it(components: list[str], tmp_path: Path) -> None:
+    """As `kubectl apply -k` will; each rendered document fits its schema, with the images' versions in it."""
+    if not shutil.which("kubectl"):
+        pytest.skip("kubectl is not on this machine")
+    shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    text = {
+        "resources": ["../kubernetes/base"],
+        "components": [f"../kubernetes/components/{name}" for name in components],
+    }
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(text))
+    done = subprocess.run(["kubectl", "kustomize", str(overlay)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rendered = list(yaml.safe_load_all(done.stdout))
+    assert {name_of(item) for item in ALL} <= {name_of(item) for item in rendered}
+    for item in rendered:
+        if "keda.sh" in item["apiVersion"]:
+            continue
+        kubernetes_validate.validate(item, VERSION, strict=True)
+        if item["kind"] in ("Deployment", "Job"):
+            assert item["spec"]["template"]["spec"]["containers"][0]["image"].endswith(":0.1.0")
+            if components and item["metadata"]["name"] == "histoqueue-worker":
+                assert "replicas" not in item["spec"]
