@@ -1,7 +1,7 @@
 """What a view may use of its application."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flask import Flask, current_app
 
@@ -23,6 +23,8 @@ class Context:
     waiting: WaitingRoom
     #: Runs the readiness checks: one that hangs holds a thread of these, and never a request's.
     checkers: ThreadPoolExecutor
+    #: Readiness check -> why it failed when last asked, as it was logged.
+    failing: dict[str, str | None] = field(default_factory=dict)
 
 
 def init_context(app: Flask, services: Services, settings: Settings) -> None:

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, jsonify
 
 from api.context import NOTICE, Context, context
 from api.problems import problem_answer
-from shared.errors import HistoQueueError, Unavailable
+from shared.errors import HistoQueueError, Unavailable, cause_of
 
 bp = Blueprint("health", __name__)
 
@@ -32,6 +32,7 @@ def ready() -> Response:
     running = {name: here.checkers.submit(check, here) for name, check in _CHECKS.items()}
     wait(running.values(), timeout=CHECKS_SECONDS)
     failures = {name: why for name, check in running.items() if (why := _failure(name, check))}
+    _tell_operator(here, running, failures)
     checks = {name: "failing" if name in failures else "ok" for name in running}
     if not failures:
         return jsonify({"status": "ready", "checks": checks})
@@ -43,6 +44,20 @@ def ready() -> Response:
         reasons=reasons,
         checks=checks,
     )
+
+
+def _tell_operator(here: Context, running: dict[str, "Future[None]"], failures: dict[str, str]) -> None:
+    """Log what came to fail and what is well again, once each: probes come every few seconds."""
+    for name, check in running.items():
+        error = check.exception() if name in failures and check.done() and not check.cancelled() else None
+        cause = cause_of(error) if isinstance(error, HistoQueueError) else None
+        why = failures.get(name) and (cause or failures[name])
+        if why != here.failing.get(name):
+            here.failing[name] = why
+            if why:
+                _log.warning("not_ready", check=name, cause=why)
+            else:
+                _log.info("ready_again", check=name)
 
 
 def _failure(name: str, check: "Future[None]") -> str | None:

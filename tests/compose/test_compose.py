@@ -18,6 +18,7 @@ import httpx2
 import pytest
 from PIL import Image
 
+from ops.processes import wait_until
 from ops.servers import free_port
 from training.synthetic import draw_tile
 
@@ -167,6 +168,51 @@ def test_down_and_up_lose_nothing(compose: Compose) -> None:
     again = compose.http.get(ended["links"]["self"])
     assert again.json()["result"] == ended["result"]
     assert {compose.finish(path)["status"] for path in waiting} == {"succeeded"}
+
+
+def test_a_wrong_password_is_said_and_nothing_is_healthy_with_it(compose: Compose) -> None:
+    """Both services wait, name the cause in one line, and are well again with the right one."""
+    wrong = {"REDIS_URL": "redis://:wrong@redis:6379/0"}
+    compose.run("stop", "api", "worker")
+    for service, said in (("api", "not_ready"), ("worker", "Cannot connect")):
+        name = f"{PROJECT}-wrong-{service}"
+        settings = [word for item in wrong.items() for word in ("--env", "=".join(item))]
+        compose.run("run", "--detach", "--no-deps", "--name", name, *settings, service)
+        try:
+            assert wait_until(lambda said=said, name=name: said in _logs(name), 120, 1), _logs(name)
+            line = next(line for line in _logs(name).splitlines() if said in line)
+            assert "invalid username-password pair" in line
+            assert ":wrong@" not in _logs(name)
+            assert _health(name) != "healthy"
+        finally:
+            subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=True)
+    compose.up()
+    compose.all_succeed(range(500, 503))
+
+
+def _health(container: str) -> str:
+    form = "{{.State.Health.Status}}"
+    done = subprocess.run(
+        ["docker", "inspect", "--format", form, container], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def _logs(container: str) -> str:
+    done = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def test_a_missing_bucket_or_store_is_said_by_the_one_shot(compose: Compose) -> None:
+    """It waits, names the cause once, and nothing that needs it is started meanwhile."""
+    name = f"{PROJECT}-wrong-store"
+    wrong = ["--env", "S3_ENDPOINT_URL=http://object-store:1"]
+    compose.run("run", "--detach", "--no-deps", "--name", name, *wrong, "bucket")
+    try:
+        assert wait_until(lambda: "http://object-store:1 does not answer" in _logs(name), 60, 1), _logs(name)
+        assert _logs(name).count("does not answer") == 1
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=True)
 
 
 def test_no_password_is_in_an_image_or_a_command_line(compose: Compose) -> None:

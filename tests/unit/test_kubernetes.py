@@ -1,4 +1,4 @@
-"""What `kubectl apply -k` is given: it fits Kubernetes' own schemas, and our rules about what runs in a cluster."""
+"""What `kubectl apply -k` is given fits Kubernetes' schemas, and our rules about what runs in a cluster."""
 
 import shutil
 import subprocess

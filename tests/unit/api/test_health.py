@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from flask.testing import FlaskClient
+from structlog.testing import capture_logs
 
 from api import create_app, health
 from shared.errors import JobStoreUnavailable
@@ -86,4 +87,29 @@ def test_a_store_that_refuses_or_breaks_is_told_without_its_inside(
     assert answer.get_json()["reasons"] == [
         "job_store: The job store does not answer. Ask again later.",
         "object_store: The check broke; the log says why.",
+    ]
+
+
+def test_the_log_says_once_why_it_is_not_ready_and_when_it_is_again(
+    services: Services, settings: Settings
+) -> None:
+    """With the cause that no client is told, and not again with every probe."""
+    trouble = [True]
+
+    def refuse() -> None:
+        if trouble:
+            raise JobStoreUnavailable("The job store does not answer.") from OSError("invalid password")
+
+    broken = replace(services, jobs=Pinging(refuse))  # type: ignore[arg-type]
+    client = create_app(broken, settings).test_client()
+    with capture_logs() as logs:
+        answers = [client.get("/readyz") for _ in range(3)]
+        trouble.clear()
+        answers += [client.get("/readyz") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [503] * 3 + [200] * 3
+    assert all("password" not in answer.get_data(as_text=True) for answer in answers)
+    ours = [entry for entry in logs if entry["event"] in ("not_ready", "ready_again")]
+    assert [(entry["event"], entry["check"], entry.get("cause")) for entry in ours] == [
+        ("not_ready", "job_store", "invalid password"),
+        ("ready_again", "job_store", None),
     ]
