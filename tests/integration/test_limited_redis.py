@@ -39,7 +39,12 @@ def url(tmp_path: Path, limited_url: str, object_server: ObjectServer) -> Iterat
     }
     api = [sys.executable, "-m", "gunicorn", "--config", "python:api.gunicorn_conf"]
     children = [
-        Child("worker", [sys.executable, "-m", "tests.chaos.worker", "1"], tmp_path / "w.log", environment),
+        Child(
+            "worker",
+            [sys.executable, "-m", "tests.chaos.worker", "fake", "1"],
+            tmp_path / "w.log",
+            environment,
+        ),
         Child("api", [*api, "--bind", f"{HOST}:{port}", "api.wsgi:app"], tmp_path / "a.log", environment),
     ]
     for child in children:
