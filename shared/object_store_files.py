@@ -43,11 +43,19 @@ class FileObjectStore:
             _sync_folder(path.parent)
 
     def get(self, key: str, max_bytes: int) -> bytes:
-        with _answering(missing_is_an_answer=True), self._path(key).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > max_bytes:
-                raise ValueError(f"Expected at most {max_bytes} bytes at {key}. Found: {size}")
-            return file.read()
+        path = self._path(key)
+        with _answering(missing_is_an_answer=True):
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:
+                # A disk that is not mounted holds no object either, and none of them is missing.
+                self.ping()
+                raise
+            with file:
+                size = os.fstat(file.fileno()).st_size
+                if size > max_bytes:
+                    raise ValueError(f"Expected at most {max_bytes} bytes at {key}. Found: {size}")
+                return file.read()
 
     def delete(self, key: str) -> None:
         # The folder stays, also when it is empty: somebody may be about to write into it.

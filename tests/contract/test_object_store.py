@@ -227,7 +227,7 @@ def test_a_key_never_leaves_its_bucket(tmp_path: Path, key: str) -> None:
 def test_a_folder_that_is_full_or_away_is_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing half-written stays, and nothing is taken for missing."""
     store = FileObjectStore(tmp_path / "root", "bucket")
-    for call in (store.ping, lambda: store.put("a/b", b"x", "a/b")):
+    for call in (store.ping, lambda: store.put("a/b", b"x", "a/b"), lambda: store.get("a/b", 1)):
         with pytest.raises(ObjectStoreUnavailable):
             call()
     store.ensure_bucket()
