@@ -3,6 +3,7 @@
 from flask import Flask
 
 from api import capacity, health, index, jobs, models
+from api.access import init_access
 from api.body import UploadRequest
 from api.context import init_context
 from api.problems import init_problems
@@ -35,6 +36,7 @@ def create_app(services: Services, settings: Settings) -> Flask:
     init_context(app, services, settings)
     init_request_log(app)
     init_problems(app)
+    init_access(app)
     app.register_blueprint(index.bp)
     app.register_blueprint(jobs.bp)
     app.register_blueprint(models.bp)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from flask import Flask, current_app
 
 from api.events import WaitingRoom
+from api.key_cache import KeyCache
+from shared.api_keys import KeyStore
 from shared.services import Services
 from shared.settings import Settings
 
@@ -21,6 +23,7 @@ class Context:
     services: Services
     settings: Settings
     waiting: WaitingRoom
+    keys: KeyCache
     #: Runs the readiness checks: one that hangs holds a thread of these, and never a request's.
     checkers: ThreadPoolExecutor
     #: Readiness check -> why it failed when last asked, as it was logged.
@@ -33,6 +36,7 @@ def init_context(app: Flask, services: Services, settings: Settings) -> None:
         services=services,
         settings=settings,
         waiting=WaitingRoom(services.jobs, settings.max_waiters),
+        keys=KeyCache(KeyStore(services.objects)),
         checkers=ThreadPoolExecutor(max_workers=8, thread_name_prefix="readiness"),
     )
 

@@ -26,6 +26,20 @@ accesslog = None
 control_socket_disable = True
 
 
+def on_starting(server: Any) -> None:
+    """Refuse to begin where everybody in the network could use it."""
+    from api.access import refuse_open_door  # noqa: PLC0415 - as below
+    from shared.api_keys import KeyStore  # noqa: PLC0415
+    from shared.object_store import REQUEST_PATIENCE  # noqa: PLC0415
+    from shared.services import from_settings  # noqa: PLC0415
+    from shared.settings import Settings, read_settings  # noqa: PLC0415
+
+    # A socket file, or one that was handed over, may be served to anybody by what stands before it.
+    hosts = [address[0] if isinstance(address, tuple) else str(address) for address in server.cfg.address]
+    settings = read_settings(Settings)
+    refuse_open_door(hosts, settings, KeyStore(from_settings(settings, REQUEST_PATIENCE).objects))
+
+
 def post_worker_init(worker: Any) -> None:
     """Let parked requests be answered as soon as the worker is told to stop."""
     from api.context import context  # noqa: PLC0415 - the master reads this file and needs no application

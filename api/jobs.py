@@ -4,9 +4,10 @@ from flask import Blueprint, Response, jsonify, request, stream_with_context, ur
 from werkzeug.http import http_date
 from werkzeug.routing import BaseConverter
 
+from api.access import caller
 from api.body import upload_request
 from api.context import NOTICE, context
-from api.lookup import find_job
+from api.lookup import check_owner, find_job
 from api.options import read_options
 from api.preferences import Wait, preferred_wait, wanted_wait
 from api.removal import cancel_job, delete_job
@@ -36,8 +37,9 @@ def predict() -> Response:
     # The upload's file is closed before the answer is held back.
     with received_image(upload_request(), here.settings) as upload:
         options = read_options(request.args, request.form)
-        repeat = idempotency(request.headers.get("Idempotency-Key"), request.path, upload, options)
-        submitted = submit(here.services, here.settings, upload, options, repeat, request_id())
+        owner = key.id if (key := caller()) else None
+        repeat = idempotency(request.headers.get("Idempotency-Key"), request.path, upload, options, owner)
+        submitted = submit(here.services, here.settings, upload, options, repeat, request_id(), owner)
     job = here.waiting.until_final(submitted.job, wait.seconds)
     answer = _answer(job, wait)
     answer.headers["Location"] = url_for("jobs.result", job_id=job.id)
@@ -51,7 +53,7 @@ def result(job_id: str) -> Response:
     """Return the job: 200 where it is final, else 202; held back where the caller asks for it."""
     here = context()
     wait = wanted_wait(request)
-    job = find_job(here.services, _checked(job_id))
+    job = find_job(here.services, _checked(job_id), caller())
     job = here.waiting.until_final(job, wait.seconds)
     if request.if_none_match.contains_weak(_tag(job)):
         return _with_headers(Response(status=304), job, None)
@@ -61,7 +63,7 @@ def result(job_id: str) -> Response:
 @bp.post("/result/<any_text:job_id>/cancel")
 def cancel(job_id: str) -> Response:
     """End the job: 200 where it had not started; 202 where a worker is at it, whose outcome is refused."""
-    canceled = cancel_job(context().services, _checked(job_id))
+    canceled = cancel_job(context().services, _owned(job_id))
     answer = _answer(canceled.job)
     answer.status_code = 202 if canceled.was_running else 200
     return answer
@@ -71,7 +73,7 @@ def cancel(job_id: str) -> Response:
 def retry(job_id: str) -> Response:
     """Queue a job that has ended without a result once more, under the same id: 202."""
     here = context()
-    answer = _answer(retry_job(here.services, here.settings, _checked(job_id)))
+    answer = _answer(retry_job(here.services, here.settings, _owned(job_id)))
     answer.headers["Location"] = url_for("jobs.result", job_id=job_id)
     return answer
 
@@ -80,7 +82,7 @@ def retry(job_id: str) -> Response:
 def events(job_id: str) -> Response:
     """Tell every change of the job, as server-sent events; 204 where it is final and that was told before."""
     here = context()
-    job = find_job(here.services, _checked(job_id))
+    job = find_job(here.services, _checked(job_id), caller())
     last = request.headers.get("Last-Event-ID")
     if job.status.is_final and last == str(job.version):
         return Response(status=204)
@@ -97,13 +99,18 @@ def events(job_id: str) -> Response:
 @bp.delete("/result/<any_text:job_id>")
 def delete(job_id: str) -> Response:
     """Cancel the job if it is open, and leave nothing of its image or result; 204, also when repeated."""
-    delete_job(context().services, _checked(job_id))
+    delete_job(context().services, _owned(job_id))
     return Response(status=204)
 
 
 def _checked(job_id: str) -> str:
     if not is_job_id(job_id):
         raise JobNotFound(f"Expected an id that POST /predict returned. Received: {job_id[:40]!r}")
+    return job_id
+
+
+def _owned(job_id: str) -> str:
+    check_owner(context().services, _checked(job_id), caller())
     return job_id
 
 

@@ -1,5 +1,6 @@
-"""Find a job: in the ledger, or, where that lost its data, among the outcomes in the object store."""
+"""Find a caller's job: in the ledger, or, where that lost its data, among the outcomes kept elsewhere."""
 
+from shared.api_keys import ApiKey
 from shared.archive import Archive
 from shared.errors import JobNotFound, LedgerRebuilding, ResultExpired
 from shared.recovery import founded
@@ -7,14 +8,39 @@ from shared.schemas import Job, wall_clock_ms
 from shared.services import Services
 
 
-def find_job(services: Services, job_id: str) -> Job:
-    """Return the job with this id.
+def find_job(services: Services, job_id: str, caller: ApiKey | None) -> Job:
+    """Return the job with this id, if it is this caller's.
 
     Raises:
-        JobNotFound: if there never was one, as far as anything knows.
+        JobNotFound: if there never was one, as far as anything knows, or it is another key's.
         ResultExpired: if it was deleted, or is past its retention.
         Unavailable: if the ledger is away, or is being rebuilt and the job has no outcome yet.
     """
+    try:
+        job = _find(services, job_id)
+    except ResultExpired as expired:
+        _check_owner(expired.owner, job_id, caller)
+        raise
+    _check_owner(job.spec.owner, job_id, caller)
+    return job
+
+
+def check_owner(services: Services, job_id: str, caller: ApiKey | None) -> None:
+    """Return if the caller may change this job, whatever has become of it; else raise as `find_job`."""
+    if caller is None or caller.is_admin:
+        return
+    try:
+        find_job(services, job_id, caller)
+    except ResultExpired:
+        return
+
+
+def _check_owner(owner: str | None, job_id: str, caller: ApiKey | None) -> None:
+    if caller is not None and not caller.is_admin and owner != caller.id:
+        raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
+
+
+def _find(services: Services, job_id: str) -> Job:
     try:
         return services.jobs.get(job_id)
     except (JobNotFound, LedgerRebuilding):
@@ -22,5 +48,7 @@ def find_job(services: Services, job_id: str) -> Job:
         if job is None:
             return founded(services, lambda: services.jobs.get(job_id))
     if job.expires_at_ms is not None and wall_clock_ms() > job.expires_at_ms:
-        raise ResultExpired("The result is past its retention and was dropped. Submit the image again.")
+        raise ResultExpired(
+            "The result is past its retention and was dropped. Submit the image again.", job.spec.owner
+        )
     return job

@@ -34,6 +34,15 @@ class Problem:
 PROBLEMS = {
     # --- the caller must change the request ---
     "INVALID_REQUEST": Problem(400, "The request is malformed", False, "Correct what the detail names."),
+    "UNAUTHENTICATED": Problem(
+        401,
+        "No API key that opens this",
+        False,
+        "Send a valid key; whoever runs the server makes them.",
+    ),
+    "FORBIDDEN": Problem(
+        403, "The API key does not allow this", False, "Ask for a key with the scope named."
+    ),
     "NOT_FOUND": Problem(404, "There is no such route", False, "Follow the links of an answer."),
     "METHOD_NOT_ALLOWED": Problem(405, "The route has no such method", False, "Use one that Allow lists."),
     "REQUEST_TOO_LARGE": Problem(
@@ -128,6 +137,8 @@ PROBLEMS = {
 }
 #: What Flask and the server report by status alone; any other 4xx is a malformed request.
 _CODES = {
+    401: "UNAUTHENTICATED",
+    403: "FORBIDDEN",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
     413: "REQUEST_TOO_LARGE",
@@ -198,6 +209,8 @@ def problem_answer(
         answer.headers["Retry-After"] = str(retry_after_seconds)
     if code == "UNSUPPORTED_IMAGE_FORMAT":
         answer.headers["Accept"] = "image/jpeg, image/png, image/tiff, multipart/form-data"
+    if body["status"] == 401:
+        answer.headers["WWW-Authenticate"] = "Bearer"
     if allow:
         answer.headers["Allow"] = ", ".join(sorted(allow))
     return answer

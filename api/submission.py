@@ -62,6 +62,7 @@ def submit(
     options: Options,
     repeat: Idempotency | None,
     request_id: str,
+    owner: str | None = None,
 ) -> Submitted:
     """Accept an image: once this returns, its job is never lost.
 
@@ -87,7 +88,7 @@ def submit(
         raise JobStoreFull(
             "Expected room in the job store for one more job. Found: too little. Ask again later."
         )
-    new = _describe(services, settings, upload, options, repeat, request_id)
+    new = _describe(services, settings, upload, options, repeat, request_id, owner)
     key = new.spec.input.key
     seal(upload.file, AcceptedJob(job=new, accepted_at_ms=wall_clock_ms()))
     crash_point("api.before_put")
@@ -128,8 +129,10 @@ def retry_job(services: Services, settings: Settings, job_id: str) -> Job:
     return job
 
 
-def idempotency(header: str | None, path: str, upload: ImageUpload, options: Options) -> Idempotency | None:
-    """Return what makes a repetition of this request known again; None without the header.
+def idempotency(
+    header: str | None, path: str, upload: ImageUpload, options: Options, owner: str | None = None
+) -> Idempotency | None:
+    """Return what makes a repetition of this request by this owner known again; None without the header.
 
     Raises:
         InvalidRequest: if the header is not 1 to 255 printable ASCII characters.
@@ -139,7 +142,9 @@ def idempotency(header: str | None, path: str, upload: ImageUpload, options: Opt
     if not _IDEMPOTENCY_KEY.fullmatch(header):
         raise InvalidRequest("Expected Idempotency-Key to be 1 to 255 printable ASCII characters.")
     return Idempotency(
-        key=_sha256(f"{path}\n{header}"), fingerprint=_sha256(f"{upload.sha256}\n{options.canonical()}")
+        # An owner is hexadecimal and a path begins with a slash: no two scopes can be the same text.
+        key=_sha256(f"{owner or ''}{path}\n{header}"),
+        fingerprint=_sha256(f"{upload.sha256}\n{options.canonical()}"),
     )
 
 
@@ -150,6 +155,7 @@ def _describe(
     options: Options,
     repeat: Idempotency | None,
     request_id: str,
+    owner: str | None,
 ) -> NewJob:
     job_id = new_job_id()
     version = options.model_version
@@ -168,6 +174,7 @@ def _describe(
             ),
             custom_id=options.custom_id,
             request_id=request_id,
+            owner=owner,
         ),
         expires_in_seconds=options.expires_in or settings.job_expires_seconds,
         image_retention_seconds=settings.image_retention_seconds,

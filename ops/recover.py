@@ -6,6 +6,7 @@ nothing where nothing is lost, and may be run at any time, beside anything.
 
 import sys
 
+from ops.installation import join
 from shared.errors import HistoQueueError
 from shared.logs import configure_logs
 from shared.object_store import WORKER_PATIENCE
@@ -16,6 +17,7 @@ from shared.settings import Settings, read_settings
 
 def main() -> int:
     """Compare once; returns the exit status: 0 done, 1 not done."""
+    join()
     settings = read_settings(Settings)
     configure_logs(settings.log_level, settings.log_json)
     try:

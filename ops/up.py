@@ -21,6 +21,7 @@ from urllib.request import urlopen
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ops.installation import leave_address
 from ops.prepare import make_bucket
 from ops.processes import Child, wait_until
 from ops.servers import HOST, NoServer, ObjectServer, RedisServer, free_port, port_is_free
@@ -172,7 +173,9 @@ def _run(settings: UpSettings, supervisor: Supervisor) -> None:
         raise CannotStart(
             f"port {settings.port} of {HOST} is taken. Choose another: PORT={settings.port + 1} make up"
         )
-    os.environ.update(_start_servers(settings, supervisor))
+    environment = _start_servers(settings, supervisor)
+    leave_address(settings.data_dir, environment)
+    os.environ.update(environment)
     shared = read_settings(Settings)
     services = from_settings(shared, WORKER_PATIENCE)
     supervisor.wait_for("the object store", lambda: _answers(services), START_TIMEOUT_SECONDS)

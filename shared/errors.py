@@ -3,6 +3,8 @@
 HistoQueueError
 ├── CallerError                the caller must change the request; asking again as it is never helps
 │   ├── InvalidRequest
+│   ├── NotAuthenticated
+│   ├── Forbidden
 │   ├── RequestTooLarge
 │   ├── ImageTooLarge
 │   ├── UnsupportedImageFormat
@@ -67,6 +69,18 @@ class InvalidRequest(CallerError):
     code = "INVALID_REQUEST"
 
 
+class NotAuthenticated(CallerError):
+    """The request brings no API key, or one that opens nothing."""
+
+    code = "UNAUTHENTICATED"
+
+
+class Forbidden(CallerError):
+    """The API key does not allow this."""
+
+    code = "FORBIDDEN"
+
+
 class RequestTooLarge(CallerError):
     """More bytes than one upload may have."""
 
@@ -122,9 +136,13 @@ class JobNotRetryable(CallerError):
 
 
 class ResultExpired(CallerError):
-    """The job is known, but its result is past its retention."""
+    """The job is known, but its result is past its retention; `owner` is whose it was."""
 
     code = "RESULT_EXPIRED"
+
+    def __init__(self, detail: str, owner: str | None = None) -> None:
+        super().__init__(detail)
+        self.owner = owner
 
 
 class Unavailable(HistoQueueError):

@@ -137,7 +137,8 @@ class MemoryJobStore:
             self._end_if_late(record)
             if record.job.expires_at_ms is not None and self._clock() > record.job.expires_at_ms:
                 raise ResultExpired(
-                    "The result is past its retention and was dropped. Submit the image again."
+                    "The result is past its retention and was dropped. Submit the image again.",
+                    record.job.spec.owner,
                 )
             return record.job
 

@@ -152,7 +152,9 @@ class RedisJobStore:
         _check_known(outcome, job_id)
         job = _to_job(record)
         if job.expires_at_ms is not None and int(now) > job.expires_at_ms:
-            raise ResultExpired("The result is past its retention and was dropped. Submit the image again.")
+            raise ResultExpired(
+                "The result is past its retention and was dropped. Submit the image again.", job.spec.owner
+            )
         return job
 
     def claim(self, job_id: str, token: str, lease_seconds: float, max_run_seconds: float) -> Job | None:

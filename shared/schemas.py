@@ -84,6 +84,8 @@ class JobSpec(_Value):
     custom_id: Annotated[str, Field(max_length=128)] | None = None
     #: Ties the worker's log lines to the request that made the job.
     request_id: str | None = None
+    #: Id of the API key that it belongs to; None where the installation had none.
+    owner: str | None = None
 
     def forgotten(self) -> "JobSpec":
         """Return what may be kept of it once its result is dropped: nothing in the caller's words."""

@@ -41,6 +41,10 @@ class Settings(BaseSettings):
     model_prefix: str | None = Field(default=None, pattern=_PREFIX)
     model_name: str = Field(default="lung-cnn", pattern=r"^[a-z][a-z0-9-]*$")
 
+    # --- who may ask ---
+    #: The server is reached from its own machine alone, although it is bound to another address.
+    loopback_only: bool = False
+
     # --- what is admitted ---
     #: One upload's size, and one image's width times height.
     max_image_bytes: int = Field(default=20_000_000, gt=0)

@@ -4,6 +4,8 @@ HistoQueueError
 ├── CallerError                  change the request; asking again as it is never helps
 │   ├── InvalidRequest
 │   ├── AccessDenied             no API key, a wrong one, or one that may not do this
+│   │   ├── NotAuthenticated
+│   │   └── Forbidden
 │   ├── RouteNotFound
 │   ├── MethodNotAllowed
 │   ├── NotSupported             this server has no such route: it is older, or set up without it
@@ -87,6 +89,18 @@ class InvalidRequest(CallerError):
 
 class AccessDenied(CallerError):
     """The server wants an API key, does not know this one, or does not let it do this."""
+
+
+class NotAuthenticated(AccessDenied):
+    """The server wants an API key that it knows."""
+
+    code = "UNAUTHENTICATED"
+
+
+class Forbidden(AccessDenied):
+    """The API key does not have the scope that this needs."""
+
+    code = "FORBIDDEN"
 
 
 class RouteNotFound(CallerError):

@@ -1,0 +1,107 @@
+"""Who asks, and may they: API keys, checked before anything of a request's body is read."""
+
+import ipaddress
+
+import structlog
+from flask import Flask, g, request
+
+from api.context import context
+from shared.api_keys import ApiKey, KeyStore, Scope
+from shared.errors import Forbidden, NotAuthenticated, ObjectStoreUnavailable
+from shared.settings import Settings
+
+#: What needs no key: whether the server is well, and how it is used.
+PUBLIC = frozenset({"index.show", "health.live", "health.ready"})
+#: What a key must allow; a route that is not here needs an admin's.
+SCOPES = {
+    "jobs.predict": Scope.SUBMIT,
+    "jobs.cancel": Scope.SUBMIT,
+    "jobs.retry": Scope.SUBMIT,
+    "jobs.delete": Scope.SUBMIT,
+    "jobs.result": Scope.READ,
+    "jobs.events": Scope.READ,
+    "models.versions": Scope.READ,
+    "models.version": Scope.READ,
+    "models.card": Scope.READ,
+    "capacity.capacity": Scope.READ,
+}
+_log = structlog.stdlib.get_logger("api.access")
+
+
+def init_access(app: Flask) -> None:
+    """Ask every request of this application for its key."""
+    app.before_request(_check)
+
+
+def caller() -> ApiKey | None:
+    """Return the key of the present request; None where the installation has none, and all may do all."""
+    key: ApiKey | None = g.caller
+    return key
+
+
+def _check() -> None:
+    g.caller = None
+    endpoint = request.endpoint
+    if endpoint is None or endpoint in PUBLIC:
+        return
+    ring = context().keys.ring()
+    if ring.is_empty and _is_local_request():
+        return
+    text = _presented()
+    key = ring.find(text) if text else None
+    if key is None:
+        expected = "Expected an API key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`."
+        raise NotAuthenticated(f"{expected} Received: {'one that opens nothing' if text else 'none'}")
+    scope = SCOPES.get(endpoint, Scope.ADMIN)
+    if not key.allows(scope):
+        raise Forbidden(
+            f"Expected a key with the scope {scope}. This one has: {', '.join(sorted(key.scopes))}"
+        )
+    # The id is no secret; the key itself is never logged.
+    structlog.contextvars.bind_contextvars(key_id=key.id)
+    g.caller = key
+
+
+def _is_local_request() -> bool:
+    # By the socket's two ends, and never by a header: behind a socket file both are unknown.
+    ends = (request.environ.get("SERVER_NAME", ""), request.remote_addr or "")
+    return all(is_local(end, context().settings) for end in ends)
+
+
+def _presented() -> str | None:
+    given = request.authorization
+    if given is not None and given.type == "bearer" and given.token:
+        return given.token
+    return request.headers.get("X-API-Key")
+
+
+def is_local(host: str, settings: Settings) -> bool:
+    """Tell whether a server that is bound to this host is reached from its own machine alone."""
+    if settings.loopback_only or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def refuse_open_door(hosts: list[str], settings: Settings, store: KeyStore) -> None:
+    """End the program where everybody in the network could use it.
+
+    A store that is away is no reason to: requests are refused until the keys are read.
+
+    Raises:
+        SystemExit: if there is no key, and a host of these is reached from elsewhere.
+    """
+    strange = [host for host in hosts if not is_local(host, settings)]
+    try:
+        if not strange or not store.read().is_empty:
+            return
+    except ObjectStoreUnavailable:
+        _log.warning("keys_not_read", kept=0)
+        return
+    raise SystemExit(
+        f"error: bound to {strange[0]} without an API key, everybody who reaches it could use it. Make one "
+        "with `python -m ops.keys create --name NAME`, or bind to 127.0.0.1; set LOOPBACK_ONLY=true only "
+        "where something else, such as a published port, keeps it to this machine."
+    )

@@ -1,0 +1,311 @@
+"""Nobody gets in where they do not belong, and nobody sees another's job."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from api import create_app
+from api.access import PUBLIC, SCOPES, refuse_open_door
+from api.context import context
+from api.key_cache import FRESH_SECONDS, STALE_SECONDS, KeyCache
+from shared.api_keys import KeyStore, Scope
+from shared.errors import ObjectStoreUnavailable
+from shared.services import Services
+from shared.settings import Settings
+from tests.factories import jpeg_bytes
+from tests.unit.api.conftest import Clock
+
+ELSEWHERE = {"base_url": "http://10.0.0.5", "environ_overrides": {"REMOTE_ADDR": "10.0.0.9"}}
+
+
+@dataclass
+class Holder:
+    """Somebody with a key, and what they send."""
+
+    client: FlaskClient
+    key: str
+
+    def ask(self, path: str, method: str = "GET", **options: Any) -> Any:
+        """Send a request with the key."""
+        return self.client.open(
+            path, method=method, headers={"Authorization": f"Bearer {self.key}"}, **ELSEWHERE, **options
+        )
+
+    def submit(self, **headers: str) -> Any:
+        """Submit the one tile."""
+        return self.client.post(
+            "/predict",
+            data=jpeg_bytes(),
+            content_type="image/jpeg",
+            headers={"X-API-Key": self.key, **headers},
+            **ELSEWHERE,
+        )
+
+
+@pytest.fixture
+def store(services: Services) -> KeyStore:
+    return KeyStore(services.objects)
+
+
+@pytest.fixture
+def holder(store: KeyStore, app: Flask) -> Any:
+    """Make a key with these scopes, and its holder."""
+
+    def make(*scopes: Scope) -> Holder:
+        made = Holder(app.test_client(), store.create("someone", frozenset(scopes))[1])
+        context(app).keys.refresh()
+        return made
+
+    return make
+
+
+def test_without_a_key_everything_is_open_on_loopback(client: FlaskClient) -> None:
+    """As `make up` starts."""
+    assert client.get("/capacity").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        {"base_url": "http://10.0.0.5"},
+        {"environ_overrides": {"REMOTE_ADDR": "10.0.0.9"}},
+        # Behind a socket file the server's name is whatever the Host header says.
+        {"base_url": "http://127.0.0.1", "environ_overrides": {"REMOTE_ADDR": ""}},
+    ],
+)
+def test_without_a_key_nothing_is_open_elsewhere(client: FlaskClient, ends: Any) -> None:
+    """Also under a server that did not ask before it started; both ends of the connection count."""
+    answer = client.get("/capacity", **ends)
+    assert (answer.status_code, answer.get_json()["code"]) == (401, "UNAUTHENTICATED")
+    assert client.get("/healthz", **ends).status_code == 200
+
+
+def test_what_is_published_on_loopback_is_open(services: Services, settings: Settings) -> None:
+    """A container is bound to 0.0.0.0 and reached through a published port; the operator says so."""
+    app = create_app(services, settings.model_copy(update={"loopback_only": True}))
+    assert app.test_client().get("/capacity", **ELSEWHERE).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer nonsense"},
+        {"Authorization": "Basic aHE6aHE="},
+        {"X-API-Key": "hq_0123456789abcdef_" + "A" * 43},
+        {"X-API-Key": "ä"},
+        {"Authorization": "Bearer"},
+    ],
+)
+def test_a_request_without_a_valid_key_is_told_how(
+    store: KeyStore, client: FlaskClient, headers: dict[str, str]
+) -> None:
+    """401 with a challenge, on loopback too once there is a key; nothing is stored for it."""
+    store.create("a", frozenset(Scope))
+    answer = client.post("/predict", data=jpeg_bytes(), content_type="image/jpeg", headers=headers)
+    assert (answer.status_code, answer.get_json()["code"]) == (401, "UNAUTHENTICATED")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_one_wrong_character_opens_nothing(holder: Any) -> None:
+    """The id alone is no key."""
+    one = holder(Scope.ADMIN)
+    one.key = one.key[:-1] + ("A" if one.key[-1] != "A" else "B")
+    assert one.ask("/capacity").status_code == 401
+
+
+def test_both_headers_carry_a_key(holder: Any) -> None:
+    """Bearer, and X-API-Key."""
+    one = holder(Scope.SUBMIT, Scope.READ)
+    accepted = one.submit()
+    assert accepted.status_code == 202
+    assert one.ask(accepted.headers["Location"]).status_code == 202
+
+
+def test_a_scope_that_is_missing_is_named(holder: Any) -> None:
+    """403: asking again with the same key never helps."""
+    answer = holder(Scope.READ).submit()
+    assert (answer.status_code, answer.get_json()["code"]) == (403, "FORBIDDEN")
+    assert "submit" in answer.get_json()["detail"]
+    accepted = (one := holder(Scope.SUBMIT)).submit()
+    assert one.ask(accepted.headers["Location"]).status_code == 403
+
+
+def test_every_route_is_public_or_has_a_scope(app: Flask) -> None:
+    """A route that was forgotten needs an admin's key; none is forgotten."""
+    endpoints = {rule.endpoint for rule in app.url_map.iter_rules()}
+    assert endpoints == PUBLIC | SCOPES.keys()
+    assert not PUBLIC & SCOPES.keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "{}"),
+        ("GET", "{}?wait=1"),
+        ("GET", "{}/events"),
+        ("POST", "{}/cancel"),
+        ("POST", "{}/retry"),
+        ("DELETE", "{}"),
+    ],
+)
+@pytest.mark.parametrize("state", ["open", "final", "deleted"])
+def test_anothers_job_is_no_job(holder: Any, finish: Any, method: str, path: str, state: str) -> None:
+    """The same 404 as for an id that was never issued, whatever has become of the job."""
+    owner, other = holder(Scope.SUBMIT, Scope.READ), holder(Scope.SUBMIT, Scope.READ)
+    where = owner.submit().headers["Location"]
+    if state == "final":
+        finish(where.rpartition("/")[2])
+    if state == "deleted":
+        assert owner.ask(where, "DELETE").status_code == 204
+        assert owner.ask(where, "DELETE").status_code == 204
+    before = owner.ask(where)
+    answer = other.ask(path.format(where), method)
+    never_issued = "00000000-0000-4000-8000-000000000000"
+    unknown = other.ask(path.format(f"/result/{never_issued}"), method)
+    assert (answer.status_code, answer.get_json()["code"]) == (404, "JOB_NOT_FOUND")
+    told = answer.get_json()["detail"].replace(where.rpartition("/")[2], never_issued)
+    assert told == unknown.get_json()["detail"]
+    after = owner.ask(where)
+    assert (after.status_code, after.headers.get("ETag")) == (before.status_code, before.headers.get("ETag"))
+    assert before.status_code == {"open": 202, "final": 200, "deleted": 410}[state]
+
+
+def test_an_admin_sees_and_ends_every_job(holder: Any) -> None:
+    """It is how an operator helps."""
+    where = holder(Scope.SUBMIT).submit().headers["Location"]
+    admin = holder(Scope.ADMIN)
+    assert admin.ask(where).status_code == 202
+    assert admin.ask(f"{where}/cancel", "POST").status_code == 200
+
+
+def test_a_job_from_before_the_first_key_is_an_admins(store: KeyStore, app: Flask, submit: Any) -> None:
+    """It belongs to nobody, so nobody else is let at it."""
+    where = submit().headers["Location"]
+    key = store.create("a", frozenset({Scope.READ}))[1]
+    admin = store.create("b", frozenset({Scope.ADMIN}))[1]
+    context(app).keys.refresh()
+    assert Holder(app.test_client(), key).ask(where).status_code == 404
+    assert Holder(app.test_client(), admin).ask(where).status_code == 202
+
+
+def test_the_same_idempotency_key_of_two_owners_means_two_jobs(holder: Any) -> None:
+    """Its scope is the API key and the path."""
+    one, two = holder(Scope.SUBMIT), holder(Scope.SUBMIT)
+    first, again = (one.submit(**{"Idempotency-Key": "k"}).get_json()["id"] for _ in range(2))
+    assert first == again
+    assert two.submit(**{"Idempotency-Key": "k"}).get_json()["id"] != first
+
+
+def test_a_job_without_a_ledger_still_has_its_owner(holder: Any, services: Services, finish: Any) -> None:
+    """Its outcome in the object store says whose it is."""
+    from shared.archive import Archive  # noqa: PLC0415
+
+    owner, other = holder(Scope.SUBMIT, Scope.READ), holder(Scope.READ)
+    where = owner.submit().headers["Location"]
+    job_id = where.rpartition("/")[2]
+    finish(job_id)
+    Archive(services.objects).put(services.jobs.get(job_id))
+    del services.jobs._records[job_id]  # type: ignore[attr-defined]
+    assert (owner.ask(where).status_code, other.ask(where).status_code) == (200, 404)
+
+
+def test_no_key_is_ever_logged(
+    holder: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its id is, which opens nothing."""
+    caplog.set_level(logging.DEBUG)
+    one = holder(Scope.READ)
+    one.ask("/capacity")
+    one.submit()
+    logged = caplog.text + "".join(capsys.readouterr())
+    assert "request" in logged
+    assert one.key not in logged
+    assert one.key.rpartition("_")[2] not in logged
+
+
+class Shaky:
+    """A key store that can be away."""
+
+    def __init__(self, inner: KeyStore) -> None:
+        self._inner = inner
+        self.is_away = False
+
+    def read(self, known: Any = None) -> Any:
+        """Read the keys, or say that the store is away."""
+        if self.is_away:
+            raise ObjectStoreUnavailable("The object store does not answer.")
+        return self._inner.read(known)
+
+
+def test_keys_are_kept_while_the_store_is_away(store: KeyStore, clock: Clock) -> None:
+    """What was known holds; what was never known is no open door."""
+    text = store.create("a", frozenset(Scope))[1]
+    shaky = Shaky(store)
+    cache = KeyCache(shaky, lambda: clock.now_ms / 1000)  # type: ignore[arg-type]
+    shaky.is_away = True
+    with pytest.raises(ObjectStoreUnavailable):
+        cache.ring()
+    shaky.is_away = False
+    assert cache.ring().find(text)
+    shaky.is_away = True
+    clock.advance(STALE_SECONDS + 1)
+    assert cache.ring().find(text)
+
+
+def test_a_store_that_was_away_from_the_start_refuses_every_request(
+    services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503, on loopback too: nobody knows whether there are keys."""
+
+    def away(_prefix: str) -> list[str]:
+        raise ObjectStoreUnavailable("The object store does not answer.")
+
+    monkeypatch.setattr(services.objects, "list_keys", away)
+    client = create_app(services, settings).test_client()
+    assert client.get("/capacity").status_code == 503
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_revoked_key_is_shut_out_and_the_door_stays_shut(store: KeyStore, clock: Clock) -> None:
+    """Also where it was the only one, and where every object was lost."""
+    record, text = store.create("a", frozenset(Scope))
+    cache = KeyCache(store, lambda: clock.now_ms / 1000)
+    assert cache.ring().find(text)
+    store.revoke(record.id)
+    clock.advance(STALE_SECONDS + 1)
+    assert cache.ring().find(text) is None
+    assert not cache.ring().is_empty
+    for key in store._objects.list_keys("keys/"):
+        store._objects.delete(key)
+    clock.advance(STALE_SECONDS + 1)
+    assert not cache.ring().is_empty
+
+
+def test_a_new_key_is_known_soon(store: KeyStore, clock: Clock) -> None:
+    """Read beside a request, which does not wait for it."""
+    from ops.processes import wait_until  # noqa: PLC0415
+
+    cache = KeyCache(store, lambda: clock.now_ms / 1000)
+    assert cache.ring().is_empty
+    text = store.create("a", frozenset(Scope))[1]
+    clock.advance(FRESH_SECONDS + 1)
+    cache.ring()
+    assert wait_until(lambda: cache.ring().find(text) is not None, 10)
+
+
+def test_a_server_that_everybody_reaches_does_not_start_without_a_key(
+    store: KeyStore, settings: Settings
+) -> None:
+    """One line says what to do; with a key, or on loopback, it starts."""
+    for hosts in (["0.0.0.0"], ["127.0.0.1", "::"], ["/run/histoqueue.sock"], ["10.1.2.3"], [""]):
+        with pytest.raises(SystemExit, match=r"^error: bound to [^\n]+$"):
+            refuse_open_door(hosts, settings, store)
+    refuse_open_door(["127.0.0.1", "::1", "localhost", "127.3.2.1"], settings, store)
+    refuse_open_door(["0.0.0.0"], settings.model_copy(update={"loopback_only": True}), store)
+    store.create("a", frozenset(Scope))
+    refuse_open_door(["0.0.0.0"], settings, store)

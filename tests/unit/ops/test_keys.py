@@ -1,0 +1,91 @@
+"""The command that makes, lists and revokes API keys."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ops import installation, keys
+from shared.api_keys import KeyStore, Scope
+from shared.object_store import MemoryObjectStore
+
+
+@pytest.fixture
+def objects() -> MemoryObjectStore:
+    return MemoryObjectStore()
+
+
+def test_a_key_is_shown_once_and_kept_as_a_digest(
+    objects: MemoryObjectStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Standard output is the key and nothing else; what is stored would open nothing."""
+    keys.create(KeyStore(objects), "lab", ["submit"])
+    text = capsys.readouterr().out.strip()
+    (stored,) = objects.list_keys("keys/")
+    assert text.rpartition("_")[2] not in objects.get(stored, 10_000).decode()
+    found = KeyStore(objects).read().find(text)
+    assert found
+    assert (found.name, found.scopes) == ("lab", {Scope.SUBMIT})
+    keys.show(KeyStore(objects))
+    shown = capsys.readouterr().out
+    assert "lab" in shown
+    assert "valid" in shown
+    assert text not in shown
+
+
+def test_no_two_keys_are_alike(objects: MemoryObjectStore) -> None:
+    """256 random bits each."""
+    made = {KeyStore(objects).create("a", frozenset(Scope))[1] for _ in range(50)}
+    assert len({text.rpartition("_")[2] for text in made}) == 50
+
+
+def test_revoking_is_for_good_and_may_be_repeated(
+    objects: MemoryObjectStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The list says so."""
+    store = KeyStore(objects)
+    record, text = store.create("a", frozenset(Scope))
+    for _ in range(2):
+        keys.revoke(store, record.id)
+    assert store.read().find(text) is None
+    keys.show(store)
+    assert "revoked" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_what_was_never_there_cannot_be_revoked(objects: MemoryObjectStore) -> None:
+    """A typing error must not look like a success."""
+    with pytest.raises(SystemExit, match="no key"):
+        keys.revoke(KeyStore(objects), "0123456789abcdef")
+
+
+def test_a_record_that_cannot_be_read_opens_nothing_and_still_locks(objects: MemoryObjectStore) -> None:
+    """A damaged object is no reason to let everybody in."""
+    objects.put("keys/0123456789abcdef.json", b"{", "application/json")
+    ring = KeyStore(objects).read()
+    assert not ring.is_empty
+    assert ring.find("hq_0123456789abcdef_" + "A" * 43) is None
+
+
+def test_the_command_finds_the_servers_of_make_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the file that they leave, which its owner alone may read; what the environment says comes first."""
+    for name in ("REDIS_URL", "S3_ENDPOINT_URL", "SECRETS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    assert installation.join() is None
+    installation.leave_address(tmp_path, {"HISTOQUEUE_TEST_ONLY": "7"})
+    assert (tmp_path / "servers.json").stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv("HISTOQUEUE_TEST_ONLY", "")
+    assert installation.join() == str(tmp_path)
+    import os  # noqa: PLC0415
+
+    assert os.environ["HISTOQUEUE_TEST_ONLY"] == "7"
+    monkeypatch.setenv("REDIS_URL", "redis://elsewhere")
+    assert installation.join() is None
+    assert json.loads((tmp_path / "servers.json").read_text()) == {"HISTOQUEUE_TEST_ONLY": "7"}
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 101])
+def test_a_name_that_would_spoil_the_list_is_refused(name: str) -> None:
+    """It is said before anything is made."""
+    with pytest.raises(SystemExit):
+        keys.main(["create", "--name", name])
