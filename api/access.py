@@ -60,6 +60,7 @@ def _check() -> None:
     # The id is no secret; the key itself is never logged.
     structlog.contextvars.bind_contextvars(key_id=key.id)
     g.caller = key
+    context().services.rates.count(key.id, context().settings.max_requests_per_minute)
 
 
 def _is_local_request() -> bool:

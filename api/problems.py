@@ -80,6 +80,12 @@ PROBLEMS = {
     "QUEUE_FULL": Problem(
         429, "As many jobs are open as are admitted", True, "Ask again after Retry-After seconds."
     ),
+    "QUOTA_REACHED": Problem(
+        429, "As many jobs of this key are open as are admitted", True, "Ask again after Retry-After seconds."
+    ),
+    "RATE_LIMITED": Problem(
+        429, "More requests than one key may send", True, "Ask again after Retry-After seconds."
+    ),
     "UNAVAILABLE": Problem(503, "Something is away for now", True, "Ask again after Retry-After seconds."),
     "JOB_STORE_UNAVAILABLE": Problem(
         503, "The job store does not answer", True, "Ask again after Retry-After seconds."

@@ -23,6 +23,7 @@ from shared.errors import (
     ObjectStoreUnavailable,
     QueueFull,
     QueueUnavailable,
+    QuotaReached,
 )
 from shared.job_store import JobStore
 from shared.recovery import UPLOADS, found_if_empty, founded
@@ -67,7 +68,7 @@ def submit(
     """Accept an image: once this returns, its job is never lost.
 
     Raises:
-        QueueFull: if as many jobs are open as are admitted.
+        QueueFull: if as many jobs are open as are admitted, in all or (QuotaReached) of one owner.
         JobStoreFull: if Redis runs out of memory.
         IdempotencyKeyReused: if the key came with another request before.
         UnknownModelVersion: if the options name a version that there is not.
@@ -78,9 +79,11 @@ def submit(
     if repeat and (known := founded(services, lambda: jobs.find_replay(repeat))):
         return Submitted(jobs.get(known.id), replayed=True)
     # Asked before the image is stored: a full queue, or a ledger that is away, then leaves nothing behind.
-    depth = jobs.depth()
+    depth, most_owned = jobs.depth(owner), settings.max_open_jobs_per_key
     if depth.open >= settings.max_open_jobs:
         raise QueueFull(depth.open, settings.max_open_jobs, _seconds_until_room(jobs))
+    if owner and most_owned and depth.owned >= most_owned:
+        raise QuotaReached(depth.owned, most_owned, _seconds_until_room(jobs))
     if not depth.is_founded:
         # A new installation is whole before its first upload; after that only a comparison could tell.
         found_if_empty(services)
@@ -97,7 +100,7 @@ def submit(
     # A ledger that goes away right here may have recorded the job before its answer was lost. Then the
     # repeated request finds that job, so its image stays; only a refusal is certain.
     with _discarding_when_refused(services, key):
-        created = jobs.create(new, settings.max_open_jobs)
+        created = jobs.create(new, settings.max_open_jobs, max_owned=most_owned)
     if created.replayed:
         _discard(services, key)
         return Submitted(jobs.get(created.job.id), replayed=True)
@@ -122,9 +125,9 @@ def retry_job(services: Services, settings: Settings, job_id: str) -> Job:
         # First: what ended once must not be found there if Redis' data is lost while it runs again.
         Archive(services.objects).delete(job_id)
     try:
-        job = jobs.retry(job_id, settings.max_open_jobs)
+        job = jobs.retry(job_id, settings.max_open_jobs, settings.max_open_jobs_per_key)
     except QueueFull as full:
-        raise QueueFull(full.depth, full.limit, _seconds_until_room(jobs)) from None
+        raise type(full)(full.depth, full.limit, _seconds_until_room(jobs)) from None
     _publish(services, job)
     return job
 
@@ -190,7 +193,7 @@ def _discarding_when_refused(services: Services, key: str) -> Iterator[None]:
         yield
     except QueueFull as full:
         _discard(services, key)
-        raise QueueFull(full.depth, full.limit, _seconds_until_room(services.jobs)) from None
+        raise type(full)(full.depth, full.limit, _seconds_until_room(services.jobs)) from None
     except (IdempotencyKeyReused, LedgerRebuilding):
         _discard(services, key)
         raise

@@ -22,6 +22,8 @@ HistoQueueError
 │   ├── ObjectStoreUnavailable
 │   ├── QueueUnavailable
 │   ├── QueueFull
+│   │   └── QuotaReached
+│   ├── RateLimited
 │   ├── NoModel
 │   └── EngineFailed
 │       ├── EngineCrashed
@@ -202,6 +204,18 @@ class QueueFull(Unavailable):
         )
         self.depth = depth
         self.limit = limit
+
+
+class QuotaReached(QueueFull):
+    """As many jobs of this API key are open as one key may have."""
+
+    code = "QUOTA_REACHED"
+
+
+class RateLimited(Unavailable):
+    """This API key sends more requests than one key may."""
+
+    code = "RATE_LIMITED"
 
 
 class NoModel(Unavailable):

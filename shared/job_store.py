@@ -76,13 +76,16 @@ def not_retryable(status: JobStatus) -> str:
 class JobStore(Protocol):
     """What the ledger can do. Every method raises JobStoreUnavailable where it cannot answer in time."""
 
-    def create(self, new: NewJob, max_open: int, accepted_at_ms: int | None = None) -> Created:
+    def create(
+        self, new: NewJob, max_open: int, accepted_at_ms: int | None = None, max_owned: int = 0
+    ) -> Created:
         """Accept a job, or find the one that its idempotency key made.
 
         `accepted_at_ms` restores a job that was accepted before this ledger lost its data.
 
         Raises:
             QueueFull: if `max_open` jobs are open already.
+            QuotaReached: if `max_owned` jobs of its owner are; 0 is any number.
             IdempotencyKeyReused: if the key came with another request before.
             LedgerRebuilding: if the job has a key, and the ledger cannot tell yet whether it is new.
         """
@@ -140,7 +143,7 @@ class JobStore(Protocol):
             JobNotFound: if the id is unknown.
         """
 
-    def retry(self, job_id: str, max_open: int) -> Job:
+    def retry(self, job_id: str, max_open: int, max_owned: int = 0) -> Job:
         """Queue an ended job that has no result once more, under its own id, with all its time before it.
 
         Raises:
@@ -148,6 +151,7 @@ class JobStore(Protocol):
             JobNotRetryable: if it is open, or has succeeded.
             ResultExpired: if it is deleted, or its image is past its retention.
             QueueFull: if `max_open` jobs are open already.
+            QuotaReached: if `max_owned` jobs of its owner are; 0 is any number.
         """
 
     def due(self, oldest_message_ms: int | None, limit: int) -> list[str]:
@@ -197,8 +201,8 @@ class JobStore(Protocol):
     def memory_share(self) -> float:
         """Return how much of the memory it may use is in use, 0 to 1; 0 where there is no limit."""
 
-    def depth(self) -> Depth:
-        """Count the open work."""
+    def depth(self, owner: str | None = None) -> Depth:
+        """Count the open work, and how much of it is this owner's."""
 
     def position(self, job_id: str) -> int | None:
         """Return how many queued jobs are ahead of this one; None if it does not wait."""

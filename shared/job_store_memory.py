@@ -14,6 +14,7 @@ from shared.errors import (
     JobNotRetryable,
     LedgerRebuilding,
     QueueFull,
+    QuotaReached,
     ResultExpired,
 )
 from shared.job_store import (
@@ -80,7 +81,9 @@ class MemoryJobStore:
         self._listeners: list[queue.SimpleQueue[str]] = []
         self._lock = threading.RLock()
 
-    def create(self, new: NewJob, max_open: int, accepted_at_ms: int | None = None) -> Created:
+    def create(
+        self, new: NewJob, max_open: int, accepted_at_ms: int | None = None, max_owned: int = 0
+    ) -> Created:
         with self._lock:
             if new.id in self._records:
                 return Created(self._records[new.id].job, replayed=False)
@@ -88,8 +91,7 @@ class MemoryJobStore:
                 return Created(known, replayed=True)
             if new.idempotency and not self._founded and accepted_at_ms is None:
                 raise LedgerRebuilding
-            if (depth := self.depth().open) >= max_open:
-                raise QueueFull(depth, max_open)
+            self._check_room(new.spec.owner, max_open, max_owned)
             now = self._clock()
             job = Job(
                 id=new.id,
@@ -233,7 +235,7 @@ class MemoryJobStore:
             self._tell(job_id)
             return record.job.spec.input.key
 
-    def retry(self, job_id: str, max_open: int) -> Job:
+    def retry(self, job_id: str, max_open: int, max_owned: int = 0) -> Job:
         with self._lock:
             record = self._known(job_id)
             self._end_if_late(record)
@@ -242,8 +244,7 @@ class MemoryJobStore:
             now = self._clock()
             if record.deleted or record.image_gone or now >= (record.clean_at_ms or 0):
                 raise ResultExpired("The image is past its retention and was dropped. Submit it again.")
-            if (depth := self.depth().open) >= max_open:
-                raise QueueFull(depth, max_open)
+            self._check_room(record.job.spec.owner, max_open, max_owned)
             record.clean_at_ms = record.archive_at_ms = record.ended_by = None
             record.change(
                 status=JobStatus.QUEUED,
@@ -379,7 +380,14 @@ class MemoryJobStore:
     def memory_share(self) -> float:
         return self.memory_in_use
 
-    def depth(self) -> Depth:
+    def _check_room(self, owner: str | None, max_open: int, max_owned: int) -> None:
+        depth = self.depth(owner)
+        if depth.open >= max_open:
+            raise QueueFull(depth.open, max_open)
+        if max_owned and depth.owned >= max_owned:
+            raise QuotaReached(depth.owned, max_owned)
+
+    def depth(self, owner: str | None = None) -> Depth:
         with self._lock:
             open_ = [record for record in self._records.values() if not record.job.status.is_final]
             published = [record.job.published_at_ms for record in open_ if record.look_at_ms is None]
@@ -387,6 +395,7 @@ class MemoryJobStore:
                 open=len(open_),
                 running=len(open_) - len(published),
                 oldest_published_at_ms=min(published, default=None),
+                owned=sum(1 for record in open_ if owner and record.job.spec.owner == owner),
                 is_founded=self._founded,
             )
 

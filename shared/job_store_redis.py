@@ -20,6 +20,7 @@ from shared.errors import (
     JobStoreUnavailable,
     LedgerRebuilding,
     QueueFull,
+    QuotaReached,
     ResultExpired,
 )
 from shared.job_store import (
@@ -80,11 +81,13 @@ class RedisJobStore:
             name: client.register_script(_USES_ALL_MEMORY + common + _read(name)) for name in _SETTLING
         }
 
-    def create(self, new: NewJob, max_open: int, accepted_at_ms: int | None = None) -> Created:
-        outcome, payload = self._try_create(new, max_open, accepted_at_ms)
+    def create(
+        self, new: NewJob, max_open: int, accepted_at_ms: int | None = None, max_owned: int = 0
+    ) -> Created:
+        outcome, payload = self._try_create(new, max_open, accepted_at_ms, max_owned)
         if outcome == "late":
             # Redis' clock was set, or another server took over: its time is known again now.
-            outcome, payload = self._try_create(new, max_open, accepted_at_ms)
+            outcome, payload = self._try_create(new, max_open, accepted_at_ms, max_owned)
         if outcome == "rebuilding":
             raise LedgerRebuilding
         if outcome == "late":
@@ -93,6 +96,8 @@ class RedisJobStore:
             )
         if outcome == "full":
             raise QueueFull(int(payload), max_open)
+        if outcome == "quota":
+            raise QuotaReached(int(payload), max_owned)
         if outcome == "conflict":
             raise _key_reused()
         if outcome == "replayed":
@@ -100,7 +105,9 @@ class RedisJobStore:
             _, _, payload = self._call("get", payload)
         return Created(_to_job(payload), replayed=outcome == "replayed")
 
-    def _try_create(self, new: NewJob, max_open: int, accepted_at_ms: int | None) -> tuple[str, Any]:
+    def _try_create(
+        self, new: NewJob, max_open: int, accepted_at_ms: int | None, max_owned: int
+    ) -> tuple[str, Any]:
         repeat = new.idempotency
         arguments: list[str | float] = [
             int(self._redis_now_ms()) + CREATE_PATIENCE_MS,
@@ -113,6 +120,8 @@ class RedisJobStore:
             repeat.fingerprint if repeat else "",
             keys.JOB,
             accepted_at_ms or 0,
+            new.spec.owner or "",
+            max_owned,
         ]
         extra = [keys.IDEMPOTENCY + repeat.key] if repeat else []
         outcome, now, *payload = self._call("create", new.id, *arguments, extra_keys=extra)
@@ -197,8 +206,8 @@ class RedisJobStore:
         _check_known(outcome, job_id)
         return JobSpec.model_validate_json(spec).input.key
 
-    def retry(self, job_id: str, max_open: int) -> Job:
-        outcome, _, *payload = self._call("retry", job_id, max_open)
+    def retry(self, job_id: str, max_open: int, max_owned: int = 0) -> Job:
+        outcome, _, *payload = self._call("retry", job_id, max_open, max_owned)
         _check_known(outcome, job_id)
         if outcome == "refused":
             raise JobNotRetryable(not_retryable(JobStatus(payload[0])))
@@ -206,6 +215,8 @@ class RedisJobStore:
             raise ResultExpired("The image is past its retention and was dropped. Submit it again.")
         if outcome == "full":
             raise QueueFull(int(payload[0]), max_open)
+        if outcome == "quota":
+            raise QuotaReached(int(payload[0]), max_owned)
         return _to_job(payload[0])
 
     def _forgotten_spec(self, job_id: str) -> str:
@@ -298,18 +309,20 @@ class RedisJobStore:
             self._memory_reading = (now, int(memory["used_memory"]) / most if most else 0.0)
         return self._memory_reading[1]
 
-    def depth(self) -> Depth:
+    def depth(self, owner: str | None = None) -> Depth:
         with _answering():
             pipe = self._redis.pipeline(transaction=False)
             pipe.zcard(keys.OPEN)
             pipe.zcard(keys.LEASED)
             pipe.zrange(keys.PUBLISHED, 0, 0, withscores=True)
             pipe.exists(keys.FOUNDED)
-            open_, leased, oldest, is_founded = pipe.execute()
+            pipe.scard(f"{keys.OPEN}:{owner or ''}")
+            open_, leased, oldest, is_founded, owned = pipe.execute()
         return Depth(
             open=open_,
             running=leased,
             oldest_published_at_ms=int(oldest[0][1]) if oldest else None,
+            owned=owned,
             is_founded=bool(is_founded),
         )
 

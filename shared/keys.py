@@ -3,6 +3,7 @@
 #: Hash: one job's record.
 JOB = "job:"
 #: Sorted set of ids that are not final -> deadline in ms. An id is in it exactly while its job is open.
+#: With `:<owner>` behind it: the set of one API key's open ids.
 OPEN = "jobs:open"
 #: Sorted set of queued ids -> when their message was published, in ms.
 PUBLISHED = "jobs:published"
@@ -30,5 +31,7 @@ CHANGES = "jobs:changes"
 WORKERS = "workers"
 #: String with a time to live: one worker's last report.
 WORKER = "worker:"
+#: Counters of requests by API key; what follows is named by the library that keeps them.
+RATES = "rates"
 #: The Celery queue (a list) of inference messages.
 INFERENCE_QUEUE = "celery-inference"

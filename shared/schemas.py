@@ -162,6 +162,8 @@ class Depth(_Value):
     running: int
     #: When the job that has waited longest was published; None where nothing waits.
     oldest_published_at_ms: int | None
+    #: How many of the open jobs are the asking owner's; 0 where nobody in particular asked.
+    owned: int = 0
     #: The ledger has all that the object store knows, as far as anybody can say.
     is_founded: bool
 

@@ -10,6 +10,7 @@ from shared.job_store_redis import RedisJobStore, connect
 from shared.model_registry import ModelRegistry
 from shared.object_store import MemoryObjectStore, ObjectStore, Patience, S3ObjectStore, S3Options
 from shared.object_store_files import FileObjectStore
+from shared.rate_limits import RateLimits, in_process, on_redis
 from shared.schemas import wall_clock_ms
 from shared.settings import Settings
 from shared.task_queue import CeleryTaskQueue, MemoryTaskQueue, TaskQueue, make_celery
@@ -29,6 +30,7 @@ class Services:
     queue: TaskQueue
     models: ModelRegistry
     workers: WorkerRegistry
+    rates: RateLimits
 
 
 def from_settings(settings: Settings, patience: Patience, connections: int = 32) -> Services:
@@ -45,6 +47,7 @@ def from_settings(settings: Settings, patience: Patience, connections: int = 32)
         queue=CeleryTaskQueue(make_celery(settings), client),
         models=ModelRegistry(models, settings.model_name),
         workers=RedisWorkerRegistry(client),
+        rates=on_redis(client),
     )
 
 
@@ -71,4 +74,5 @@ def in_memory(settings: Settings, clock_ms: Callable[[], int] = wall_clock_ms) -
         queue=MemoryTaskQueue(),
         models=ModelRegistry(objects, settings.model_name),
         workers=MemoryWorkerRegistry(),
+        rates=in_process(),
     )

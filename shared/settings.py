@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(default=4096 * 4096, gt=0)
     #: Jobs that may be open at once; one more gets 429.
     max_open_jobs: int = Field(default=10_000, gt=0)
+    #: The same for the jobs of one API key, and the requests that it may send; 0 is any number.
+    max_open_jobs_per_key: int = Field(default=0, ge=0)
+    max_requests_per_minute: int = Field(default=0, ge=0)
     #: Requests per API process that may hold their answer back for a result.
     max_waiters: int = Field(default=200, ge=0)
 

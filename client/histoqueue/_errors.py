@@ -27,6 +27,8 @@ HistoQueueError
 │   ├── ObjectStoreUnavailable
 │   ├── QueueUnavailable
 │   ├── QueueFull
+│   │   └── QuotaReached
+│   ├── RateLimited
 │   ├── NoModel
 │   ├── NotReady
 │   └── EngineFailed
@@ -226,6 +228,18 @@ class QueueFull(Unavailable):
     """As many jobs are open as are admitted."""
 
     code = "QUEUE_FULL"
+
+
+class QuotaReached(QueueFull):
+    """As many jobs of this API key are open as one key may have."""
+
+    code = "QUOTA_REACHED"
+
+
+class RateLimited(Unavailable):
+    """This API key sends more requests than one key may."""
+
+    code = "RATE_LIMITED"
 
 
 class NoModel(Unavailable):

@@ -27,7 +27,16 @@ local function is_open()
   return status == 'queued' or status == 'running'
 end
 
+-- The open jobs of one API key. Its name follows from the record, so it cannot be one of KEYS.
+local function open_of(owner)
+  return open .. ':' .. owner
+end
+
 local function forget()
+  local owner = field('owner')
+  if owner then
+    redis.call('SREM', open_of(owner), id)
+  end
   redis.call('ZREM', open, id)
   redis.call('ZREM', published, id)
   redis.call('ZREM', leased, id)

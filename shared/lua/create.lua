@@ -1,7 +1,8 @@
 -- Accept a job, unless it came too late, is a repetition, or is one too many.
 -- KEYS[9]: the idempotency key, where there is one.
 -- ARGV: 4 refuse after this time (ms, 0: never), 5 most open jobs, 6 spec, 7 ms it may wait, 8 retention ms,
--- 9 tombstone ms, 10 image retention ms, 11 fingerprint, 12 prefix of records, 13 when it was accepted (ms; 0: now).
+-- 9 tombstone ms, 10 image retention ms, 11 fingerprint, 12 prefix of records, 13 when it was accepted (ms; 0: now),
+-- 14 owner ('': nobody), 15 most open jobs of that owner (0: any number).
 local not_after, limit = tonumber(ARGV[4]), tonumber(ARGV[5])
 local repeatable = KEYS[9] ~= nil
 local accepted = tonumber(ARGV[13])
@@ -33,6 +34,15 @@ end
 local depth = redis.call('ZCARD', open)
 if depth >= limit then
   return {'full', now, depth}
+end
+local owner, most_owned = ARGV[14], tonumber(ARGV[15])
+if owner ~= '' then
+  local owned = redis.call('SCARD', open_of(owner))
+  if most_owned > 0 and owned >= most_owned then
+    return {'quota', now, owned}
+  end
+  redis.call('HSET', job, 'owner', owner)
+  redis.call('SADD', open_of(owner), id)
 end
 
 redis.call('HSET', job, 'id', id, 'status', 'queued', 'version', 1, 'spec', ARGV[6], 'created_at_ms', created,

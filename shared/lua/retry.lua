@@ -1,5 +1,5 @@
 -- Queue an ended job once more, under its own id, as if it were new; only one that has no result.
--- ARGV: 4 most open jobs.
+-- ARGV: 4 most open jobs, 5 most open jobs of its owner (0: any number).
 if redis.call('EXISTS', job) == 0 then
   return {missing(), now}
 end
@@ -16,6 +16,14 @@ end
 local depth = redis.call('ZCARD', open)
 if depth >= tonumber(ARGV[4]) then
   return {'full', now, depth}
+end
+local owner, most_owned = field('owner'), tonumber(ARGV[5])
+if owner then
+  local owned = redis.call('SCARD', open_of(owner))
+  if most_owned > 0 and owned >= most_owned then
+    return {'quota', now, owned}
+  end
+  redis.call('SADD', open_of(owner), id)
 end
 local deadline = now + number('patience_ms')
 redis.call('HDEL', job, 'error', 'timings_ms', 'started_at_ms', 'finished_at_ms', 'expires_at_ms', 'ended_by')

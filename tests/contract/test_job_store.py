@@ -19,6 +19,7 @@ from shared.errors import (
     JobStoreUnavailable,
     LedgerRebuilding,
     QueueFull,
+    QuotaReached,
     ResultExpired,
 )
 from shared.job_store import MOST_LOST_WORKERS, REPUBLISH_AFTER_MS, Cleanable, JobStore
@@ -852,3 +853,30 @@ def test_an_image_that_may_be_on_its_way_out_is_not_run_again(store: JobStore, c
     clock.advance(60)
     with pytest.raises(ResultExpired):
         store.retry(job.id, 10)
+
+
+def owned_by(owner: str) -> NewJob:
+    """Return a job of this API key."""
+    new = new_job()
+    return new.model_copy(update={"spec": new.spec.model_copy(update={"owner": owner})})
+
+
+def test_one_owner_has_as_many_open_jobs_as_it_may(store: JobStore) -> None:
+    """Every way out of being open makes room, and a retry takes it; the jobs of others do not count."""
+    jobs = [store.create(owned_by("a"), 100, max_owned=2).job for _ in range(2)]
+    with pytest.raises(QuotaReached) as refused:
+        store.create(owned_by("a"), 100, max_owned=2)
+    assert (refused.value.depth, refused.value.limit) == (2, 2)
+    store.create(owned_by("b"), 100, max_owned=2)
+    store.create(new_job(), 100, max_owned=2)
+    assert (store.depth("a").owned, store.depth("b").owned, store.depth().owned) == (2, 1, 0)
+    store.cancel(jobs[0].id)
+    store.create(owned_by("a"), 100, max_owned=2)
+    with pytest.raises(QuotaReached):
+        store.retry(jobs[0].id, 100, max_owned=2)
+    store.delete(jobs[1].id)
+    store.retry(jobs[0].id, 100, max_owned=2)
+    assert store.depth("a").owned == 2
+    assert store.claim(jobs[0].id, "token", 15, 300)
+    assert store.succeed(jobs[0].id, "token", {}, {})
+    assert store.depth("a").owned == 1
