@@ -21,6 +21,10 @@ MAX_PARTS = 16
 
 def create_app(services: Services, settings: Settings) -> Flask:
     """Return the WSGI application over these services."""
+    # Here and not above: the server's main process imports this package before it has said where its
+    # processes count together.
+    from api import metrics  # noqa: PLC0415
+
     app = Flask("api", static_folder=None)
     app.request_class = UploadRequest
     app.config.update(
@@ -37,9 +41,11 @@ def create_app(services: Services, settings: Settings) -> Flask:
     init_request_log(app)
     init_problems(app)
     init_access(app)
+    metrics.init_metrics(app)
     app.register_blueprint(index.bp)
     app.register_blueprint(jobs.bp)
     app.register_blueprint(models.bp)
     app.register_blueprint(capacity.bp)
     app.register_blueprint(health.bp)
+    app.register_blueprint(metrics.bp)
     return app

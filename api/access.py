@@ -24,6 +24,7 @@ SCOPES = {
     "models.version": Scope.READ,
     "models.card": Scope.READ,
     "capacity.capacity": Scope.READ,
+    "metrics.show": Scope.READ,
 }
 _log = structlog.stdlib.get_logger("api.access")
 

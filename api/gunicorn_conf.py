@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+from api.metrics_folder import MetricsFolder
+
 #: Threads because requests wait: for a store, or, parked by `?wait=`, for a job.
 worker_class = "api.gunicorn_worker.BoundedThreadWorker"
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
@@ -24,10 +26,12 @@ limit_request_field_size = 8190
 accesslog = None
 #: Nothing of ours speaks to it, and it would leave a socket file behind.
 control_socket_disable = True
+_METRICS = MetricsFolder()
 
 
 def on_starting(server: Any) -> None:
-    """Refuse to begin where everybody in the network could use it."""
+    """Refuse to begin where everybody in the network could use it; say where the processes count together."""
+    _METRICS.begin()
     from api.access import refuse_open_door  # noqa: PLC0415 - as below
     from shared.api_keys import KeyStore  # noqa: PLC0415
     from shared.object_store import REQUEST_PATIENCE  # noqa: PLC0415
@@ -38,6 +42,16 @@ def on_starting(server: Any) -> None:
     hosts = [address[0] if isinstance(address, tuple) else str(address) for address in server.cfg.address]
     settings = read_settings(Settings)
     refuse_open_door(hosts, settings, KeyStore(from_settings(settings, REQUEST_PATIENCE).objects))
+
+
+def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - a hook's form
+    """Take a process that ended out of the present figures; what it counted stays."""
+    _METRICS.forget(worker.pid)
+
+
+def on_exit(server: Any) -> None:  # noqa: ARG001 - a hook's form
+    """Leave nothing behind."""
+    _METRICS.end()
 
 
 def post_worker_init(worker: Any) -> None:

@@ -19,6 +19,7 @@ def show() -> dict[str, Any]:
             "predict": url_for("jobs.predict"),
             "models": url_for("models.versions"),
             "capacity": url_for("capacity.capacity"),
+            "metrics": url_for("metrics.show"),
             "live": url_for("health.live"),
             "ready": url_for("health.ready"),
         },

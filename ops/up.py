@@ -219,7 +219,9 @@ def _start_clients(settings: UpSettings, supervisor: Supervisor) -> None:
     api += ["--bind", f"{HOST}:{settings.port}", "api.wsgi:app"]
     supervisor.start(Child("worker", worker, logs / "worker.log"))
     # Asked to end rather than killed: its own children take their end from it.
-    supervisor.start(Child("api", api, logs / "api.log", on_parent_death=signal.SIGTERM))
+    counts = str(settings.data_dir.resolve() / "metrics")
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": counts}
+    supervisor.start(Child("api", api, logs / "api.log", environment, on_parent_death=signal.SIGTERM))
 
 
 def _passwords(path: Path) -> dict[str, str]:

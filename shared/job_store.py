@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob
+from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob, Totals
 
 #: A job ends as failed when this many workers were lost while they ran it.
 MOST_LOST_WORKERS = 10
@@ -197,6 +197,9 @@ class JobStore(Protocol):
 
     def end_sweep(self, is_whole: bool) -> bool:
         """Give that right back, and where the ledger `is_whole` now note that; False as for `hold_sweep`."""
+
+    def totals(self) -> Totals:
+        """Count what became of all jobs since this ledger began; one that lost its data begins anew."""
 
     def memory_share(self) -> float:
         """Return how much of the memory it may use is in use, 0 to 1; 0 where there is no limit."""

@@ -3,6 +3,7 @@
 import json
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ from shared.schemas import (
     JobError,
     JobStatus,
     NewJob,
+    Totals,
     wall_clock_ms,
 )
 
@@ -78,6 +80,7 @@ class MemoryJobStore:
         self._records: dict[str, _Record] = {}
         self._idempotency: dict[str, tuple[str, str]] = {}
         self._ended_at: list[int] = []
+        self._counted: Counter[str] = Counter()
         self._listeners: list[queue.SimpleQueue[str]] = []
         self._lock = threading.RLock()
 
@@ -109,6 +112,7 @@ class MemoryJobStore:
                 tombstone_ms=int(new.tombstone_seconds * 1000),
                 patience_ms=int(new.expires_in_seconds * 1000),
             )
+            self._counted["accepted"] += 1
             if new.idempotency:
                 self._idempotency[new.idempotency.key] = (new.idempotency.fingerprint, new.id)
             return Created(job, replayed=False)
@@ -245,6 +249,7 @@ class MemoryJobStore:
             if record.deleted or record.image_gone or now >= (record.clean_at_ms or 0):
                 raise ResultExpired("The image is past its retention and was dropped. Submit it again.")
             self._check_room(record.job.spec.owner, max_open, max_owned)
+            self._counted["retried"] += 1
             record.clean_at_ms = record.archive_at_ms = record.ended_by = None
             record.change(
                 status=JobStatus.QUEUED,
@@ -377,6 +382,15 @@ class MemoryJobStore:
                 self._next_sweep_ms = self._clock() + SWEEP_EVERY_SECONDS * 1000
             return True
 
+    def totals(self) -> Totals:
+        with self._lock:
+            return Totals(
+                accepted=self._counted["accepted"],
+                retried=self._counted["retried"],
+                open=self.depth().open,
+                ended={status: self._counted[status] for status in JobStatus if status.is_final},
+            )
+
     def memory_share(self) -> float:
         return self.memory_in_use
 
@@ -498,6 +512,7 @@ class MemoryJobStore:
         record.archive_at_ms = now
         record.change(status=status, finished_at_ms=now, expires_at_ms=now + record.retention_ms, **fields)
         self._ended_at.append(now)
+        self._counted[status] += 1
         self._tell(record.job.id)
 
     def _tell(self, job_id: str) -> None:

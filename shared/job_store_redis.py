@@ -35,7 +35,7 @@ from shared.job_store import (
     not_retryable,
 )
 from shared.redis_address import RedisAddress
-from shared.schemas import Depth, Idempotency, Job, JobError, JobSpec, JobStatus, NewJob
+from shared.schemas import Depth, Idempotency, Job, JobError, JobSpec, JobStatus, NewJob, Totals
 
 #: A create that reaches Redis this late after it was sent is refused: its caller was told "try again".
 CREATE_PATIENCE_MS = 3_000
@@ -43,7 +43,8 @@ CREATE_PATIENCE_MS = 3_000
 _ARCHIVING_MS = 30_000
 #: How long a reading of Redis' memory holds.
 _MEMORY_READING_SECONDS = 1.0
-_INDEXES = [keys.OPEN, keys.PUBLISHED, keys.LEASED, keys.DRAINED, keys.ENDED, keys.UNARCHIVED, keys.FOUNDED]
+_INDEXES = [keys.OPEN, keys.PUBLISHED, keys.LEASED, keys.DRAINED, keys.ENDED, keys.UNARCHIVED, keys.FOUNDED,
+            keys.COUNTED]  # fmt: skip
 _ACCEPTING = ("create", "retry")
 _SETTLING = ("get", "claim", "renew", "finish", "release", "strike", "cancel", "delete", "reap",
              "cleanable", "clean", "unarchived", "archived", "swept")  # fmt: skip
@@ -299,6 +300,19 @@ class RedisJobStore:
     def end_sweep(self, is_whole: bool) -> bool:
         extra = [keys.SWEEPING, keys.SWEPT]
         return bool(self._call("swept", "", int(is_whole), _ms(SWEEP_EVERY_SECONDS), extra_keys=extra))
+
+    def totals(self) -> Totals:
+        with _answering():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hgetall(keys.COUNTED)
+            pipe.zcard(keys.OPEN)
+            counted, open_ = pipe.execute()
+        return Totals(
+            accepted=int(counted.get("accepted", 0)),
+            retried=int(counted.get("retried", 0)),
+            open=open_,
+            ended={status: int(counted.get(status, 0)) for status in JobStatus if status.is_final},
+        )
 
     def memory_share(self) -> float:
         now = time.monotonic()

@@ -23,6 +23,8 @@ SWEEPING = "jobs:sweeping"
 SWEPT = "jobs:swept"
 #: Hash: number of a ten-second interval -> jobs that ended in it.
 DRAINED = "jobs:drained"
+#: Hash: accepted, retried, and each final status -> how many jobs came to it since this ledger began.
+COUNTED = "jobs:counted"
 #: String: "<fingerprint> <job id>", by the digest of an idempotency key.
 IDEMPOTENCY = "idempotency:"
 #: Channel: the id of each job whose status changed.

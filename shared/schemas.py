@@ -168,6 +168,16 @@ class Depth(_Value):
     is_founded: bool
 
 
+class Totals(_Value):
+    """What became of all jobs since the ledger began, at one moment: accepted + retried = open + ended."""
+
+    accepted: int
+    retried: int
+    open: int
+    #: How many jobs came to each final status; a retried one may come to one again.
+    ended: dict[JobStatus, int]
+
+
 class WorkerStatus(_Value):
     """What a worker says of itself every few seconds."""
 

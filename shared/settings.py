@@ -85,7 +85,9 @@ class Settings(BaseSettings):
     #: Where verified model files are kept between starts.
     model_cache_dir: str = "/tmp/histoqueue-models"  # noqa: S108 - content is digest-checked before use
 
-    # --- logs ---
+    # --- metrics and logs ---
+    #: Where a worker tells its own metrics, such as 127.0.0.1:9100; the API tells its own at /metrics.
+    worker_metrics_address: str | None = Field(default=None, pattern=r"^[0-9A-Za-z.-]+:[0-9]{1,5}$")
     log_level: str = Field(default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")
     log_json: bool = False
 

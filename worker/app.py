@@ -7,6 +7,7 @@ from celery import Celery, signals
 from celery.exceptions import Reject
 
 from shared.logs import configure_logs
+from shared.metrics import serve
 from shared.object_store import WORKER_PATIENCE
 from shared.services import from_settings
 from shared.settings import Settings, read_settings
@@ -74,6 +75,7 @@ def main() -> None:
     """Run the worker that the environment describes."""
     settings = read_settings(Settings)
     configure_logs(settings.log_level, settings.log_json)
+    serve(settings.worker_metrics_address)
     run(settings, Worker(settings, from_settings(settings, WORKER_PATIENCE)))
 
 

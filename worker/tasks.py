@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import stamina
 import structlog
 
+from shared import metrics
 from shared.archive import Archive
 from shared.crash_points import crash_point
 from shared.envelope import MOST_ADDED_BYTES
@@ -81,10 +82,12 @@ class JobRunner:
         try:
             outcome = self._infer(job, lease, timings)
         except Unwanted:
+            metrics.ATTEMPTS.labels("dropped").inc()
             _log.info("job_dropped", reason="canceled, or lost to another worker")
         except Draining:
             self.jobs.release(job.id, lease.token, 0)
         except Unavailable as error:
+            metrics.ATTEMPTS.labels("released").inc()
             _log.warning("job_released", reason=str(error))
             self.jobs.release(job.id, lease.token, HOLD_OFF_SECONDS)
         except HistoQueueError as error:
@@ -116,6 +119,7 @@ class JobRunner:
 
     def _book(self, job: Job, lease: Lease, strikes: int, image: bytes, error: EngineFailed) -> None:
         """Count a crash of the engine against the job that was alone in it; returns if it may try again."""
+        metrics.ENGINE_FAILURES.inc()
         _log.warning("job_struck", strikes=strikes, error=str(error))
         self.breaker.crashed(job.id)
         if not self.jobs.strike(job.id, lease.token, strikes):
@@ -160,6 +164,9 @@ class JobRunner:
                 else:
                     written = self.jobs.succeed(job.id, lease.token, outcome["result"], timings)
         crash_point("worker.finished")
+        metrics.ATTEMPTS.labels("failed" if "error" in outcome else "succeeded").inc()
+        for stage, milliseconds in timings.items():
+            metrics.STAGE_SECONDS.labels(stage).observe(milliseconds / 1000)
         if "error" in outcome:
             _log.info("job_failed", written=written, code=outcome["error"]["code"], **timings)
         else:

@@ -1,8 +1,8 @@
 -- Prepended to every script. KEYS and ARGV start the same everywhere:
--- KEYS: the job's record, OPEN, PUBLISHED, LEASED, DRAINED, ENDED, UNARCHIVED, FOUNDED.
+-- KEYS: the job's record, OPEN, PUBLISHED, LEASED, DRAINED, ENDED, UNARCHIVED, FOUNDED, COUNTED.
 -- ARGV: the time (tests only; '' is now), the channel of changes, the job's id.
 local job, open, published, leased, drained, ended = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local unarchived, founded = KEYS[7], KEYS[8]
+local unarchived, founded, counted = KEYS[7], KEYS[8], KEYS[9]
 local changes, id = ARGV[2], ARGV[3]
 
 -- Milliseconds since the epoch by the one clock that all agree on.
@@ -47,6 +47,11 @@ local function changed()
   redis.call('PUBLISH', changes, id)
 end
 
+-- Since this ledger began: accepted + retried = open + all that ended.
+local function count(what)
+  redis.call('HINCRBY', counted, what, 1)
+end
+
 -- Count the jobs that ended in each ten seconds, for the two minutes that the drain rate is taken over.
 local function count_drained()
   local bucket = math.floor(now / 10000)
@@ -70,6 +75,7 @@ local function finish(status, name, value)
   redis.call('ZADD', ended, now + number('image_retention_ms'), id)
   redis.call('ZADD', unarchived, now, id)
   count_drained()
+  count(status)
   redis.call('PEXPIRE', job, number('retention_ms') + number('tombstone_ms'))
   changed()
 end

@@ -1,10 +1,10 @@
 -- Accept a job, unless it came too late, is a repetition, or is one too many.
--- KEYS[9]: the idempotency key, where there is one.
+-- KEYS[10]: the idempotency key, where there is one.
 -- ARGV: 4 refuse after this time (ms, 0: never), 5 most open jobs, 6 spec, 7 ms it may wait, 8 retention ms,
 -- 9 tombstone ms, 10 image retention ms, 11 fingerprint, 12 prefix of records, 13 when it was accepted (ms; 0: now),
 -- 14 owner ('': nobody), 15 most open jobs of that owner (0: any number).
 local not_after, limit = tonumber(ARGV[4]), tonumber(ARGV[5])
-local repeatable = KEYS[9] ~= nil
+local repeatable = KEYS[10] ~= nil
 local accepted = tonumber(ARGV[13])
 local created = accepted > 0 and accepted or now
 
@@ -16,7 +16,7 @@ if redis.call('EXISTS', job) == 1 then
   return {'created', now, record()}
 end
 if repeatable then
-  local known = redis.call('GET', KEYS[9])
+  local known = redis.call('GET', KEYS[10])
   if known then
     local fingerprint, first = string.match(known, '^(%S+) (%S+)$')
     if redis.call('EXISTS', ARGV[12] .. first) == 1 then
@@ -51,6 +51,7 @@ redis.call('HSET', job, 'id', id, 'status', 'queued', 'version', 1, 'spec', ARGV
 redis.call('ZADD', open, created + tonumber(ARGV[7]), id)
 redis.call('ZADD', published, now, id)
 if repeatable then
-  redis.call('SET', KEYS[9], ARGV[11] .. ' ' .. id, 'PX', tonumber(ARGV[7]) + tonumber(ARGV[8]) + tonumber(ARGV[9]))
+  redis.call('SET', KEYS[10], ARGV[11] .. ' ' .. id, 'PX', tonumber(ARGV[7]) + tonumber(ARGV[8]) + tonumber(ARGV[9]))
 end
+count('accepted')
 return {'created', now, record()}

@@ -30,6 +30,7 @@ redis.call('HDEL', job, 'error', 'timings_ms', 'started_at_ms', 'finished_at_ms'
 redis.call('HSET', job, 'status', 'queued', 'deadline_ms', deadline, 'published_at_ms', now, 'attempt', 0,
   'lost', 0, 'strikes', 0)
 redis.call('PERSIST', job)
+count('retried')
 redis.call('ZREM', ended, id)
 redis.call('ZREM', unarchived, id)
 redis.call('ZADD', open, deadline, id)

@@ -174,6 +174,9 @@ class Ledgers(RuleBasedStateMachine):
     @invariant()
     def the_counts_agree(self) -> None:
         """The two sides have the same work open."""
+        totals = [store.totals() for store in (self.memory, self.redis)]
+        assert totals[0] == totals[1]
+        assert totals[0].accepted + totals[0].retried == totals[0].open + sum(totals[0].ended.values())
         depths = [store.depth() for store in (self.memory, self.redis)]
         assert (depths[0].open, depths[0].running) == (depths[1].open, depths[1].running)
 

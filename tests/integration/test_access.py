@@ -55,9 +55,9 @@ def test_a_server_for_everybody_needs_a_key(
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
             assert wait_until(lambda: _answers(client), 30), server.log.read_text()
             assert client.get("/capacity").status_code == 401
-            # An upload that is refused is not read; the connection tells it all the same.
-            assert client.post("/predict", content=b"x" * 300_000).status_code == 401
             assert client.get("/capacity", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+            # An upload that is refused is not read: last, because its connection is closed behind it.
+            assert client.post("/predict", content=b"x" * 300_000).status_code == 401
         assert key not in server.log.read_text()
     finally:
         server.stop(10)
@@ -68,3 +68,41 @@ def _answers(client: httpx2.Client) -> bool:
         return client.get("/healthz").status_code == 200
     except httpx2.HTTPError:
         return False
+
+
+def test_two_processes_count_together(
+    object_server: ObjectServer, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Whichever answers tells the requests of both; nothing is left behind at the end."""
+    environment = {
+        **os.environ,
+        **object_server.environment(),
+        "REDIS_URL": redis_server.url,
+        "S3_BUCKET": "for-metrics",
+        "WEB_CONCURRENCY": "2",
+        "TMPDIR": str(tmp_path),
+    }
+    environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    assert object_server.is_ready("for-metrics")
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn_conf"]
+    command += ["--bind", f"127.0.0.1:{port}", "api.wsgi:app"]
+    server = Child("api", command, tmp_path / "api.log", environment=environment)
+    server.start()
+    try:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            assert wait_until(lambda: _answers(client), 30), server.log.read_text()
+        for _ in range(20):
+            # A connection of its own each: either process may take it.
+            assert httpx2.get(f"http://127.0.0.1:{port}/models/none", trust_env=False).status_code == 422
+        pages = [httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text for _ in range(4)]
+        for page in pages:
+            (line,) = [
+                line
+                for line in page.splitlines()
+                if 'route="/models/<version>"' in line and "requests_total" in line
+            ]
+            assert line.endswith(" 20.0")
+    finally:
+        server.stop(10)
+    assert [path.name for path in tmp_path.iterdir()] == ["api.log"]
