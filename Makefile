@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PORT ?= 5000
 MINUTES ?= 5
+EXAMPLES ?= 500
 DATA ?= ../shared/data/lc25000-lung-224
 RECIPE ?= training/configs/lung-cnn-0.2.0.toml
 RUN ?= runs/cross-validation
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --requir
 CHAOS = CHAOS_REPORT="$(REPORT)" CHAOS_ENGINE=$(ENGINE) $(if $(SEED),CHAOS_SEED=$(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help up test train chaos soak torture bench compose-test check fix lock
+.PHONY: help up test train chaos soak torture fuzz bench compose-test check fix lock
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -48,6 +49,9 @@ torture: $(VENV)/dev.stamp ## Give the upload checks and the engine every mutate
 
 bench: $(VENV)/dev.stamp ## Measure the stack beside its ceiling and its peers (hours; ARGS=--quick for minutes)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+fuzz: $(VENV)/dev.stamp ## Ask the API what nobody thought of: EXAMPLES requests an operation (SEED repeats a run)
+	@FUZZ_EXAMPLES=$(EXAMPLES) FUZZ_SEED=$(or $(SEED),$$(date +%s)) $(BIN)/python -m pytest tests/contract/test_schema.py
 
 compose-test: $(VENV)/dev.stamp ## Build, start, harm and end `docker compose up` on the engine of this machine
 	@COMPOSE_TESTS=1 $(BIN)/python -m pytest tests/compose -v

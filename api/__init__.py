@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from api import capacity, health, index, jobs, models
+from api import capacity, health, index, jobs, models, openapi
 from api.access import init_access
 from api.body import UploadRequest
 from api.context import init_context
@@ -34,7 +34,7 @@ def create_app(services: Services, settings: Settings) -> Flask:
     )
     # A path is what the client sent: `/result//x` is an unknown job, not a redirect.
     app.url_map.merge_slashes = False
-    app.url_map.converters["any_text"] = jobs.AnyText
+    app.url_map.converters |= {"any_text": jobs.AnyText, "any_id": jobs.AnyId}
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's default provider has it
 
     init_context(app, services, settings)
@@ -48,4 +48,5 @@ def create_app(services: Services, settings: Settings) -> Flask:
     app.register_blueprint(capacity.bp)
     app.register_blueprint(health.bp)
     app.register_blueprint(metrics.bp)
+    app.register_blueprint(openapi.bp)
     return app

@@ -11,7 +11,9 @@ from shared.errors import Forbidden, NotAuthenticated, ObjectStoreUnavailable
 from shared.settings import Settings
 
 #: What needs no key: whether the server is well, and how it is used.
-PUBLIC = frozenset({"index.show", "health.live", "health.ready"})
+PUBLIC = frozenset(
+    {"index.show", "health.live", "health.ready", "openapi.document", "openapi.docs", "openapi.asset"}
+)
 #: What a key must allow; a route that is not here needs an admin's.
 SCOPES = {
     "jobs.predict": Scope.SUBMIT,

@@ -20,6 +20,8 @@ def show() -> dict[str, Any]:
             "models": url_for("models.versions"),
             "capacity": url_for("capacity.capacity"),
             "metrics": url_for("metrics.show"),
+            "contract": url_for("openapi.document"),
+            "docs": url_for("openapi.docs"),
             "live": url_for("health.live"),
             "ready": url_for("health.ready"),
         },

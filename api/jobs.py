@@ -29,6 +29,12 @@ class AnyText(BaseConverter):
     part_isolating = False
 
 
+class AnyId(AnyText):
+    """The same, but for what is a route below a job: that has methods of its own."""
+
+    regex = r"(?s:(?!.*/(?:cancel|retry|events)\Z).+)"
+
+
 @bp.post("/predict")
 def predict() -> Response:
     """Accept one image: 202 with its job, or 200 where the caller waited and it is final by then."""
@@ -48,7 +54,7 @@ def predict() -> Response:
     return answer
 
 
-@bp.get("/result/<any_text:job_id>")
+@bp.get("/result/<any_id:job_id>")
 def result(job_id: str) -> Response:
     """Return the job: 200 where it is final, else 202; held back where the caller asks for it."""
     here = context()
@@ -96,7 +102,7 @@ def events(job_id: str) -> Response:
     return answer
 
 
-@bp.delete("/result/<any_text:job_id>")
+@bp.delete("/result/<any_id:job_id>")
 def delete(job_id: str) -> Response:
     """Cancel the job if it is open, and leave nothing of its image or result; 204, also when repeated."""
     delete_job(context().services, _owned(job_id))

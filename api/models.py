@@ -5,10 +5,17 @@ from typing import Any
 from flask import Blueprint, Response, url_for
 
 from api.context import NOTICE, context
+from api.problems import problem_answer
 from shared.errors import UnknownModelVersion
 from shared.manifest import CARD_NAME, Manifest
 
 bp = Blueprint("models", __name__)
+
+
+@bp.errorhandler(UnknownModelVersion)
+def _no_such_version(error: UnknownModelVersion) -> Response:
+    """Answer 404: here the version is what was asked for, and not an option of the request."""
+    return problem_answer(error.code, error.detail, status=404)
 
 
 @bp.get("/models")

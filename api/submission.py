@@ -44,7 +44,8 @@ from shared.settings import Settings
 MOST_MEMORY_SHARE = 0.75
 #: The longest that a client is told to stay away, in seconds.
 MOST_RETRY_AFTER_SECONDS = 30
-_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+# No blank at either end: a server in between may take it away.
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
 _log = structlog.stdlib.get_logger("api.submission")
 
 

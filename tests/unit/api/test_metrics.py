@@ -57,7 +57,7 @@ def test_requests_are_counted_by_rule_and_never_by_what_the_caller_wrote(client:
         client.get(path)
     client.open("/nowhere", method="BREW")
     after = read(client)
-    rule = series("histoqueue_http_requests_total", "/result/<any_text:job_id>", "GET", "404")
+    rule = series("histoqueue_http_requests_total", "/result/<any_id:job_id>", "GET", "404")
     assert after[rule] - before.get(rule, 0) == 2
     nowhere = series("histoqueue_http_requests_total", "none", "any", "404")
     assert after[nowhere] - before.get(nowhere, 0) == 3

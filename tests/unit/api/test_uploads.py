@@ -229,7 +229,8 @@ def chunked(app: Flask, stream: io.RawIOBase, content_type: str) -> tuple[int, s
 
 def served(app: Flask, environ: dict[str, Any]) -> tuple[int, str]:
     """Call the application as a server does, which ends the input where the body ends."""
-    whole = {**create_environ("/predict", method="POST"), "wsgi.input_terminated": True, **environ}
+    known = {"wsgi.input_terminated": True, "REMOTE_ADDR": "127.0.0.1"}
+    whole = {**create_environ("/predict", method="POST"), **known, **environ}
     body, status, headers = run_wsgi_app(app, whole)
     return refusal(Response(body, status, headers))
 

@@ -1,0 +1,87 @@
+"""What answers look like: the schemas of /openapi.json, which tests hold the answers to."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.schemas import JobStatus
+
+
+class Body(BaseModel):
+    """An object that may gain members."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class Problem(Body):
+    """Why a request was refused, or a job has no result (RFC 9457)."""
+
+    type: str = Field(description="Leads to the code's heading in the reference of errors.")
+    title: str
+    status: int
+    detail: str = Field(description="What was expected and what came.")
+    instance: str
+    code: str = Field(description="The word for programs.")
+    retryable: bool = Field(description="The same request may succeed later.")
+    request_id: str | None
+
+
+class Queue(Body):
+    """Where a queued job stands; null where that is unknown."""
+
+    position: int | None
+    eta_seconds: float | None
+
+
+class Model(Body):
+    """The model version that the job is pinned to."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class Input(Body):
+    """The accepted image."""
+
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    media_type: str
+    mpp: float | None
+
+
+class Links(Body):
+    """Where to go on: paths on this server, null where there is nothing to follow."""
+
+    self: str
+    cancel: str | None
+    retry: str | None
+    events: str
+    heatmap: str | None
+
+
+class Job(Body):
+    """One image and its one outcome. Research use only, not for diagnostic use."""
+
+    id: str
+    status: JobStatus
+    custom_id: str | None
+    cached: bool
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    expires_at: str | None
+    attempt: int
+    queue: Queue | None
+    model: Model
+    input: Input
+    result: dict[str, Any] | None
+    error: Problem | None
+    timings_ms: dict[str, float] | None
+    batch: None
+    links: Links
+
+
+SCHEMAS = (Problem, Job)

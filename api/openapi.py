@@ -1,0 +1,145 @@
+"""Routes: the contract for machines, /openapi.json, and the page that shows it, /docs.
+
+The document is written from what the server itself uses: the options of a submission and the table of
+problems; a test compares it with the routes.
+"""
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, send_from_directory, url_for
+from pydantic.json_schema import models_json_schema
+
+from api.access import PUBLIC, SCOPES
+from api.context import NOTICE
+from api.contract import SCHEMAS
+from api.operations import MODEL_VERSION, OPERATIONS, Operation
+from api.options import Options
+from api.problems import CONTENT_TYPE, PROBLEMS
+
+bp = Blueprint("openapi", __name__)
+_ASSETS = str(files("flask_openapi3_swagger") / "templates" / "swagger")
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>HistoQueue</title>
+<link rel="stylesheet" href="{style}"></head><body><div id="swagger-ui"></div>
+<script src="{bundle}"></script><script src="{start}"></script></body></html>
+"""
+_START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", validatorUrl: null});\n'
+
+
+@bp.get("/openapi.json")
+def document() -> Response:
+    """Return the contract as OpenAPI 3.1."""
+    return jsonify(openapi_document())
+
+
+@bp.get("/docs")
+def docs() -> Response:
+    """Show the contract; every asset comes from this server."""
+    page = _PAGE.format(
+        style=url_for("openapi.asset", name="css/swagger-ui.css"),
+        bundle=url_for("openapi.asset", name="js/swagger-ui-bundle.js"),
+        start=url_for("openapi.asset", name="start.js"),
+    )
+    return Response(page, content_type="text/html; charset=utf-8")
+
+
+@bp.get("/docs/<path:name>")
+def asset(name: str) -> Response:
+    """Return a script or a style of that page."""
+    if name == "start.js":
+        return Response(_START, content_type="text/javascript; charset=utf-8")
+    return send_from_directory(_ASSETS, name)
+
+
+@cache
+def openapi_document() -> dict[str, Any]:
+    """Return the whole document."""
+    _, schemas = models_json_schema(
+        [(model, "serialization") for model in SCHEMAS], ref_template="#/components/schemas/{model}"
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "HistoQueue", "version": "1", "description": NOTICE},
+        "paths": paths,
+        "components": {
+            "schemas": schemas["$defs"],
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    needs_key = operation.endpoint not in PUBLIC
+    codes = [*operation.problems, "INTERNAL"]
+    if needs_key:
+        codes += ["UNAUTHENTICATED", "FORBIDDEN", "RATE_LIMITED", "OBJECT_STORE_UNAVAILABLE"]
+    described: dict[str, Any] = {
+        "operationId": operation.endpoint,
+        "summary": operation.summary,
+        "parameters": [*operation.parameters, *_options(operation)],
+        "responses": {**operation.answers, **_problems(codes, operation.not_found)},
+        "security": [{"bearer": []}, {"header": []}] if needs_key else [],
+    }
+    if needs_key:
+        described["description"] = (
+            f"Needs a key with the scope `{SCOPES[operation.endpoint]}` where there are keys."
+        )
+    if operation.body:
+        described["requestBody"] = {"required": True, "content": operation.body}
+    return described
+
+
+def _options(operation: Operation) -> list[dict[str, Any]]:
+    if not operation.takes_options:
+        return []
+    schema = Options.model_json_schema()["properties"]
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "description": item.get("description", ""),
+            "schema": _schema(name, item),
+        }
+        for name, item in schema.items()
+    ]
+
+
+def _schema(name: str, item: dict[str, Any]) -> dict[str, Any]:
+    """Return an option's schema: one that is left out is none, and its text is never null."""
+    if name == "model_version":
+        return MODEL_VERSION
+    (kept,) = [choice for choice in item["anyOf"] if choice.get("type") != "null"]
+    return {**kept, "format": "printable"} if name == "custom_id" else dict(kept)
+
+
+def _problems(codes: list[str], not_found: tuple[str, ...]) -> dict[str, Any]:
+    by_status: dict[int, list[str]] = {404: list(not_found)} if not_found else {}
+    for code in dict.fromkeys(codes):
+        by_status.setdefault(PROBLEMS[code].status, []).append(code)
+    return {str(status): _problem(status, found) for status, found in sorted(by_status.items())}
+
+
+def _problem(status: int, codes: list[str]) -> dict[str, Any]:
+    headers = (
+        {"Retry-After": {"schema": {"type": "integer"}, "required": True}} if status in (429, 503) else {}
+    )
+    if status == 401:
+        headers = {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}}
+    schema = {
+        "allOf": [
+            {"$ref": "#/components/schemas/Problem"},
+            {"properties": {"code": {"enum": codes}, "status": {"const": status}}},
+        ]
+    }
+    return {
+        "description": " ".join(f"`{code}`: {PROBLEMS[code].title}." for code in codes),
+        "headers": headers,
+        "content": {CONTENT_TYPE: {"schema": schema}},
+    }

@@ -1,0 +1,26 @@
+"""What the document cannot say to the fuzzer: which bytes are an image, which version is published."""
+
+import re
+import uuid
+from typing import Any
+
+import schemathesis
+from hypothesis import strategies as st
+
+from tests.factories import jpeg_bytes, png_bytes, tiff_bytes
+
+_IMAGES = {"jpeg": jpeg_bytes(), "png": png_bytes(), "tiff": tiff_bytes()}
+
+schemathesis.openapi.format("binary", st.sampled_from(list(_IMAGES.values())))
+schemathesis.openapi.format("model-version", st.just("1.0.0"))
+schemathesis.openapi.format("printable", st.text(st.characters(categories=["L", "N", "P"]), min_size=1))
+for kind, image in _IMAGES.items():
+    schemathesis.openapi.media_type(f"image/{kind}", st.just(image))
+
+
+@schemathesis.hook
+def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
+    """Give each request a key of its own: one that came before belongs to another image, and is refused."""
+    key = (case.headers or {}).get("Idempotency-Key")
+    if key and re.fullmatch(r"[!-~]([ -~]{0,253}[!-~])?", str(key)):
+        case.headers["Idempotency-Key"] = str(uuid.uuid4())

@@ -1,0 +1,75 @@
+"""The contract for machines names every route, every option and every problem, and brings its own assets."""
+
+import re
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from api.openapi import openapi_document
+from api.options import Options
+from api.problems import PROBLEMS
+
+#: They show the contract, and are no part of it.
+OF_THE_PAGE = {"openapi.document", "openapi.docs", "openapi.asset"}
+
+
+def test_every_route_is_in_the_document_and_nothing_else(app: Flask) -> None:
+    """With its method, its path and its name."""
+    routes = set()
+    for rule in app.url_map.iter_rules():
+        (method,) = {"GET", "POST", "DELETE"} & (rule.methods or set())
+        path = re.sub(r"<(?:\w+:)?(?:job_)?(\w+)>", r"{\1}", rule.rule)
+        if rule.endpoint not in OF_THE_PAGE:
+            routes.add((method, path, rule.endpoint))
+    documented = {
+        (method.upper(), path, operation["operationId"])
+        for path, methods in openapi_document()["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert documented == routes
+
+
+def test_every_option_is_in_the_document() -> None:
+    """With its range, as the server checks it."""
+    parameters = openapi_document()["paths"]["/predict"]["post"]["parameters"]
+    by_name = {item["name"]: item["schema"] for item in parameters if item["in"] == "query"}
+    assert by_name.keys() == Options.model_fields.keys()
+    assert (by_name["mpp"]["minimum"], by_name["mpp"]["maximum"]) == (0.05, 10)
+
+
+def test_every_problem_that_a_request_can_have_is_in_the_document() -> None:
+    """Those that only a job has, and those that no route of ours answers, apart."""
+    text = str(openapi_document()["paths"])
+    missing = {code for code in PROBLEMS if f"'{code}'" not in text}
+    assert missing == {
+        *("NOT_FOUND", "METHOD_NOT_ALLOWED", "UNAVAILABLE", "QUEUE_UNAVAILABLE", "INVALID_MESSAGE"),
+        *("JOB_FAILED", "INPUT_MISSING", "MODEL_ERROR", "POISON", "ATTEMPTS_EXHAUSTED", "DEADLINE_EXCEEDED"),
+        "ENGINE_FAILED",
+    }
+
+
+def test_the_page_brings_its_own_assets(client: FlaskClient) -> None:
+    """Nothing is asked of another host: the page works where there is no other."""
+    page = client.get("/docs")
+    assert page.status_code == 200
+    links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(links) == 3
+    for link in links:
+        assert link.startswith("/docs/")
+        with client.get(link) as answer:
+            assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("name", ["../__init__.py", "..%2f__init__.py", "css", "nothing.js", "/etc/passwd"])
+def test_nothing_but_the_assets_is_served(client: FlaskClient, name: str) -> None:
+    """A path leads to no other file."""
+    assert client.get(f"/docs/{name}").status_code == 404
+
+
+def test_the_document_is_served(client: FlaskClient) -> None:
+    """As JSON, without a key."""
+    document: Any = client.get("/openapi.json").get_json()
+    assert document["openapi"] == "3.1.0"
+    assert document["paths"].keys() == openapi_document()["paths"].keys()
