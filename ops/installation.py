@@ -24,7 +24,9 @@ def join() -> str | None:
         The data directory that they belong to; None where the environment decides.
     """
     data_dir = Path(os.environ.get("DATA_DIR") or ".data")
-    given = any(os.environ.get(name) for name in ("REDIS_URL", "S3_ENDPOINT_URL", "SECRETS_DIR"))
+    given = any(
+        os.environ.get(name) for name in ("REDIS_URL", "S3_ENDPOINT_URL", "OBJECT_STORE_DIR", "SECRETS_DIR")
+    )
     if given or not (data_dir / _NAME).exists():
         return None
     os.environ.update(json.loads((data_dir / _NAME).read_text()))

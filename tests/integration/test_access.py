@@ -94,7 +94,7 @@ def test_two_processes_count_together(
             assert wait_until(lambda: _answers(client), 30), server.log.read_text()
         for _ in range(20):
             # A connection of its own each: either process may take it.
-            assert httpx2.get(f"http://127.0.0.1:{port}/models/none", trust_env=False).status_code == 422
+            assert httpx2.get(f"http://127.0.0.1:{port}/models/none", trust_env=False).status_code == 404
         pages = [httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text for _ in range(4)]
         for page in pages:
             (line,) = [
