@@ -34,6 +34,6 @@ WORKERS = "workers"
 #: String with a time to live: one worker's last report.
 WORKER = "worker:"
 #: Counters of requests by API key; what follows is named by the library that keeps them.
-RATES = "rates"
+RATES = "rates:"
 #: The Celery queue (a list) of inference messages.
 INFERENCE_QUEUE = "celery-inference"

@@ -49,7 +49,11 @@ class RateLimits:
 
 def on_redis(client: redis.Redis) -> RateLimits:
     """Count on this server, over the connections of this client."""
-    return RateLimits(RedisStorage("redis://", connection_pool=client.connection_pool, key_prefix=keys.RATES))
+    return RateLimits(
+        RedisStorage(
+            "redis://", connection_pool=client.connection_pool, key_prefix=keys.RATES.removesuffix(":")
+        )
+    )
 
 
 def in_process() -> RateLimits:

@@ -13,8 +13,11 @@ import redis
 from ops.processes import Child, wait_until
 from ops.servers import HOST, ObjectServer, free_port
 from shared import keys
+from shared.errors import RateLimited
+from shared.job_store_redis import connect
 from shared.model_registry import ModelRegistry
 from shared.object_store import WORKER_PATIENCE, S3ObjectStore
+from shared.rate_limits import on_redis
 from tests import limited_redis
 from tests.factories import write_model
 from tests.stack import png
@@ -117,3 +120,12 @@ def test_every_key_of_ours_is_covered() -> None:
             wanted == pattern or (pattern.endswith("*") and wanted.startswith(pattern[:-1]))
             for pattern in patterns
         ), name
+
+
+def test_requests_are_counted_with_the_shipped_rights(limited_url: str) -> None:
+    """That nothing was refused is checked by the fixture; a refusal would let everybody pass."""
+    rates = on_redis(connect(limited_url, 5))
+    for _ in range(2):
+        rates.count("a", 2)
+    with pytest.raises(RateLimited):
+        rates.count("a", 2)
