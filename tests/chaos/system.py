@@ -30,6 +30,8 @@ SETTINGS = {
     "LEASE_SECONDS": f"{LEASE_SECONDS:g}",
     "ENGINE_TIMEOUT_SECONDS": "2",
     "MAX_RUN_SECONDS": "60",
+    # What waits must be done within the drain, however long the run: over this, clients are sent away.
+    "MAX_OPEN_JOBS": "1000",
     "LOG_JSON": "true",
 }
 #: TensorFlow takes longer than an engine that sleeps, and longer still on a machine that is busy.

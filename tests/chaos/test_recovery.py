@@ -25,6 +25,9 @@ LIMIT_SECONDS = 60.0
 IN_FLIGHT = 16
 #: So slow that a worker which is killed has something to lose.
 MILLISECONDS_A_TILE = 50.0
+#: Between two submissions of one client: three quarters of what the workers can do at the most. A backlog
+#: that grows with the speed of the machine would be measured in place of the recovery.
+PAUSE_SECONDS = CLIENTS * MILLISECONDS_A_TILE / 1000 / WORKERS / 0.75
 
 
 class Recovery:
@@ -87,7 +90,7 @@ class Recovery:
 def test_work_goes_on_soon_after_each_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A dead worker's jobs end elsewhere; after Redis has come back, every worker consumes again."""
     with running_system(tmp_path, WORKERS, MILLISECONDS_A_TILE) as system:
-        load = Load(system, small_tiles(one_poison_in=10**9))
+        load = Load(system, small_tiles(one_poison_in=10**9), pause_seconds=PAUSE_SECONDS)
         recovery = Recovery(system, load)
         load.run(CLIENTS, recovery.run)
         figures = {
