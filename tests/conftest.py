@@ -1,6 +1,7 @@
 """Real servers on free ports, started for the session and ended by their ids."""
 
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from ops.processes import wait_until
 from ops.servers import ObjectServer, RedisServer, free_port
 from shared.job_store_redis import connect
 from tests import limited_redis
+
+# A shell that runs the tests in the background ignores Ctrl-C, and so would every program that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
