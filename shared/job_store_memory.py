@@ -2,10 +2,7 @@
 
 import json
 import queue
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from shared.errors import (
@@ -22,13 +19,13 @@ from shared.job_store import (
     DRAIN_WINDOW_SECONDS,
     MOST_LOST_WORKERS,
     REPUBLISH_AFTER_MS,
-    SWEEP_EVERY_SECONDS,
     Canceled,
-    Cleanable,
     Created,
     Published,
     not_retryable,
 )
+from shared.job_store_memory_upkeep import MemoryUpkeep
+from shared.memory_ledger import Record, forgotten
 from shared.schemas import (
     RETRYABLE,
     Depth,
@@ -37,52 +34,11 @@ from shared.schemas import (
     JobError,
     JobStatus,
     NewJob,
-    Totals,
-    wall_clock_ms,
 )
 
 
-@dataclass
-class _Record:
-    job: Job
-    image_retention_ms: int
-    retention_ms: int
-    tombstone_ms: int
-    patience_ms: int
-    token: str = ""
-    ended_by: str | None = None
-    lease_until_ms: int = 0
-    run_until_ms: int = 0
-    #: When the reaper must look at it; None while a message is out for it.
-    look_at_ms: int | None = None
-    #: When the image, and after it the result, is to be dropped; None while open, and when both are gone.
-    clean_at_ms: int | None = None
-    image_gone: bool = False
-    deleted: bool = False
-    #: When its outcome is to be put into the object store; None while open, and once it is there.
-    archive_at_ms: int | None = None
-
-    def change(self, **fields: Any) -> None:
-        self.job = self.job.model_copy(update={"version": self.job.version + 1, **fields})
-
-
-class MemoryJobStore:
+class MemoryJobStore(MemoryUpkeep):
     """See `shared.job_store.JobStore` for what each method promises."""
-
-    def __init__(self, clock_ms: Callable[[], int] = wall_clock_ms, founded: bool = True) -> None:
-        """`clock_ms` gives the time of every transition; not `founded`: as after a loss of data."""
-        self._clock = clock_ms
-        self._founded = founded
-        self._sweep_until_ms = 0
-        self._next_sweep_ms = 0
-        #: What `memory_share` returns.
-        self.memory_in_use = 0.0
-        self._records: dict[str, _Record] = {}
-        self._idempotency: dict[str, tuple[str, str]] = {}
-        self._ended_at: list[int] = []
-        self._counted: Counter[str] = Counter()
-        self._listeners: list[queue.SimpleQueue[str]] = []
-        self._lock = threading.RLock()
 
     def create(
         self, new: NewJob, max_open: int, accepted_at_ms: int | None = None, max_owned: int = 0
@@ -105,7 +61,7 @@ class MemoryJobStore:
                 deadline_ms=(accepted_at_ms or now) + int(new.expires_in_seconds * 1000),
                 published_at_ms=now,
             )
-            self._records[new.id] = _Record(
+            self._records[new.id] = Record(
                 job,
                 image_retention_ms=int(new.image_retention_seconds * 1000),
                 retention_ms=int(new.retention_seconds * 1000),
@@ -235,7 +191,7 @@ class MemoryJobStore:
             record.image_gone = False
             record.archive_at_ms = None
             record.clean_at_ms = self._clock() - 1
-            record.change(expires_at_ms=self._clock() - 1, **_forgotten(record.job))
+            record.change(expires_at_ms=self._clock() - 1, **forgotten(record.job))
             self._tell(job_id)
             return record.job.spec.input.key
 
@@ -300,100 +256,6 @@ class MemoryJobStore:
         record.job = record.job.model_copy(update={"published_at_ms": now})
         return True
 
-    def cleanable(self, limit: int) -> list[Cleanable]:
-        with self._lock:
-            return [
-                Cleanable(
-                    job_id, None if record.image_gone else record.job.spec.input.key, deleted=record.deleted
-                )
-                for job_id, record in self._records.items()
-                if record.clean_at_ms is not None and record.clean_at_ms < self._clock()
-            ][:limit]
-
-    def cleaned(self, item: Cleanable) -> None:
-        with self._lock:
-            record = self._find(item.job_id)
-            if record is None or record.clean_at_ms is None:
-                return
-            if item.image_key is not None:
-                record.image_gone = True
-                record.clean_at_ms = self._clock() + 60_000 if record.deleted else record.job.expires_at_ms
-            elif record.deleted or self._clock() > (record.job.expires_at_ms or 0):
-                record.clean_at_ms = None
-                record.job = record.job.model_copy(update=_forgotten(record.job))
-
-    def unarchived(self, limit: int) -> list[Job]:
-        with self._lock:
-            now = self._clock()
-            due = [
-                record
-                for record in self._records.values()
-                if record.archive_at_ms is not None and record.archive_at_ms <= now
-            ][:limit]
-            for record in due:
-                record.archive_at_ms = now + 30_000
-            return [record.job for record in due]
-
-    def archived(self, job_ids: Sequence[str]) -> list[str]:
-        with self._lock:
-            records = {job_id: record for job_id in job_ids if (record := self._find(job_id))}
-            for record in records.values():
-                record.archive_at_ms = None
-            return [
-                job_id
-                for job_id, record in records.items()
-                if record.deleted or not record.job.status.is_final
-            ]
-
-    def unknown(self, job_ids: Sequence[str]) -> list[str]:
-        with self._lock:
-            return [job_id for job_id in job_ids if self._find(job_id) is None]
-
-    def is_founded(self) -> bool:
-        return self._founded
-
-    def found(self) -> None:
-        self._founded = True
-
-    def sweep_is_due(self) -> bool:
-        return self._clock() >= self._next_sweep_ms
-
-    def begin_sweep(self, seconds: float) -> bool:
-        with self._lock:
-            if self._clock() < self._sweep_until_ms:
-                return False
-            self._sweep_until_ms = self._clock() + int(seconds * 1000)
-            return True
-
-    def hold_sweep(self, seconds: float) -> bool:
-        with self._lock:
-            if self._clock() >= self._sweep_until_ms:
-                return False
-            self._sweep_until_ms = self._clock() + int(seconds * 1000)
-            return True
-
-    def end_sweep(self, is_whole: bool) -> bool:
-        with self._lock:
-            if self._clock() >= self._sweep_until_ms:
-                return False
-            self._sweep_until_ms = 0
-            if is_whole:
-                self._founded = True
-                self._next_sweep_ms = self._clock() + SWEEP_EVERY_SECONDS * 1000
-            return True
-
-    def totals(self) -> Totals:
-        with self._lock:
-            return Totals(
-                accepted=self._counted["accepted"],
-                retried=self._counted["retried"],
-                open=self.depth().open,
-                ended={status: self._counted[status] for status in JobStatus if status.is_final},
-            )
-
-    def memory_share(self) -> float:
-        return self.memory_in_use
-
     def _check_room(self, owner: str | None, max_open: int, max_owned: int) -> None:
         depth = self.depth(owner)
         if depth.open >= max_open:
@@ -439,10 +301,7 @@ class MemoryJobStore:
         finally:
             self._listeners.remove(changed)
 
-    def ping(self) -> None:
-        """Memory is always there."""
-
-    def _known(self, job_id: str) -> _Record:
+    def _known(self, job_id: str) -> Record:
         record = self._find(job_id)
         if record is None and not self._founded:
             raise LedgerRebuilding
@@ -450,17 +309,7 @@ class MemoryJobStore:
             raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
         return record
 
-    def _find(self, job_id: str) -> _Record | None:
-        """Return the record, unless its tombstone is past its time too."""
-        record = self._records.get(job_id)
-        if record is None or record.job.expires_at_ms is None:
-            return record
-        if self._clock() <= record.job.expires_at_ms + record.tombstone_ms:
-            return record
-        del self._records[job_id]
-        return None
-
-    def _held(self, job_id: str, token: str) -> _Record | None:
+    def _held(self, job_id: str, token: str) -> Record | None:
         record = self._find(job_id)
         if record and record.job.status == JobStatus.RUNNING and record.token == token:
             return record
@@ -470,21 +319,7 @@ class MemoryJobStore:
         record = self._find(job_id)
         return record is not None and record.ended_by == token and record.job.status == status
 
-    def _lease_is_live(self, record: _Record) -> bool:
-        return record.job.status == JobStatus.RUNNING and record.lease_until_ms > self._clock()
-
-    def _end_if_late(self, record: _Record) -> bool:
-        late = self._clock() > record.job.deadline_ms
-        if record.job.status.is_final or not late or self._lease_is_live(record):
-            return False
-        detail = (
-            "The job waited in the queue longer than it was allowed to. "
-            "Submit it again, with a longer expires_in."
-        )
-        self._finish(record, JobStatus.EXPIRED, error=JobError(code="DEADLINE_EXCEEDED", detail=detail))
-        return True
-
-    def _lose_worker(self, record: _Record) -> bool:
+    def _lose_worker(self, record: Record) -> bool:
         lost = record.job.lost + 1
         record.job = record.job.model_copy(update={"lost": lost})
         if lost >= MOST_LOST_WORKERS:
@@ -498,32 +333,12 @@ class MemoryJobStore:
         record.job = record.job.model_copy(update={"status": JobStatus.QUEUED})
         return False
 
-    def _is_out(self, record: _Record, oldest_message_ms: int | None) -> bool:
+    def _is_out(self, record: Record, oldest_message_ms: int | None) -> bool:
         """Tell whether a queued job is held off, or may still have its message in the queue."""
         if record.look_at_ms is not None:
             return record.look_at_ms > self._clock()
         return record.job.published_at_ms >= self._watermark(oldest_message_ms)
 
-    def _finish(self, record: _Record, status: JobStatus, **fields: Any) -> None:
-        now = self._clock()
-        record.token = ""
-        record.look_at_ms = None
-        record.clean_at_ms = now + record.image_retention_ms
-        record.archive_at_ms = now
-        record.change(status=status, finished_at_ms=now, expires_at_ms=now + record.retention_ms, **fields)
-        self._ended_at.append(now)
-        self._counted[status] += 1
-        self._tell(record.job.id)
-
-    def _tell(self, job_id: str) -> None:
-        for listener in self._listeners:
-            listener.put(job_id)
-
     def _watermark(self, oldest_message_ms: int | None) -> int:
         now = self._clock()
         return min(now, oldest_message_ms if oldest_message_ms is not None else now) - REPUBLISH_AFTER_MS
-
-
-def _forgotten(job: Job) -> dict[str, Any]:
-    """Return what is left of these fields once the result is dropped."""
-    return {"result": None, "error": None, "timings_ms": None, "spec": job.spec.forgotten()}

@@ -1,4 +1,5 @@
--- Note that these jobs' outcomes are in the object store; return those that were deleted or retried meanwhile.
+-- Note that these jobs' outcomes are in the object store.
+-- Return those that were deleted or retried meanwhile.
 -- ARGV: 4 prefix of records, 5 and on: ids.
 local unwanted = {}
 for number = 5, #ARGV do

@@ -1,9 +1,11 @@
--- Return ended jobs that are past a retention, each with its record as it is in this moment: id, spec, whether the
--- image is gone, whether it was deleted. Read in two steps, another cleaner's note in between would look like the next one.
+-- Return ended jobs that are past a retention, each with its record as it is in this moment: id, spec,
+-- whether the image is gone, whether it was deleted. Read in two steps, another cleaner's note in between
+-- would look like the next one.
 -- ARGV: 4 most of them, 5 prefix of records.
 local found = {}
 for _, each in ipairs(redis.call('ZRANGE', ended, '-inf', '(' .. now, 'BYSCORE', 'LIMIT', 0, ARGV[4])) do
-  local spec, image_gone, deleted = unpack(redis.call('HMGET', ARGV[5] .. each, 'spec', 'image_gone', 'deleted'))
+  local record = redis.call('HMGET', ARGV[5] .. each, 'spec', 'image_gone', 'deleted')
+  local spec, image_gone, deleted = unpack(record)
   found[#found + 1] = {each, spec or '', image_gone and 1 or 0, deleted and 1 or 0}
 end
 return found

@@ -32,6 +32,30 @@ local function open_of(owner)
   return open .. ':' .. owner
 end
 
+-- Say why one more open job of this owner (nil: nobody) is not admitted; nil where it is.
+local function refusal(owner, most_open, most_owned)
+  local depth = redis.call('ZCARD', open)
+  if depth >= most_open then
+    return {'full', now, depth}
+  end
+  local owned = owner and most_owned > 0 and redis.call('SCARD', open_of(owner)) or 0
+  if owner and most_owned > 0 and owned >= most_owned then
+    return {'quota', now, owned}
+  end
+  return nil
+end
+
+-- Queue the job as one that nobody has tried yet, in every index that it belongs to; its message is due now.
+local function enqueue(owner, deadline)
+  redis.call('HSET', job, 'status', 'queued', 'deadline_ms', deadline, 'published_at_ms', now,
+    'attempt', 0, 'lost', 0, 'strikes', 0)
+  redis.call('ZADD', open, deadline, id)
+  redis.call('ZADD', published, now, id)
+  if owner then
+    redis.call('SADD', open_of(owner), id)
+  end
+end
+
 local function forget()
   local owner = field('owner')
   if owner then
@@ -113,7 +137,8 @@ local function lose_worker(most)
   local lost = redis.call('HINCRBY', job, 'lost', 1)
   if lost >= most then
     fail('failed', 'ATTEMPTS_EXHAUSTED',
-      'Every worker that ran this job was lost (' .. lost .. ' times). Look at the workers, then submit it again.')
+      'Every worker that ran this job was lost (' .. lost .. ' times). ' ..
+      'Look at the workers, then submit it again.')
     return true
   end
   redis.call('HSET', job, 'status', 'queued', 'token', '')

@@ -1,8 +1,8 @@
 -- Accept a job, unless it came too late, is a repetition, or is one too many.
 -- KEYS[10]: the idempotency key, where there is one.
 -- ARGV: 4 refuse after this time (ms, 0: never), 5 most open jobs, 6 spec, 7 ms it may wait, 8 retention ms,
--- 9 tombstone ms, 10 image retention ms, 11 fingerprint, 12 prefix of records, 13 when it was accepted (ms; 0: now),
--- 14 owner ('': nobody), 15 most open jobs of that owner (0: any number).
+-- 9 tombstone ms, 10 image retention ms, 11 fingerprint, 12 prefix of records,
+-- 13 when it was accepted (ms; 0: now), 14 owner ('': nobody), 15 most open jobs of its owner (0: any).
 local not_after, limit = tonumber(ARGV[4]), tonumber(ARGV[5])
 local repeatable = KEYS[10] ~= nil
 local accepted = tonumber(ARGV[13])
@@ -31,27 +31,21 @@ end
 if repeatable and accepted == 0 and redis.call('EXISTS', founded) == 0 then
   return {'rebuilding', now}
 end
-local depth = redis.call('ZCARD', open)
-if depth >= limit then
-  return {'full', now, depth}
-end
-local owner, most_owned = ARGV[14], tonumber(ARGV[15])
-if owner ~= '' then
-  local owned = redis.call('SCARD', open_of(owner))
-  if most_owned > 0 and owned >= most_owned then
-    return {'quota', now, owned}
-  end
-  redis.call('HSET', job, 'owner', owner)
-  redis.call('SADD', open_of(owner), id)
+local owner = ARGV[14] ~= '' and ARGV[14] or nil
+local refused = refusal(owner, limit, tonumber(ARGV[15]))
+if refused then
+  return refused
 end
 
-redis.call('HSET', job, 'id', id, 'status', 'queued', 'version', 1, 'spec', ARGV[6], 'created_at_ms', created,
-  'deadline_ms', created + tonumber(ARGV[7]), 'published_at_ms', now, 'retention_ms', ARGV[8],
-  'tombstone_ms', ARGV[9], 'image_retention_ms', ARGV[10], 'patience_ms', ARGV[7], 'attempt', 0, 'lost', 0, 'strikes', 0, 'token', '')
-redis.call('ZADD', open, created + tonumber(ARGV[7]), id)
-redis.call('ZADD', published, now, id)
+redis.call('HSET', job, 'id', id, 'version', 1, 'spec', ARGV[6], 'created_at_ms', created, 'token', '',
+  'patience_ms', ARGV[7], 'retention_ms', ARGV[8], 'tombstone_ms', ARGV[9], 'image_retention_ms', ARGV[10])
+if owner then
+  redis.call('HSET', job, 'owner', owner)
+end
+enqueue(owner, created + tonumber(ARGV[7]))
 if repeatable then
-  redis.call('SET', KEYS[10], ARGV[11] .. ' ' .. id, 'PX', tonumber(ARGV[7]) + tonumber(ARGV[8]) + tonumber(ARGV[9]))
+  redis.call('SET', KEYS[10], ARGV[11] .. ' ' .. id,
+    'PX', tonumber(ARGV[7]) + tonumber(ARGV[8]) + tonumber(ARGV[9]))
 end
 count('accepted')
 return {'created', now, record()}

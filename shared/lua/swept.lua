@@ -1,4 +1,5 @@
--- End a comparison of the object store with this ledger. One that lost its data meanwhile has lost the right, too.
+-- End a comparison of the object store with this ledger. One that lost its data meanwhile has lost the right,
+-- too.
 -- KEYS: 10 SWEEPING, 11 SWEPT. ARGV: 4 '1' if the ledger is whole now, 5 ms until the next one is due.
 if redis.call('DEL', KEYS[10]) == 0 then
   return 0

@@ -1,4 +1,5 @@
--- Return the records of ended jobs that are to be archived, and hold them back from everybody else for a while.
+-- Return the records of ended jobs that are to be archived, and hold them back from everybody else for a
+-- while.
 -- ARGV: 4 most of them, 5 ms, 6 prefix of records.
 local records = {}
 for _, each in ipairs(redis.call('ZRANGE', unarchived, '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[4])) do

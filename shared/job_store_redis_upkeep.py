@@ -1,0 +1,111 @@
+"""The upkeep of the ledger on Redis: what is to be archived, dropped, compared and counted."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+
+from shared import keys
+from shared.job_store import SWEEP_EVERY_SECONDS, Cleanable
+from shared.redis_ledger import RedisLedger, answering, milliseconds, to_job
+from shared.schemas import Job, JobSpec, JobStatus, Totals
+
+#: Whoever was given ended jobs to archive has so long before somebody else is.
+_ARCHIVING_MS = 30_000
+#: How long a reading of Redis' memory holds.
+_MEMORY_READING_SECONDS = 1.0
+
+
+class RedisUpkeep(RedisLedger):
+    """The part of `shared.job_store.JobStore` that no request waits for, and its counts."""
+
+    def __init__(self, client: redis.Redis, clock_ms: Callable[[], int] | None = None) -> None:
+        super().__init__(client, clock_ms)
+        self._memory_reading: tuple[float, float] | None = None
+
+    def _forgotten_spec(self, job_id: str) -> str:
+        with answering():
+            text = self._redis.hget(keys.JOB + job_id, "spec")
+        return JobSpec.model_validate_json(text).forgotten().model_dump_json() if text else "{}"
+
+    def cleanable(self, limit: int) -> list[Cleanable]:
+        return [
+            Cleanable(
+                job_id,
+                None if image_gone or not spec else JobSpec.model_validate_json(spec).input.key,
+                deleted=bool(deleted),
+            )
+            for job_id, spec, image_gone, deleted in self._call("cleanable", "", limit, keys.JOB)
+        ]
+
+    def cleaned(self, item: Cleanable) -> None:
+        self._call("clean", item.job_id, "" if item.image_key else self._forgotten_spec(item.job_id))
+
+    def unarchived(self, limit: int) -> list[Job]:
+        records = self._call("unarchived", "", limit, _ARCHIVING_MS, keys.JOB)
+        # A record may be past its tombstone by now.
+        return [to_job(record) for record in records if record]
+
+    def archived(self, job_ids: Sequence[str]) -> list[str]:
+        return list(self._call("archived", "", keys.JOB, *job_ids)) if job_ids else []
+
+    def unknown(self, job_ids: Sequence[str]) -> list[str]:
+        with answering():
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.exists(keys.JOB + job_id)
+            known = pipe.execute()
+        return [job_id for job_id, is_known in zip(job_ids, known, strict=True) if not is_known]
+
+    def is_founded(self) -> bool:
+        with answering():
+            return bool(self._redis.exists(keys.FOUNDED))
+
+    def found(self) -> None:
+        with answering():
+            self._redis.set(keys.FOUNDED, int(self._redis_now_ms()))
+
+    def sweep_is_due(self) -> bool:
+        with answering():
+            return not self._redis.exists(keys.SWEPT)
+
+    def begin_sweep(self, seconds: float) -> bool:
+        with answering():
+            return bool(self._redis.set(keys.SWEEPING, 1, nx=True, px=milliseconds(seconds)))
+
+    def hold_sweep(self, seconds: float) -> bool:
+        with answering():
+            return bool(self._redis.pexpire(keys.SWEEPING, milliseconds(seconds)))
+
+    def end_sweep(self, is_whole: bool) -> bool:
+        extra = [keys.SWEEPING, keys.SWEPT]
+        return bool(
+            self._call("swept", "", int(is_whole), milliseconds(SWEEP_EVERY_SECONDS), extra_keys=extra)
+        )
+
+    def totals(self) -> Totals:
+        with answering():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hgetall(keys.COUNTED)
+            pipe.zcard(keys.OPEN)
+            counted, open_ = pipe.execute()
+        return Totals(
+            accepted=int(counted.get("accepted", 0)),
+            retried=int(counted.get("retried", 0)),
+            open=open_,
+            ended={status: int(counted.get(status, 0)) for status in JobStatus if status.is_final},
+        )
+
+    def memory_share(self) -> float:
+        now = time.monotonic()
+        if self._memory_reading is None or now - self._memory_reading[0] > _MEMORY_READING_SECONDS:
+            with answering():
+                memory: dict[str, Any] = self._redis.info("memory")
+            most = int(memory.get("maxmemory", 0))
+            self._memory_reading = (now, int(memory["used_memory"]) / most if most else 0.0)
+        return self._memory_reading[1]
+
+    def ping(self) -> None:
+        with answering():
+            self._redis.ping()

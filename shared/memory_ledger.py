@@ -1,0 +1,100 @@
+"""The records of the ledger in one process' memory, and how one of them ends."""
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from shared.schemas import Job, JobError, JobStatus, wall_clock_ms
+
+
+@dataclass
+class Record:
+    """A job and what only the ledger knows of it."""
+
+    job: Job
+    image_retention_ms: int
+    retention_ms: int
+    tombstone_ms: int
+    patience_ms: int
+    token: str = ""
+    ended_by: str | None = None
+    lease_until_ms: int = 0
+    run_until_ms: int = 0
+    #: When the reaper must look at it; None while a message is out for it.
+    look_at_ms: int | None = None
+    #: When the image, and after it the result, is to be dropped; None while open, and when both are gone.
+    clean_at_ms: int | None = None
+    image_gone: bool = False
+    deleted: bool = False
+    #: When its outcome is to be put into the object store; None while open, and once it is there.
+    archive_at_ms: int | None = None
+
+    def change(self, **fields: Any) -> None:
+        """Make a new version of the job, with these fields."""
+        self.job = self.job.model_copy(update={"version": self.job.version + 1, **fields})
+
+
+class MemoryLedger:
+    """All that there is, behind one lock."""
+
+    def __init__(self, clock_ms: Callable[[], int] = wall_clock_ms, founded: bool = True) -> None:
+        """`clock_ms` gives the time of every transition; not `founded`: as after a loss of data."""
+        self._clock = clock_ms
+        self._founded = founded
+        self._sweep_until_ms = 0
+        self._next_sweep_ms = 0
+        #: What `memory_share` returns.
+        self.memory_in_use = 0.0
+        self._records: dict[str, Record] = {}
+        self._idempotency: dict[str, tuple[str, str]] = {}
+        self._ended_at: list[int] = []
+        self._counted: Counter[str] = Counter()
+        self._listeners: list[queue.SimpleQueue[str]] = []
+        self._lock = threading.RLock()
+
+    def _find(self, job_id: str) -> Record | None:
+        """Return the record, unless its tombstone is past its time too."""
+        record = self._records.get(job_id)
+        if record is None or record.job.expires_at_ms is None:
+            return record
+        if self._clock() <= record.job.expires_at_ms + record.tombstone_ms:
+            return record
+        del self._records[job_id]
+        return None
+
+    def _lease_is_live(self, record: Record) -> bool:
+        return record.job.status == JobStatus.RUNNING and record.lease_until_ms > self._clock()
+
+    def _end_if_late(self, record: Record) -> bool:
+        late = self._clock() > record.job.deadline_ms
+        if record.job.status.is_final or not late or self._lease_is_live(record):
+            return False
+        detail = (
+            "The job waited in the queue longer than it was allowed to. "
+            "Submit it again, with a longer expires_in."
+        )
+        self._finish(record, JobStatus.EXPIRED, error=JobError(code="DEADLINE_EXCEEDED", detail=detail))
+        return True
+
+    def _finish(self, record: Record, status: JobStatus, **fields: Any) -> None:
+        now = self._clock()
+        record.token = ""
+        record.look_at_ms = None
+        record.clean_at_ms = now + record.image_retention_ms
+        record.archive_at_ms = now
+        record.change(status=status, finished_at_ms=now, expires_at_ms=now + record.retention_ms, **fields)
+        self._ended_at.append(now)
+        self._counted[status] += 1
+        self._tell(record.job.id)
+
+    def _tell(self, job_id: str) -> None:
+        for listener in self._listeners:
+            listener.put(job_id)
+
+
+def forgotten(job: Job) -> dict[str, Any]:
+    """Return what is left of these fields once the result is dropped."""
+    return {"result": None, "error": None, "timings_ms": None, "spec": job.spec.forgotten()}
