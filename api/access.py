@@ -22,6 +22,7 @@ SCOPES = {
     "jobs.delete": Scope.SUBMIT,
     "jobs.result": Scope.READ,
     "jobs.events": Scope.READ,
+    "jobs.heatmap": Scope.READ,
     "models.versions": Scope.READ,
     "models.version": Scope.READ,
     "models.card": Scope.READ,

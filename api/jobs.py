@@ -16,7 +16,8 @@ from api.request_log import request_id
 from api.streams import EVENT_STREAM, event_stream
 from api.submission import idempotency, retry_after, retry_job, submit
 from api.uploads import received_image
-from shared.errors import JobNotFound
+from shared.archive import Archive
+from shared.errors import JobNotFound, NoHeatmap
 from shared.schemas import Job, is_job_id
 
 bp = Blueprint("jobs", __name__)
@@ -32,7 +33,7 @@ class AnyText(BaseConverter):
 class AnyId(AnyText):
     """The same, but for what is a route below a job: that has methods of its own."""
 
-    regex = r"(?s:(?!.*/(?:cancel|retry|events)\Z).+)"
+    regex = r"(?s:(?!.*/(?:cancel|retry|events|heatmap\.png)\Z).+)"
 
 
 @bp.post("/predict")
@@ -100,6 +101,22 @@ def events(job_id: str) -> Response:
     # A proxy that gathers the answer before it passes it on would hold the events back.
     answer.headers["X-Accel-Buffering"] = "no"
     return answer
+
+
+@bp.get("/result/<any_text:job_id>/heatmap.png")
+def heatmap(job_id: str) -> Response:
+    """Return where the network looked, as a PNG to lay over the image; 202 with the job while it is open."""
+    here = context()
+    job = find_job(here.services, _checked(job_id), caller())
+    if not job.status.is_final and job.spec.explain:
+        return _answer(job)
+    png = Archive(here.services.objects).get_heatmap(job_id) if job.spec.explain else None
+    if png is None:
+        raise NoHeatmap(
+            "Expected a job that was submitted with explain=true, has a class, and whose image is still kept."
+            f" This one is {job.status}, with explain={str(job.spec.explain).lower()}."
+        )
+    return _with_headers(Response(png, content_type="image/png"), job, None)
 
 
 @bp.delete("/result/<any_id:job_id>")

@@ -112,10 +112,10 @@ def _options(operation: Operation) -> list[dict[str, Any]]:
 
 
 def _schema(name: str, item: dict[str, Any]) -> dict[str, Any]:
-    """Return an option's schema: one that is left out is none, and its text is never null."""
+    """Return an option's schema: one that is left out has its default, and its text is never null."""
     if name == "model_version":
         return MODEL_VERSION
-    (kept,) = [choice for choice in item["anyOf"] if choice.get("type") != "null"]
+    (kept,) = [choice for choice in item.get("anyOf", [item]) if choice.get("type") != "null"]
     return {**kept, "format": "printable"} if name == "custom_id" else dict(kept)
 
 

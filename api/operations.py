@@ -150,6 +150,18 @@ OPERATIONS = (
         (_ID, {"name": "Last-Event-ID", "in": "header", "schema": _TEXT}),
     ),
     Operation(
+        "get",
+        "/result/{id}/heatmap.png",
+        "jobs.heatmap",
+        "See where the network looked",
+        {
+            "200": _answer("The heat map", {"type": "string", "format": "binary"}, "image/png"),
+            "202": _job("Queued or running", **_SOON),
+        },
+        ("NO_HEATMAP", "OBJECT_STORE_UNAVAILABLE", *_FIND),
+        (_ID,),
+    ),
+    Operation(
         "post",
         "/result/{id}/cancel",
         "jobs.cancel",

@@ -29,13 +29,14 @@ class Options(BaseModel):
     mpp: Annotated[float, Field(ge=0.05, le=10, allow_inf_nan=False)] | None = Field(
         default=None, description="micrometres per pixel, from 0.05 to 10"
     )
+    explain: bool = Field(default=False, description="true or false: make a heat map too")
     custom_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_is_printable)] | None = (
         Field(default=None, description="1 to 128 printable characters")
     )
 
     def canonical(self) -> str:
         """Return the same text for the same options, in whatever order and spelling they came."""
-        return json.dumps(self.model_dump(exclude_none=True), sort_keys=True)
+        return json.dumps(self.model_dump(exclude_none=True, exclude_defaults=True), sort_keys=True)
 
 
 def read_options(query: MultiDict[str, str], form: MultiDict[str, str]) -> Options:

@@ -63,7 +63,7 @@ def job_json(job: Job, place: QueuePlace | None) -> dict[str, Any]:
             "cancel": None if job.status.is_final else url_for("jobs.cancel", job_id=job.id),
             "retry": url_for("jobs.retry", job_id=job.id) if job.status in RETRYABLE else None,
             "events": url_for("jobs.events", job_id=job.id),
-            "heatmap": None,
+            "heatmap": url_for("jobs.heatmap", job_id=job.id) if _may_have_heatmap(job) else None,
         },
     }
 
@@ -74,6 +74,12 @@ def timestamp(milliseconds: int | None) -> str | None:
         return None
     moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _may_have_heatmap(job: Job) -> bool:
+    """One was asked for, and may still come, or the image has a class that it shows."""
+    has_class = job.result is not None and job.result.get("class") is not None
+    return job.spec.explain and (has_class or not job.status.is_final)
 
 
 def _timings(job: Job) -> dict[str, float] | None:

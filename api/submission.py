@@ -176,6 +176,7 @@ def _describe(
                 media_type=upload.media_type,
                 mpp=options.mpp,
             ),
+            explain=options.explain,
             custom_id=options.custom_id,
             request_id=request_id,
             owner=owner,

@@ -1,4 +1,8 @@
-"""How jobs ended, kept in the object store too, so that a Redis that lost its data loses no result."""
+"""What the object store keeps of a job beside its image.
+
+How it ended, so that a Redis that lost its data loses no result; its heat map; and its image again if that
+ended the engine.
+"""
 
 from pydantic import ValidationError
 
@@ -9,7 +13,9 @@ from shared.schemas import Job
 RESULTS = "results/"
 #: Images that ended the engine; kept for whoever mends it.
 QUARANTINE = "quarantine/"
-#: A record is a few kilobytes.
+#: Where the network looked, as an image.
+HEATMAPS = "heatmaps/"
+#: A record is a few kilobytes, a heat map some hundred.
 _MOST_BYTES = 1_000_000
 
 
@@ -46,15 +52,44 @@ class Archive:
         """Keep an image that ended the engine for whoever mends it."""
         self._objects.put(quarantine_key(job.id), image, job.spec.input.media_type)
 
+    def put_heatmap(self, job_id: str, png: bytes) -> None:
+        """Keep where the network looked.
+
+        Raises:
+            ObjectStoreUnavailable: if the store does not answer.
+        """
+        self._objects.put(heatmap_key(job_id), png, "image/png")
+
+    def get_heatmap(self, job_id: str) -> bytes | None:
+        """Return the heat map as a PNG; None where there is none.
+
+        Raises:
+            ObjectStoreUnavailable: if the store does not answer.
+        """
+        try:
+            return self._objects.get(heatmap_key(job_id), _MOST_BYTES)
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def delete_heatmap(self, job_id: str) -> None:
+        """Remove the heat map, if there is one."""
+        self._objects.delete(heatmap_key(job_id))
+
     def forget(self, job_id: str) -> None:
-        """Remove the outcome, and the quarantined image if there is one."""
+        """Remove the outcome, the heat map and the quarantined image, as far as there are any."""
         self.delete(job_id)
+        self.delete_heatmap(job_id)
         self._objects.delete(quarantine_key(job_id))
 
 
 def result_key(job_id: str) -> str:
     """Return where the outcome of this job lies."""
     return f"{RESULTS}{job_id[:2]}/{job_id}.json"
+
+
+def heatmap_key(job_id: str) -> str:
+    """Return where this job's heat map lies; sharded as the outcomes are."""
+    return f"{HEATMAPS}{job_id[:2]}/{job_id}.png"
 
 
 def quarantine_key(job_id: str) -> str:

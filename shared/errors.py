@@ -12,6 +12,7 @@ HistoQueueError
 │   ├── UnknownModelVersion
 │   ├── IdempotencyKeyReused
 │   ├── JobNotFound
+│   ├── NoHeatmap
 │   ├── JobAlreadyFinal
 │   ├── JobNotRetryable
 │   └── ResultExpired
@@ -123,6 +124,12 @@ class JobNotFound(CallerError):
     """This id was never issued, or its tombstone is gone too."""
 
     code = "JOB_NOT_FOUND"
+
+
+class NoHeatmap(CallerError):
+    """The job is known, and has no heat map."""
+
+    code = "NO_HEATMAP"
 
 
 class JobAlreadyFinal(CallerError):

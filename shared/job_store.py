@@ -64,6 +64,8 @@ class Cleanable:
 
     job_id: str
     image_key: str | None
+    #: A heat map was asked for; it goes with the image.
+    has_heatmap: bool
     #: Its owner wants nothing of it kept.
     deleted: bool
 

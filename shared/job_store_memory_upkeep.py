@@ -14,7 +14,10 @@ class MemoryUpkeep(MemoryLedger):
         with self._lock:
             return [
                 Cleanable(
-                    job_id, None if record.image_gone else record.job.spec.input.key, deleted=record.deleted
+                    job_id,
+                    None if record.image_gone else record.job.spec.input.key,
+                    not record.image_gone and record.job.spec.explain,
+                    record.deleted,
                 )
                 for job_id, record in self._records.items()
                 if record.clean_at_ms is not None and record.clean_at_ms < self._clock()

@@ -31,11 +31,7 @@ class RedisUpkeep(RedisLedger):
 
     def cleanable(self, limit: int) -> list[Cleanable]:
         return [
-            Cleanable(
-                job_id,
-                None if image_gone or not spec else JobSpec.model_validate_json(spec).input.key,
-                deleted=bool(deleted),
-            )
+            _cleanable(job_id, None if image_gone or not spec else spec, bool(deleted))
             for job_id, spec, image_gone, deleted in self._call("cleanable", "", limit, keys.JOB)
         ]
 
@@ -109,3 +105,10 @@ class RedisUpkeep(RedisLedger):
     def ping(self) -> None:
         with answering():
             self._redis.ping()
+
+
+def _cleanable(job_id: str, spec_text: str | None, deleted: bool) -> Cleanable:
+    spec = JobSpec.model_validate_json(spec_text) if spec_text else None
+    if spec is None:
+        return Cleanable(job_id, None, has_heatmap=False, deleted=deleted)
+    return Cleanable(job_id, spec.input.key, spec.explain, deleted)

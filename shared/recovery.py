@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import structlog
 
-from shared.archive import QUARANTINE, RESULTS, Archive
+from shared.archive import HEATMAPS, QUARANTINE, RESULTS, Archive
 from shared.envelope import MOST_ADDED_BYTES, AcceptedJob, read_job
 from shared.errors import IdempotencyKeyReused, LedgerRebuilding, QueueUnavailable
 from shared.object_store import StoredObject
@@ -39,7 +39,7 @@ class Swept:
 
     #: Uploads that are open jobs of the ledger again.
     restored: int = 0
-    #: Images, outcomes and quarantined images removed because they were past their retention.
+    #: Images, outcomes, heat maps and quarantined images removed because they were past their retention.
     removed: int = 0
     #: Uploads that hold no job which this version understands; left alone.
     not_understood: int = 0
@@ -74,7 +74,12 @@ class Sweep:
             return None
         is_whole = False
         try:
-            is_whole = self._sweep_uploads() and self._sweep_results() and self._sweep_quarantine()
+            is_whole = (
+                self._sweep_uploads()
+                and self._sweep_unknown(RESULTS, self._settings.result_retention_seconds)
+                and self._sweep_unknown(HEATMAPS, self._settings.image_retention_seconds)
+                and self._sweep_quarantine()
+            )
         finally:
             is_whole = self._jobs.end_sweep(is_whole) and is_whole
         if not is_whole:
@@ -132,10 +137,10 @@ class Sweep:
         self._swept.restored += 1
         _log.info("job_restored", job_id=created.job.id)
 
-    def _sweep_results(self) -> bool:
-        for items in self._unknown_to_the_ledger(RESULTS):
+    def _sweep_unknown(self, prefix: str, seconds: float) -> bool:
+        for items in self._unknown_to_the_ledger(prefix):
             for item in items:
-                self._remove_after(item, self._settings.result_retention_seconds)
+                self._remove_after(item, seconds)
         return self._jobs.hold_sweep(SILENCE_SECONDS)
 
     def _sweep_quarantine(self) -> bool:
@@ -181,7 +186,7 @@ def founded(services: Services, call: Callable[[], _Answer]) -> _Answer:
 
 
 def _job_id(item: StoredObject) -> str:
-    return item.key.rpartition("/")[2].removesuffix(".json")
+    return item.key.rpartition("/")[2].partition(".")[0]
 
 
 def _some(items: Iterable[StoredObject]) -> Iterator[list[StoredObject]]:

@@ -81,6 +81,8 @@ class JobSpec(_Value):
 
     model: ModelRef
     input: InputInfo
+    #: A heat map is to be made too.
+    explain: bool = False
     custom_id: Annotated[str, Field(max_length=128)] | None = None
     #: Ties the worker's log lines to the request that made the job.
     request_id: str | None = None

@@ -11,11 +11,13 @@ from api import create_app
 from api.context import context
 from ops.processes import wait_until
 from ops.servers import HOST, free_port
+from shared.archive import Archive
 from shared.schemas import Job, JobError, WorkerStatus, wall_clock_ms
 from shared.services import in_memory
 from shared.settings import Settings
 from tests.factories import write_model
 
+HEATMAP = b"\x89PNG where it looked"
 RESULT = {
     "class": "lung_aca",
     "label": "Lung adenocarcinoma",
@@ -117,6 +119,8 @@ class ApiServer:
             error = JobError(code="INVALID_IMAGE", detail="Expected a JPEG. It breaks off.")
             jobs.fail(job_id, "clerk", error, {})
         else:
+            if job.spec.explain:
+                Archive(self.services.objects).put_heatmap(job_id, HEATMAP)
             jobs.succeed(job_id, "clerk", RESULT, {"fetch": 1})
 
 

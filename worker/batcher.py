@@ -37,7 +37,13 @@ class Engine(Protocol):
     def ensure(self, model: ModelRef) -> None:
         """Have a proven engine with this model."""
 
-    def run(self, model: ModelRef, images: Sequence[bytes], mpps: Sequence[float | None]) -> list[Outcome]:
+    def run(
+        self,
+        model: ModelRef,
+        images: Sequence[bytes],
+        mpps: Sequence[float | None],
+        explained: Sequence[bool],
+    ) -> list[Outcome]:
         """Run one micro-batch."""
 
     def revive(self) -> None:
@@ -51,6 +57,7 @@ class _Item:
     alone: bool
     is_wanted: Callable[[], bool]
     mpp: float | None
+    explain: bool
     future: Future[Outcome] = field(default_factory=Future)
 
 
@@ -59,18 +66,18 @@ class Batcher:
 
     Work-conserving: when the engine is free it gets what waits, up to the largest micro-batch, and nothing
     waits for company. When an engine dies, each image that was in it runs again alone, on a second lane that
-    takes turns with the first, so that suspects do not hold up the others.
+    takes turns with the first, so that those do not hold up the others.
     """
 
     def __init__(self, engine: Engine, max_batch_size: int) -> None:
         self._engine = engine
         self._max_batch_size = max_batch_size
         self._waiting: deque[_Item] = deque()
-        self._suspects: deque[_Item] = deque()
+        self._loners: deque[_Item] = deque()
         self._arrived = threading.Condition()
         self._draining = threading.Event()
         self._busy_since: float | None = None
-        self._suspect_was_last = False
+        self._loner_was_last = False
         self._look_again_at = 0.0
         self._thread = threading.Thread(target=self._feed, name="batcher", daemon=True)
 
@@ -94,17 +101,20 @@ class Batcher:
         alone: bool,
         is_wanted: Callable[[], bool],
         mpp: float | None = None,
+        explain: bool = False,
     ) -> Future[Outcome]:
         """Queue one image; `alone`: it shares the engine with no other; `mpp`: micrometres per pixel.
+
+        One that is to be explained takes the time of fifty, so it goes alone too.
 
         The future raises EngineFailed if the image was alone in an engine that died while a fresh one is
         well, EngineUnusable if the image is not to blame, Draining, or Unwanted.
         """
-        item = _Item(image, model, alone, is_wanted, mpp)
+        item = _Item(image, model, alone or explain, is_wanted, mpp, explain)
         with self._arrived:
             if self._draining.is_set():
                 raise Draining("The worker is shutting down.")
-            (self._suspects if alone else self._waiting).append(item)
+            (self._loners if item.alone else self._waiting).append(item)
             self._arrived.notify()
         return item.future
 
@@ -138,7 +148,7 @@ class Batcher:
 
     def _next_batch(self) -> list[_Item]:
         with self._arrived:
-            if not self._waiting and not self._suspects:
+            if not self._waiting and not self._loners:
                 self._arrived.wait(0.2)  # wakes to see a drain that began in a signal handler
             batch = self._take()
         wanted = [item for item in batch if item.is_wanted()]
@@ -148,10 +158,10 @@ class Batcher:
         return wanted
 
     def _take(self) -> list[_Item]:
-        if self._suspects and (self._suspect_was_last is False or not self._waiting):
-            self._suspect_was_last = True
-            return [self._suspects.popleft()]
-        self._suspect_was_last = False
+        if self._loners and (self._loner_was_last is False or not self._waiting):
+            self._loner_was_last = True
+            return [self._loners.popleft()]
+        self._loner_was_last = False
         batch: list[_Item] = []
         while self._waiting and len(batch) < self._max_batch_size:
             if batch and self._waiting[0].model != batch[0].model:
@@ -162,7 +172,12 @@ class Batcher:
     def _run(self, batch: list[_Item]) -> None:
         model = batch[0].model
         try:
-            outcomes = self._engine.run(model, [item.image for item in batch], [item.mpp for item in batch])
+            outcomes = self._engine.run(
+                model,
+                [item.image for item in batch],
+                [item.mpp for item in batch],
+                [item.explain for item in batch],
+            )
         except EngineFailed as error:
             self._after_a_crash(batch, error)
         except HistoQueueError as error:
@@ -180,7 +195,7 @@ class Batcher:
         _log.warning("engine_failed_in_batch", size=len(batch), error=str(error))
         if len(batch) > 1:
             with self._arrived:
-                self._suspects.extend(batch)
+                self._loners.extend(batch)
             return
         try:
             self._engine.ensure(batch[0].model)
@@ -192,9 +207,9 @@ class Batcher:
 
     def _refuse_all(self) -> None:
         with self._arrived:
-            left = [*self._waiting, *self._suspects]
+            left = [*self._waiting, *self._loners]
             self._waiting.clear()
-            self._suspects.clear()
+            self._loners.clear()
         _fail(left, Draining("The worker is shutting down."))
 
 

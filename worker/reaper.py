@@ -61,6 +61,8 @@ def clean_once(jobs: JobStore, objects: ObjectStore) -> int:
         # First the object: should this process end in between, it is deleted once more.
         if item.image_key is not None:
             objects.delete(item.image_key)
+            if item.has_heatmap:
+                archive.delete_heatmap(item.job_id)
             crash_point("cleaner.deleted")
         if item.deleted:
             archive.forget(item.job_id)

@@ -107,11 +107,16 @@ class EngineSupervisor:
             self.ensure(self._last_proven)
 
     def run(
-        self, model: ModelRef, images: Sequence[bytes], mpps: Sequence[float | None] = ()
+        self,
+        model: ModelRef,
+        images: Sequence[bytes],
+        mpps: Sequence[float | None] = (),
+        explained: Sequence[bool] = (),
     ) -> list[Outcome]:
         """Run one micro-batch; one outcome an image, in order.
 
         `mpps` are the images' micrometres per pixel, where they are known; none at all stands for none known.
+        `explained` says which of them are to have a heat map; none at all stands for no image.
 
         Raises:
             EngineCrashed: if the engine died.
@@ -119,8 +124,9 @@ class EngineSupervisor:
             InvalidModel, Unavailable: as `ensure`.
         """
         self.ensure(model)
-        header = json.dumps({"sizes": [len(image) for image in images], "mpps": list(mpps)}).encode()
-        outcomes: list[Outcome] = self._exchange([header, b"".join(images)], self._timeout)["outcomes"]
+        header = {"sizes": [len(image) for image in images], "mpps": list(mpps), "explained": list(explained)}
+        frames = [json.dumps(header).encode(), b"".join(images)]
+        outcomes: list[Outcome] = self._exchange(frames, self._timeout)["outcomes"]
         if len(outcomes) != len(images):
             self.stop()
             raise EngineCrashed(f"Expected {len(images)} outcomes of the engine. Received: {len(outcomes)}")

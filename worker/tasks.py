@@ -1,5 +1,6 @@
 """One message's way through the worker: claim, fetch, infer, record the outcome."""
 
+import base64
 import hashlib
 import time
 from collections.abc import Iterator
@@ -103,7 +104,7 @@ class JobRunner:
         while True:
             try:
                 future = self.batcher.submit(
-                    image, job.spec.model, alone, lambda: lease.is_held, job.spec.input.mpp
+                    image, job.spec.model, alone, lambda: lease.is_held, job.spec.input.mpp, job.spec.explain
                 )
                 crash_point("worker.submitted")
                 outcome = future.result()
@@ -115,6 +116,7 @@ class JobRunner:
                 crash_point("worker.inferred")
                 self.breaker.worked()
                 timings.update(outcome.get("timings_ms", {}))
+                self._keep_heatmap(job, outcome)
                 return outcome
 
     def _book(self, job: Job, lease: Lease, strikes: int, image: bytes, error: EngineFailed) -> None:
@@ -140,6 +142,11 @@ class JobRunner:
         except ObjectStoreUnavailable as error:
             # The copy is for whoever mends the engine; the job's outcome does not wait for it.
             _log.warning("not_quarantined", error=str(error))
+
+    def _keep_heatmap(self, job: Job, outcome: Outcome) -> None:
+        """Store it before the outcome is known, so that whoever reads the result finds it."""
+        if heatmap := outcome.get("heatmap"):
+            Archive(self.objects).put_heatmap(job.id, base64.b64decode(heatmap))
 
     def _fetch(self, job: Job) -> bytes:
         accepted = job.spec.input

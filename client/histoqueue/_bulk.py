@@ -187,8 +187,8 @@ class Bulk:
         except (ResultExpired, JobNotFound):
             # Done by an earlier call so long ago that the server has dropped the result.
             job = self._finished(upload, f"{key}-again")
-        if self._heatmaps is not None and job.status == "succeeded":
-            (self._heatmaps / f"{job.id}.png").write_bytes(job.heatmap())
+        if self._heatmaps is not None:
+            keep_heatmap(job, self._heatmaps)
         return job
 
     def _finished(self, upload: Upload, key: str) -> Job:
@@ -210,6 +210,12 @@ class Bulk:
                 write_geojson(file, journal.rows, self._layout)
             else:
                 write_ndjson(file, journal.rows)
+
+
+def keep_heatmap(job: Job, folder: Path) -> None:
+    """Write a job's heat map into the folder; an image without a class has none."""
+    if job.result is not None and job.result.class_name is not None:
+        (folder / f"{job.id}.png").write_bytes(job.heatmap())
 
 
 def idempotency_key(run: str, item: Item, body: bytes) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ._arguments import parser
-from ._bulk import Bulk
+from ._bulk import Bulk, keep_heatmap
 from ._client import Client
 from ._doctor import examine
 from ._errors import (
@@ -105,8 +105,8 @@ def _cells(item: Mapped[Job]) -> tuple[str, ...]:
 
 
 def _keep_heatmap(item: Mapped[Job], chosen: Namespace) -> None:
-    if chosen.explain and item.job is not None and item.job.status == "succeeded":
-        (chosen.explain / f"{item.job.id}.png").write_bytes(item.job.heatmap())
+    if chosen.explain and item.job is not None:
+        keep_heatmap(item.job, chosen.explain)
 
 
 def _submit(client: Client, chosen: Namespace) -> int:

@@ -16,6 +16,7 @@ HistoQueueError
 │   ├── UnknownModelVersion
 │   ├── IdempotencyKeyReused
 │   ├── JobNotFound
+│   ├── NoHeatmap
 │   ├── JobAlreadyFinal
 │   ├── JobNotRetryable
 │   └── ResultExpired
@@ -161,6 +162,12 @@ class JobNotFound(CallerError):
     """The id was never issued."""
 
     code = "JOB_NOT_FOUND"
+
+
+class NoHeatmap(CallerError):
+    """The job has no heat map."""
+
+    code = "NO_HEATMAP"
 
 
 class JobAlreadyFinal(CallerError):

@@ -839,7 +839,7 @@ def test_two_cleaners_at_once_drop_no_result_before_its_time(store: JobStore, cl
     (first,) = store.cleanable(10)
     clean(store)
     store.cleaned(first)
-    store.cleaned(Cleanable(job.id, None, deleted=False))
+    store.cleaned(Cleanable(job.id, None, has_heatmap=False, deleted=False))
     assert store.get(job.id).result == {"class": "x"}
     assert store.cleanable(10) == []
     clock.advance(540)

@@ -1,5 +1,6 @@
 """The main job on real servers: a tile in, its class out, whatever is sent and whatever dies."""
 
+import io
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+from PIL import Image
 
 from ops.processes import wait_until
 from shared.schemas import new_job_id
@@ -84,6 +86,19 @@ def test_a_wait_is_answered_with_the_result(stack: Stack, tile: bytes) -> None:
     assert answer.status_code == 200
     assert answer.headers["Preference-Applied"] == "wait=20"
     assert answer.json()["status"] == "succeeded"
+
+
+def test_a_heat_map_can_be_asked_for(stack: Stack, tile: bytes) -> None:
+    """A picture with the tile's shape, some of it in colour."""
+    accepted = stack.client.post("/predict?explain=true", content=tile, headers={"Content-Type": "image/png"})
+    job = stack.finish(accepted.headers["Location"])
+    assert job["status"] == "succeeded"
+    answer = stack.client.get(job["links"]["heatmap"])
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png")
+    picture = Image.open(io.BytesIO(answer.content))
+    sent = Image.open(io.BytesIO(tile))
+    assert picture.size == sent.size
+    assert job["timings_ms"]["explain"] > 0
 
 
 def test_an_image_that_cannot_be_decoded_fails_alone(stack: Stack, tile: bytes) -> None:

@@ -51,7 +51,8 @@ def main(descriptor: int, parent: int) -> None:
                 return
             ends = itertools.accumulate(header["sizes"])
             images = [body[end - size : end] for end, size in zip(ends, header["sizes"], strict=False)]
-            connection.send_bytes(json.dumps({"outcomes": pipeline.run(images, header["mpps"])}).encode())
+            outcomes = pipeline.run(images, header["mpps"], header["explained"])
+            connection.send_bytes(json.dumps({"outcomes": outcomes}).encode())
 
 
 if __name__ == "__main__":

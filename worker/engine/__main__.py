@@ -4,8 +4,8 @@
 
 First comes one frame that says what to load; the answer is `{"ready": true, "runtime": …}`, with a warning
 where that is not the runtime that was asked for, or `{"fatal": …}`. Then, for each micro-batch, a frame with
-the sizes and the micrometres per pixel (null where unknown), and a frame with the images' bytes one after the
-other; the answer is `{"outcomes": […]}`. It ends when the pipe does.
+the sizes, the micrometres per pixel (null where unknown) and which image is to be explained, and a frame with
+the images' bytes one after the other; the answer is `{"outcomes": […]}`. It ends when the pipe does.
 """
 
 import ctypes
@@ -83,7 +83,8 @@ def _serve(connection: "Connection[bytes, bytes]", pipeline: Pipeline) -> None:
             body = connection.recv_bytes()
         except EOFError:
             return
-        _send(connection, {"outcomes": pipeline.run(_split(body, header["sizes"]), header["mpps"])})
+        images = _split(body, header["sizes"])
+        _send(connection, {"outcomes": pipeline.run(images, header["mpps"], header["explained"])})
 
 
 def _split(body: bytes, sizes: Sequence[int]) -> list[bytes]:

@@ -1,9 +1,10 @@
 """The story of a micro-batch in order: decode, gates, preprocess, predict, calibrate, one outcome each."""
 
+import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Literal, Protocol, TypedDict, final
+from typing import Literal, NotRequired, Protocol, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from shared.manifest import Manifest
 from worker.engine.calibration import calibrate, judge
 from worker.engine.decode import decode
 from worker.engine.familiarity import Familiarity
+from worker.engine.heatmap import draw, occlusion
 from worker.engine.preprocess import preprocess
 from worker.engine.quality import Assessment, Quality, assess, measure
 
@@ -57,10 +59,11 @@ class Result(_ResultBody, _ResultClass):
 
 
 class Timings(TypedDict):
-    """Milliseconds: decoding and gates of this image; the forward pass of the whole micro-batch."""
+    """Milliseconds: decoding and gates of this image; the forward pass of its micro-batch; its heat map."""
 
     decode: float
     inference: float
+    explain: NotRequired[float]
 
 
 @final
@@ -71,6 +74,8 @@ class Success(TypedDict):
     timings_ms: Timings
     width: int
     height: int
+    #: A PNG in base64, where one was asked for and the image has a class.
+    heatmap: NotRequired[str]
 
 
 class Problem(TypedDict):
@@ -104,6 +109,7 @@ class _Prepared:
     """All that is kept of an image once it is decoded: a large upload's pixels are gone by then."""
 
     tensor: NDArray[np.uint8]
+    is_explained: bool
     quality: Quality
     assessment: Assessment
     width: int
@@ -121,14 +127,17 @@ class Pipeline:
         statistics = manifest.gates.features
         self._familiarity = Familiarity(statistics) if statistics else None
 
-    def run(self, images: Sequence[bytes], mpps: Sequence[float | None] = ()) -> list[Outcome]:
+    def run(
+        self, images: Sequence[bytes], mpps: Sequence[float | None] = (), explained: Sequence[bool] = ()
+    ) -> list[Outcome]:
         """Return one JSON-ready outcome per image, in order.
 
         `mpps` are the images' micrometres per pixel, where they are known; none at all stands for none known.
+        `explained` says which of them are to have a heat map; none at all stands for no image.
         A bad image fails alone. Whatever the predictor raises is passed on: it concerns the whole engine.
         """
-        stated = mpps or [None] * len(images)
-        prepared = [self._prepare(data, mpp) for data, mpp in zip(images, stated, strict=True)]
+        stated, wished = mpps or [None] * len(images), explained or [False] * len(images)
+        prepared = [self._prepare(*each) for each in zip(images, stated, wished, strict=True)]
         crash_point("engine.mid_batch")
         judged = [item for item in prepared if isinstance(item, _Prepared) and not item.assessment.rejected]
         started = perf_counter()
@@ -136,7 +145,7 @@ class Pipeline:
         inference_ms = _milliseconds_since(started) if judged else 0.0
         return [self._outcome(item, answers, inference_ms) for item in prepared]
 
-    def _prepare(self, data: bytes, mpp: float | None) -> _Prepared | HistoQueueError:
+    def _prepare(self, data: bytes, mpp: float | None, is_explained: bool) -> _Prepared | HistoQueueError:
         started = perf_counter()
         try:
             image = decode(data, self._max_pixels)
@@ -145,6 +154,7 @@ class Pipeline:
         quality = measure(image, self._manifest.gates, mpp)
         return _Prepared(
             tensor=preprocess(image, self._manifest.input),
+            is_explained=is_explained,
             quality=quality,
             assessment=assess(quality, self._manifest.gates),
             width=image.shape[1],
@@ -174,7 +184,16 @@ class Pipeline:
             return _failure(
                 ModelError("Expected finite numbers of the model. It gave others for this image.")
             )
-        return _success(item, self._classification(item, answer), inference_ms)
+        outcome = _success(item, self._classification(item, answer), inference_ms)
+        if item.is_explained:
+            self._explain(item, int(answer.probabilities.argmax()), outcome)
+        return outcome
+
+    def _explain(self, item: _Prepared, class_index: int, outcome: Success) -> None:
+        started = perf_counter()
+        heat = occlusion(lambda batch: self._predictor.predict(batch)[0], item.tensor, class_index)
+        outcome["heatmap"] = base64.b64encode(draw(heat, item.width, item.height)).decode("ascii")
+        outcome["timings_ms"]["explain"] = _milliseconds_since(started)
 
     def _classification(self, item: _Prepared, answer: _Answer) -> Result:
         judgement = judge(answer.probabilities, self._manifest.indeterminate_below)

@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from shared.archive import Archive
 from shared.envelope import read_job
 from shared.schemas import JobError
 from shared.services import Services
@@ -235,3 +236,34 @@ def test_every_other_path_and_method_is_a_problem(client: FlaskClient, app: Flas
     assert (wrong.status_code, wrong.get_json()["code"]) == (405, "METHOD_NOT_ALLOWED")
     assert wrong.headers["Allow"] == "OPTIONS, POST"
     assert client.get("/").get_json()["links"]["predict"] == "/predict"
+
+
+def test_a_heat_map_is_a_png_once_its_job_has_ended(
+    submit: Submit, client: FlaskClient, finish: Finish, services: Services
+) -> None:
+    """202 with the job until then; the job links to it."""
+    job = submit(path="/predict?explain=true").get_json()
+    pending = client.get(job["links"]["heatmap"])
+    assert (pending.status_code, pending.get_json()["id"]) == (202, job["id"])
+    assert int(pending.headers["Retry-After"]) >= 1
+    finish(job["id"])
+    Archive(services.objects).put_heatmap(job["id"], b"a picture")
+    answer = client.get(job["links"]["heatmap"])
+    assert (answer.status_code, answer.content_type, answer.data) == (200, "image/png", b"a picture")
+    client.delete(job["links"]["self"])
+    assert client.get(job["links"]["heatmap"]).status_code == 410
+
+
+def test_without_a_heat_map_there_is_none_to_read(
+    submit: Submit, client: FlaskClient, finish: Finish
+) -> None:
+    """It was not asked for, or the image got no class: 404 in its own word; an unknown id is another 404."""
+    plain = submit().get_json()
+    assert plain["links"]["heatmap"] is None
+    answer = client.get(f"{plain['links']['self']}/heatmap.png")
+    assert (answer.status_code, answer.get_json()["code"]) == (404, "NO_HEATMAP")
+    rejected = submit(path="/predict?explain=true").get_json()
+    finish(rejected["id"])
+    assert client.get(rejected["links"]["heatmap"]).get_json()["code"] == "NO_HEATMAP"
+    unknown = client.get("/result/00000000-0000-4000-8000-000000000000/heatmap.png")
+    assert (unknown.status_code, unknown.get_json()["code"]) == (404, "JOB_NOT_FOUND")

@@ -27,6 +27,7 @@ def test_a_deleted_job_leaves_nothing_and_answers_410(
     finish(job_id)
     Archive(services.objects).put(services.jobs.get(job_id))
     Archive(services.objects).quarantine(services.jobs.get(job_id), jpeg_bytes())
+    Archive(services.objects).put_heatmap(job_id, b"heat")
     answer = client.delete(f"/result/{job_id}")
     assert (answer.status_code, answer.data) == (204, b"")
     assert [key for key in services.objects.list_keys("") if job_id in key] == []

@@ -9,18 +9,16 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from flask import request
 from histoqueue import Client, _doctor, _http
 from histoqueue._bulk import Summary
 from histoqueue._cli import main
 from histoqueue._progress import ProgressLine
-from werkzeug.datastructures import ImmutableMultiDict
 
 from ops.processes import wait_until
-from tests.api_server import ApiServer
+from tests import api_server
+from tests.api_server import HEATMAP, ApiServer
 
 ROOT = Path(__file__).resolve().parents[3]
 NOTICE = "Research use only, not for diagnostic use."
@@ -117,7 +115,6 @@ def test_a_job_is_shown_watched_and_canceled(server: ApiServer, capsys: Output, 
         (["submit", "tiles", "--out", "r.csv", "--mpp", "99"], 2, "INVALID_REQUEST"),
         (["submit", "tiles", "--out", "r.csv", "--manifest", "nowhere.csv"], 2, "nowhere.csv"),
         (["submit", "tiles", "--out", "r.csv", "--server", "lab"], 2, "Expected an address"),
-        (["submit", "tiles", "--out", "r.csv", "--explain", "maps"], 2, "Received: 'explain'"),
         (["status", "0192f0c4-5b1e-4c1b-9d43-2f6f0f6f8a11"], 2, "JOB_NOT_FOUND"),
         (["predict", "tile.png", "--server", "http://127.0.0.1:9", "--patience", "0"], 3, "Received none"),
         (["doctor", "--server", "http://127.0.0.1:9"], 3, ""),
@@ -185,28 +182,21 @@ def test_models_are_listed(server: ApiServer, capsys: Output) -> None:
 
 
 def test_a_heat_map_is_kept_by_its_job(server: ApiServer, tiles: Path, capsys: Output) -> None:
-    """On a server that makes them."""
-
-    def with_link(answer: Any) -> Any:
-        if answer.is_json and "links" in (body := answer.get_json()):
-            body["links"]["heatmap"] = "/heat"
-            answer.data = json.dumps(body)
-        return answer
-
-    server.app.after_request(with_link)
-    server.app.add_url_rule("/heat", "heat", lambda: b"\x89PNG")
-    server.app.before_request(forget_explain)
+    """Whether one image was sent or a folder; an image that failed has none."""
     assert main(["submit", "tiles", "--out", "r.ndjson", "--explain", "maps", "--quiet"]) == 0
     jobs = {json.loads(line)["job_id"] for line in Path("r.ndjson").read_text().splitlines()}
     assert {path.stem for path in Path("maps").iterdir()} == jobs
     assert main(["predict", "tile.png", "--explain", "other"]) == 0
-    assert [path.read_bytes() for path in Path("other").iterdir()] == [b"\x89PNG"]
+    assert [path.read_bytes() for path in Path("other").iterdir()] == [HEATMAP]
 
 
-def forget_explain() -> None:
-    """Let a server that has no heat maps pass for one that has."""
-    left = [(name, value) for name, value in request.args.items(multi=True) if name != "explain"]
-    request.args = ImmutableMultiDict(left)
+def test_an_image_without_a_class_has_no_heat_map_and_is_no_failure(
+    server: ApiServer, tiles: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """It was rejected by a gate, which is an answer."""
+    monkeypatch.setattr(api_server, "RESULT", {**api_server.RESULT, "class": None, "verdict": "rejected"})
+    assert main(["predict", "tile.png", "--explain", "maps"]) == 0
+    assert list(Path("maps").iterdir()) == []
 
 
 def test_a_reader_that_has_enough_ends_it_quietly(server: ApiServer, tiles: Path) -> None:

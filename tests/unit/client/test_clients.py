@@ -25,7 +25,7 @@ from histoqueue import (
     WaitTimedOut,
 )
 
-from tests.api_server import FAILING_WIDTH, ApiServer
+from tests.api_server import FAILING_WIDTH, HEATMAP, ApiServer
 from tests.factories import png_bytes
 
 
@@ -151,8 +151,9 @@ def test_the_server_tells_of_itself(client: Client) -> None:
     assert client.capacity()["limit"] == 500
 
 
-def test_what_this_server_cannot_do_yet_is_said(client: Client) -> None:
-    """The client speaks the whole contract, the server a part of it."""
+def test_a_heat_map_is_there_for_who_asked(client: Client) -> None:
+    """Bytes of a PNG; without `explain` the error says what to ask for."""
+    assert client.submit(png_bytes(), wait=10, explain=True).heatmap() == HEATMAP
     with pytest.raises(NotSupported, match="explain"):
         client.submit(png_bytes(), wait=10).heatmap()
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.archive import QUARANTINE, RESULTS, Archive
+from shared.archive import HEATMAPS, QUARANTINE, RESULTS, Archive
 from shared.envelope import AcceptedJob, seal
 from shared.errors import JobNotFound, LedgerRebuilding, ObjectStoreUnavailable
 from shared.job_store_memory import MemoryJobStore
@@ -14,6 +14,8 @@ from shared.schemas import Idempotency, InputInfo, Job, JobSpec, JobStatus, Mode
 from shared.services import Services, in_memory
 from shared.settings import Settings
 
+#: Where something of a job may lie.
+KEPT = (UPLOADS, HEATMAPS, RESULTS, QUARANTINE)
 SETTINGS = Settings()
 HOUR = 3600.0
 
@@ -199,10 +201,11 @@ def test_two_uploads_with_one_key_are_both_run(world: World) -> None:
 
 
 def test_what_nobody_else_would_delete_goes_when_its_time_is_over(world: World) -> None:
-    """Image, outcome and quarantined image of jobs that the ledger has forgotten, each at its own time."""
+    """What is kept of jobs that the ledger has forgotten, each at its own time; a heat map as its image."""
     new = world.accept()
     ended = world.finish(new)
     Archive(world.services.objects).quarantine(ended, b"image")
+    Archive(world.services.objects).put_heatmap(ended.id, b"heat")
     world.wipe()
     objects = world.services.objects
     left = []
@@ -213,12 +216,19 @@ def test_what_nobody_else_would_delete_goes_when_its_time_is_over(world: World) 
     ):
         world.advance(seconds - 1)
         world.sweep()
-        left.append([len(objects.list_keys(prefix)) for prefix in (UPLOADS, RESULTS, QUARANTINE)])
+        left.append([len(objects.list_keys(prefix)) for prefix in KEPT])
         world.advance(2)
         world.sweep()
-        left.append([len(objects.list_keys(prefix)) for prefix in (UPLOADS, RESULTS, QUARANTINE)])
+        left.append([len(objects.list_keys(prefix)) for prefix in KEPT])
         world.advance(-1)
-    assert left == [[1, 1, 1], [0, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 1], [0, 0, 0]]
+    assert left == [
+        [1, 1, 1, 1],
+        [0, 0, 1, 1],
+        [0, 0, 1, 1],
+        [0, 0, 0, 1],
+        [0, 0, 0, 1],
+        [0, 0, 0, 0],
+    ]
 
 
 def test_an_open_job_keeps_its_image_however_long_it_waits(world: World) -> None:

@@ -29,6 +29,7 @@ class GatedEngine:
     def __init__(self) -> None:
         self.batches: list[tuple[str, list[bytes]]] = []
         self.mpps: list[list[float | None]] = []
+        self.explained: list[list[bool]] = []
         self.gate = threading.Event()
         self.entered = threading.Event()
         self.broken = False
@@ -42,10 +43,15 @@ class GatedEngine:
         """It is always well."""
 
     def run(
-        self, model: ModelRef, images: Sequence[bytes], mpps: Sequence[float | None] = ()
+        self,
+        model: ModelRef,
+        images: Sequence[bytes],
+        mpps: Sequence[float | None] = (),
+        explained: Sequence[bool] = (),
     ) -> list[Outcome]:
         """Wait for the gate, then crash or answer."""
         self.mpps.append(list(mpps))
+        self.explained.append(list(explained))
         self.batches.append((model.version, list(images)))
         self.entered.set()
         self.gate.wait(10)
@@ -104,6 +110,17 @@ def test_each_image_keeps_its_own_scale(batcher: Batcher, engine: GatedEngine) -
     for future in futures:
         future.result(5)
     assert engine.mpps == [[None], stated]
+
+
+def test_an_image_that_is_explained_holds_up_no_other(batcher: Batcher, engine: GatedEngine) -> None:
+    """It takes the time of fifty, so it runs alone."""
+    hold(batcher, engine)
+    futures = [batcher.submit(b"x", MODEL, False, wanted, None, explain) for explain in (False, True, False)]
+    engine.gate.set()
+    for future in futures:
+        future.result(5)
+    assert engine.explained[0] == [False]
+    assert sorted(engine.explained[1:]) == [[False, False], [True]]
 
 
 def test_a_micro_batch_holds_one_model_version(batcher: Batcher, engine: GatedEngine) -> None:

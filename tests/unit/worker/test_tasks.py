@@ -1,5 +1,6 @@
 """One message's way through the worker, all in memory, with an engine that does what an image says."""
 
+import base64
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.archive import Archive, quarantine_key
+from shared.archive import Archive, heatmap_key, quarantine_key
 from shared.errors import EngineCrashed, JobStoreUnavailable, ObjectStoreUnavailable
 from shared.schemas import InputInfo, Job, JobSpec, JobStatus, ModelRef, NewJob, new_job_id
 from shared.services import Services, in_memory
@@ -38,7 +39,11 @@ class Engine:
         """It is always well."""
 
     def run(
-        self, model: ModelRef, images: Sequence[bytes], mpps: Sequence[float | None] = ()
+        self,
+        model: ModelRef,
+        images: Sequence[bytes],
+        mpps: Sequence[float | None] = (),
+        explained: Sequence[bool] = (),
     ) -> list[Outcome]:
         """Do what the images say."""
         self.runs.append(list(images))
@@ -49,8 +54,12 @@ class Engine:
         return [
             {"error": {"code": "INVALID_IMAGE", "detail": "no image"}}
             if image == b"bad"
-            else {"result": {"text": image.decode()}, "timings_ms": {"decode": 1.0}}
-            for image in images
+            else {
+                "result": {"text": image.decode()},
+                "timings_ms": {"decode": 1.0},
+                **({"heatmap": base64.b64encode(b"heat of " + image).decode()} if is_explained else {}),
+            }
+            for image, is_explained in zip(images, explained, strict=True)
         ]
 
 
@@ -63,13 +72,16 @@ class World:
     runner: JobRunner
     now_ms: int = 1_700_000_000_000
 
-    def accept(self, image: bytes, sha256: str | None = None, mpp: float | None = None) -> str:
+    def accept(
+        self, image: bytes, sha256: str | None = None, mpp: float | None = None, explain: bool = False
+    ) -> str:
         """Do what the API does with an upload."""
         job_id = new_job_id()
         key = f"uploads/{job_id}"
         self.services.objects.put(key, image, "image/png")
         spec = JobSpec(
             model=MODEL,
+            explain=explain,
             input=InputInfo(
                 key=key,
                 sha256=sha256 or hashlib.sha256(image).hexdigest(),
@@ -291,6 +303,36 @@ def test_an_image_is_deleted_when_its_time_is_over(world: World) -> None:
     assert clean_once(world.services.jobs, world.services.objects) == 1
     assert world.services.objects.list_keys("uploads/") == []
     assert world.job(job_id).result == {"text": "tile"}
+
+
+def test_a_heat_map_is_there_before_its_result_and_goes_with_the_image(world: World) -> None:
+    """Whoever reads that the job has succeeded finds it."""
+    job_id = world.accept(b"tile", explain=True)
+    world.runner.run(job_id)
+    assert world.services.objects.get(heatmap_key(job_id), 100) == b"heat of tile"
+    assert "heatmap" not in (world.job(job_id).result or {})
+    world.now_ms += 61_000
+    clean_once(world.services.jobs, world.services.objects)
+    assert [key for key in world.services.objects.list_keys("") if job_id in key] == []
+
+
+def test_a_heat_map_that_cannot_be_stored_is_made_again_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that is away is nobody's fault: the job waits, and no attempt is counted."""
+    job_id = world.accept(b"tile", explain=True)
+
+    def away(key: str, body: object, media_type: str) -> None:
+        raise ObjectStoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.services.objects, "put", away)
+        world.runner.run(job_id)
+    assert (world.job(job_id).status, world.job(job_id).attempt) == (JobStatus.QUEUED, 0)
+    world.now_ms += 6_000
+    reap_once(world.services.jobs, world.services.queue)
+    world.runner.run(job_id)
+    assert world.job(job_id).status == JobStatus.SUCCEEDED
 
 
 def test_a_message_that_was_lost_is_published_again(world: World) -> None:

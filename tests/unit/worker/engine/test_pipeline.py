@@ -1,11 +1,14 @@
 """From bytes to outcomes with a fake model: no TensorFlow, no network."""
 
+import base64
+import io
 import json
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from shared.manifest import FeatureStatistics, Manifest
 from worker.engine.pipeline import Outcome, Pipeline
@@ -208,3 +211,17 @@ def test_what_the_predictor_raises_is_passed_on(manifest: Manifest, tile: bytes)
 
     with pytest.raises(RuntimeError, match="out of memory"):
         run(Broken(), manifest, tile)
+
+
+def test_only_what_was_asked_for_is_explained(manifest: Manifest, tile: bytes, blank: bytes) -> None:
+    """A heat map of the upload's shape beside the same answer; an image without a class has none."""
+    pipeline = Pipeline(FakeModel((0.0, 3.0, 0.0)), manifest, max_pixels=1_000_000)
+    plain, explained, rejected = pipeline.run([tile, tile, blank], (), [False, True, True])
+    assert "result" in plain
+    assert "result" in explained
+    assert plain["result"] == explained["result"]
+    assert "heatmap" not in plain
+    assert "heatmap" not in rejected
+    picture = Image.open(io.BytesIO(base64.b64decode(explained["heatmap"])))
+    assert picture.size == (224, 224)
+    assert explained["timings_ms"]["explain"] > 0
