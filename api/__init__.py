@@ -8,6 +8,7 @@ from api.body import UploadRequest
 from api.context import init_context
 from api.problems import init_problems
 from api.request_log import init_request_log
+from api.security_headers import init_security_headers
 from shared.services import Services
 from shared.settings import Settings
 
@@ -39,6 +40,7 @@ def create_app(services: Services, settings: Settings) -> Flask:
 
     init_context(app, services, settings)
     init_request_log(app)
+    init_security_headers(app)
     init_problems(app)
     init_access(app)
     metrics.init_metrics(app)
