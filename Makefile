@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --requir
 CHAOS = CHAOS_REPORT="$(REPORT)" CHAOS_ENGINE=$(ENGINE) $(if $(SEED),CHAOS_SEED=$(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help up test train chaos soak torture fuzz bench compose-test check fix lock
+.PHONY: help up test train chaos soak torture fuzz bench bench-api compose-test check fix lock
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -49,6 +49,9 @@ torture: $(VENV)/dev.stamp ## Give the upload checks and the engine every mutate
 
 bench: $(VENV)/dev.stamp ## Measure the stack beside its ceiling and its peers (hours; ARGS=--quick for minutes)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-api: $(VENV)/dev.stamp ## Measure what the HTTP API itself costs (REQUESTS for its memory, 100000 unless given)
+	@$(BIN)/python -m benchmarks.api_cost $(REQUESTS)
 
 fuzz: $(VENV)/dev.stamp ## Ask the API what nobody thought of: EXAMPLES requests an operation (SEED repeats a run)
 	@FUZZ_EXAMPLES=$(EXAMPLES) FUZZ_SEED=$(or $(SEED),$$(date +%s)) $(BIN)/python -m pytest tests/contract/test_schema.py

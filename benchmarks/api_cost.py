@@ -1,0 +1,195 @@
+"""What the HTTP API itself costs: `python -m benchmarks.api_cost [REQUESTS]`.
+
+Starts Redis, the object store and one API process, and no worker; whatever is not the API's own process does
+not count. Prints, a line each: requests a second and core (the reciprocal of the CPU seconds that the kernel
+books to the API for one request) for submissions and for reading results; how fast `/healthz` answers while
+200 requests wait for a job; and the memory before and after REQUESTS mixed requests (100,000 unless given).
+"""
+
+import http.client
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from threading import local
+
+from benchmarks.processes import Watch, tree
+from ops.prepare import newest_bundled_model
+from ops.processes import Child, wait_until
+from ops.servers import HOST, ObjectServer, RedisServer, free_port
+from shared.object_store import Patience
+from shared.services import Services, from_settings
+from shared.settings import Settings
+from tests.factories import encoded
+from tests.factories import tile as drawn_tile
+
+CLIENTS = 8
+SUBMISSIONS = 3_000
+READS = 6_000
+WAITERS = 200
+PROBES = 200
+BUCKET = "histoqueue"
+MEBIBYTE = 2**20
+RESULT = {
+    "class": "lung_aca",
+    "label": "Lung adenocarcinoma",
+    "confidence": 0.972,
+    "probabilities": {"lung_n": 0.011, "lung_aca": 0.972, "lung_scc": 0.017},
+    "cancer_probability": 0.989,
+    "verdict": "classified",
+    "reasons": [],
+    "quality": {"background_fraction": 0.03, "sharpness": 214.0, "domain_distance": 2.1},
+}
+
+
+class Api:
+    """One API process and what stands behind it."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        redis = RedisServer(free_port(), "for-this-run", folder / "redis")
+        objects = ObjectServer(free_port(), "key", "secret-of-this-run", folder / "objects")
+        self.port = free_port()
+        ours = {**objects.environment(), "REDIS_URL": redis.url, "S3_BUCKET": BUCKET, "LOG_LEVEL": "WARNING"}
+        os.environ.update({**ours, "MAX_OPEN_JOBS": "10000000"})
+        command = [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn_conf"]
+        command += ["--bind", f"{HOST}:{self.port}", "api.wsgi:app"]
+        servers = [redis.child(folder / "redis.log"), objects.child(folder / "objects.log")]
+        self._child = Child("api", command, folder / "api.log")
+        for child in servers:
+            child.start()
+            stack.callback(child.stop, 10)
+        if not (wait_until(redis.is_ready, 20) and wait_until(lambda: objects.is_ready(BUCKET), 20)):
+            raise RuntimeError("Expected Redis and the object store to start. See their logs.")
+        self.services: Services = from_settings(Settings(), Patience(2, 5, 2))
+        self.services.models.publish(newest_bundled_model())
+        self._child.start()
+        stack.callback(self._child.stop, 10)
+        self._mine = local()
+        if not wait_until(self._answers, 30):
+            raise RuntimeError(self._child.log.read_text())
+
+    def watched(self) -> Watch:
+        """Watch the API's own processes."""
+        return Watch(lambda: [self._child.pid or 0], time.perf_counter)
+
+    def resident_mib(self) -> float:
+        """Return what its processes hold in memory."""
+        return sum(usage.rss_bytes for usage in tree(self._child.pid or 0)) / MEBIBYTE
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """Send one request over this thread's own connection, which is kept."""
+        if not hasattr(self._mine, "connection"):
+            self._mine.connection = http.client.HTTPConnection(HOST, self.port, timeout=60)
+        try:
+            return self._exchange(method, path, body)
+        except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
+            # It lay idle between two measurements, and the server has closed it.
+            self._mine.connection.close()
+            return self._exchange(method, path, body)
+
+    def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+        connection: http.client.HTTPConnection = self._mine.connection
+        connection.request(method, path, body, {"Content-Type": "image/jpeg"} if body else {})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    def _answers(self) -> bool:
+        try:
+            return self.ask("GET", "/healthz")[0] == 200
+        except OSError:
+            self._mine.connection.close()
+            return False
+
+
+def main(requests: int) -> None:
+    """Measure and print."""
+    with ExitStack() as stack:
+        api = Api(Path(stack.enter_context(tempfile.TemporaryDirectory())), stack)
+        pool = stack.enter_context(ThreadPoolExecutor(CLIENTS))
+        tile = tile_of_12_kb()
+        job_id = submit(api, tile)
+        finish(api.services, job_id)
+        read = f"/result/{job_id}"
+        for what, count, call in (
+            ("submissions", SUBMISSIONS, lambda: submit(api, tile)),
+            ("result reads", READS, lambda: api.ask("GET", read)),
+        ):
+            say(what, **cost_of(api, pool, call, count))
+        say("waiting requests", **healthz_beside_waiters(api, submit(api, tile)))
+        before = api.resident_mib()
+        calls = [lambda: submit(api, tile), *[lambda: api.ask("GET", read)] * 9]
+        list(pool.map(lambda number: calls[number % len(calls)](), range(requests)))
+        say("memory", requests=requests, mib_before=round(before, 1), mib_after=round(api.resident_mib(), 1))
+
+
+def tile_of_12_kb() -> bytes:
+    """Return a drawn JPEG of 224 x 224 pixels with as many bytes as a real tile has."""
+    tile = encoded(drawn_tile(224, 224), "JPEG", quality=75)
+    if not 9_000 < len(tile) < 15_000:
+        raise ValueError(f"Expected a tile of about 12 kB. Drew: {len(tile)} bytes")
+    return tile
+
+
+def submit(api: Api, tile: bytes) -> str:
+    """Submit a tile; return its job's id."""
+    status, body = api.ask("POST", "/predict", tile)
+    if status != 202:
+        raise RuntimeError(f"Expected 202. Received: {status} {body[:200]!r}")
+    return str(json.loads(body)["id"])
+
+
+def finish(services: Services, job_id: str) -> None:
+    """Do what a worker does when it has an answer."""
+    services.jobs.claim(job_id, "token", 60, 60)
+    services.jobs.succeed(job_id, "token", RESULT, {"fetch": 1.0, "decode": 1.0, "inference": 9.0})
+
+
+def cost_of(api: Api, pool: ThreadPoolExecutor, call: Callable[[], object], count: int) -> dict[str, float]:
+    """Make a call so many times; return what it cost."""
+    list(pool.map(lambda _: call(), range(count // 10)))  # warm
+    with api.watched() as watch:
+        list(pool.map(lambda _: call(), range(count)))
+    cost = watch.cost()
+    used = sum(cost.cpu_seconds.values())
+    return {
+        "per_second_and_core": round(count / used),
+        "per_second": round(count / cost.seconds),
+        "core_ms_each": round(1000 * used / count, 3),
+    }
+
+
+def healthz_beside_waiters(api: Api, open_job: str) -> dict[str, float]:
+    """Park requests on a job that does not end; return how long `/healthz` takes beside them."""
+    parked = [http.client.HTTPConnection(HOST, api.port, timeout=60) for _ in range(WAITERS)]
+    for connection in parked:
+        connection.request("GET", f"/result/{open_job}?wait=30")
+    time.sleep(2)
+    seconds = []
+    for _ in range(PROBES):
+        began = time.perf_counter()
+        api.ask("GET", "/healthz")
+        seconds.append(time.perf_counter() - began)
+        time.sleep(0.01)
+    for connection in parked:
+        connection.close()
+    ordered = sorted(seconds)
+    return {
+        "parked": WAITERS,
+        "healthz_ms_median": round(1000 * statistics.median(ordered), 2),
+        "healthz_ms_p99": round(1000 * ordered[int(0.99 * len(ordered))], 2),
+    }
+
+
+def say(what: str, **figures: float) -> None:
+    """Print one line."""
+    print(json.dumps({"what": what, **figures}), flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
