@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.schemas import JobStatus
+from shared.schemas import JobStatus, Priority
 
 
 class Body(BaseModel):
@@ -68,6 +68,7 @@ class Job(Body):
     id: str
     status: JobStatus
     custom_id: str | None
+    priority: Priority
     cached: bool
     created_at: str
     started_at: str | None

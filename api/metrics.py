@@ -84,8 +84,10 @@ def _read(here: Context) -> _Readings:
         "histoqueue_jobs_open": totals.open,
         "histoqueue_jobs_running": depth.running,
         "histoqueue_jobs_limit": here.settings.max_open_jobs,
+        "histoqueue_jobs_waiting": {name.value: item.queued for name, item in depth.waiting.items()},
         "histoqueue_oldest_waiting_seconds": max(0.0, (wall_clock_ms() - oldest) / 1000) if oldest else 0.0,
         "histoqueue_drain_rate": jobs.drain_rate(),
+        "histoqueue_drain_rate_by_priority": {name.value: jobs.drain_rate(name) for name in depth.waiting},
         "histoqueue_ledger_memory_share": jobs.memory_share(),
         "histoqueue_workers": len(here.services.workers.live()),
     }

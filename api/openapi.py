@@ -17,6 +17,7 @@ from api.contract import SCHEMAS
 from api.operations import MODEL_VERSION, OPERATIONS, Operation
 from api.options import Options
 from api.problems import CONTENT_TYPE, PROBLEMS
+from shared.schemas import Priority
 
 bp = Blueprint("openapi", __name__)
 _ASSETS = str(files("flask_openapi3_swagger") / "templates" / "swagger")
@@ -115,6 +116,8 @@ def _schema(name: str, item: dict[str, Any]) -> dict[str, Any]:
     """Return an option's schema: one that is left out has its default, and its text is never null."""
     if name == "model_version":
         return MODEL_VERSION
+    if name == "priority":
+        return {"type": "string", "enum": [priority.value for priority in Priority]}
     (kept,) = [choice for choice in item.get("anyOf", [item]) if choice.get("type") != "null"]
     return {**kept, "format": "printable"} if name == "custom_id" else dict(kept)
 

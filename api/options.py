@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from werkzeug.datastructures import MultiDict
 
 from shared.errors import InvalidRequest
+from shared.schemas import Priority
 
 
 def _is_printable(text: str) -> str:
@@ -20,6 +21,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
+    priority: Priority = Field(
+        default=Priority.INTERACTIVE, description="interactive, or bulk for one of many"
+    )
     expires_in: Annotated[float, Field(gt=0, le=7 * 86_400, allow_inf_nan=False)] | None = Field(
         default=None, description="seconds that the job may wait in the queue, over 0 and at most 604800"
     )
@@ -36,7 +40,7 @@ class Options(BaseModel):
 
     def canonical(self) -> str:
         """Return the same text for the same options, in whatever order and spelling they came."""
-        return json.dumps(self.model_dump(exclude_none=True, exclude_defaults=True), sort_keys=True)
+        return json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
 
 
 def read_options(query: MultiDict[str, str], form: MultiDict[str, str]) -> Options:

@@ -9,7 +9,7 @@ from flask import url_for
 from api.problems import job_problem
 from shared.errors import JobStoreUnavailable
 from shared.job_store import JobStore
-from shared.schemas import RETRYABLE, Job, JobStatus
+from shared.schemas import RETRYABLE, Job, JobStatus, Priority
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ def queue_place(jobs: JobStore, job: Job) -> QueuePlace | None:
     if job.status != JobStatus.QUEUED:
         return None
     try:
-        position = jobs.position(job.id)
+        place = jobs.place(job.id)
         rate = jobs.drain_rate()
+        # An interactive job need not know.
+        bulk_rate = jobs.drain_rate(Priority.BULK) if job.spec.priority == Priority.BULK else 0
     except JobStoreUnavailable:
         return QueuePlace()
-    if position is None or not rate:
-        return QueuePlace(position)
-    return QueuePlace(position, round((position + 1) / rate, 1))
+    return QueuePlace(place.position, place.eta_seconds(rate, bulk_rate)) if place else QueuePlace()
 
 
 def job_json(job: Job, place: QueuePlace | None) -> dict[str, Any]:
@@ -44,6 +44,7 @@ def job_json(job: Job, place: QueuePlace | None) -> dict[str, Any]:
         "id": job.id,
         "status": job.status.value,
         "custom_id": spec.custom_id,
+        "priority": spec.priority.value,
         "cached": False,
         "created_at": timestamp(job.created_at_ms),
         "started_at": timestamp(job.started_at_ms),

@@ -180,6 +180,7 @@ def _describe(
             custom_id=options.custom_id,
             request_id=request_id,
             owner=owner,
+            priority=options.priority,
         ),
         expires_in_seconds=options.expires_in or settings.job_expires_seconds,
         image_retention_seconds=settings.image_retention_seconds,
@@ -221,7 +222,7 @@ def _discard(services: Services, key: str) -> None:
 
 def _publish(services: Services, job: Job) -> None:
     try:
-        services.queue.enqueue(job.id, job.published_at_ms)
+        services.queue.enqueue(job.id, job.published_at_ms, job.spec.priority)
     except QueueUnavailable:
         # The job is recorded, which is what counts: the reaper publishes it.
         _log.warning("publication_left_to_the_reaper", job_id=job.id)

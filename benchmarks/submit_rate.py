@@ -91,7 +91,7 @@ def accept(services: Services, body: bytes) -> None:
     )
     services.objects.put(image.key, io.BytesIO(body), image.media_type)
     job = services.jobs.create(new, 100_000).job
-    services.queue.enqueue(job.id, job.published_at_ms)
+    services.queue.enqueue(job.id, job.published_at_ms, job.spec.priority)
 
 
 def submit(system: Stack, folder: Path, number: int, files: int) -> float:

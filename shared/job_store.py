@@ -17,11 +17,12 @@ ledger that has lost its data says so until all that the object store knows is i
 `tests/contract/test_job_store.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob, Totals
+from shared.queue_order import Place
+from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Totals
 
 #: A job ends as failed when this many workers were lost while they ran it.
 MOST_LOST_WORKERS = 10
@@ -32,6 +33,10 @@ REPUBLISH_AFTER_MS = 3_000
 SWEEP_EVERY_SECONDS = 1800
 #: The drain rate is taken over this long.
 DRAIN_WINDOW_SECONDS = 60
+
+
+#: When the message that leaves each queue next was published, in ms; None, or left out, where it is empty.
+Heads = Mapping[Priority, int | None]
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Published:
 
     job_id: str
     published_at_ms: int
+    priority: Priority
 
 
 @dataclass(frozen=True)
@@ -156,15 +162,13 @@ class JobStore(Protocol):
             QuotaReached: if `max_owned` jobs of its owner are; 0 is any number.
         """
 
-    def due(self, oldest_message_ms: int | None, limit: int) -> list[str]:
+    def due(self, heads: Heads, limit: int) -> list[str]:
         """Return open jobs that seem to have neither message nor worker, or are past their deadline.
 
-        Args:
-            oldest_message_ms: when the message that leaves the queue next was published; None if it is empty.
-            limit: how many ids at the most of each sort.
+        `limit` is how many ids at the most of each sort.
         """
 
-    def reap(self, job_ids: Sequence[str], oldest_message_ms: int | None) -> list[Published]:
+    def reap(self, job_ids: Sequence[str], heads: Heads) -> list[Published]:
         """Put those jobs right, each in one transition; return those whose message must be published."""
 
     def cleanable(self, limit: int) -> list[Cleanable]:
@@ -209,11 +213,11 @@ class JobStore(Protocol):
     def depth(self, owner: str | None = None) -> Depth:
         """Count the open work, and how much of it is this owner's."""
 
-    def position(self, job_id: str) -> int | None:
-        """Return how many queued jobs are ahead of this one; None if it does not wait."""
+    def place(self, job_id: str) -> Place | None:
+        """Return where the job stands among those that wait; None if it does not."""
 
-    def drain_rate(self) -> float:
-        """Return how many jobs ended per second, over the last minute."""
+    def drain_rate(self, priority: Priority | None = None) -> float:
+        """Return how many jobs (of this priority) ended per second, over the last minute."""
 
     def changes(self) -> Iterator[str | None]:
         """Yield the id of each job as it changes; None about once a second, so that a listener can stop."""

@@ -21,11 +21,13 @@ from shared.job_store import (
     REPUBLISH_AFTER_MS,
     Canceled,
     Created,
+    Heads,
     Published,
     not_retryable,
 )
 from shared.job_store_memory_upkeep import MemoryUpkeep
 from shared.memory_ledger import Record, forgotten
+from shared.queue_order import Place
 from shared.schemas import (
     RETRYABLE,
     Depth,
@@ -34,6 +36,8 @@ from shared.schemas import (
     JobError,
     JobStatus,
     NewJob,
+    Priority,
+    Waiting,
 )
 
 
@@ -217,10 +221,9 @@ class MemoryJobStore(MemoryUpkeep):
             self._tell(job_id)
             return record.job
 
-    def due(self, oldest_message_ms: int | None, limit: int) -> list[str]:
+    def due(self, heads: Heads, limit: int) -> list[str]:
         with self._lock:
             now = self._clock()
-            mark = self._watermark(oldest_message_ms)
             return [
                 job_id
                 for job_id, record in self._records.items()
@@ -228,19 +231,22 @@ class MemoryJobStore(MemoryUpkeep):
                 and (
                     now > record.job.deadline_ms
                     or (record.look_at_ms is not None and record.look_at_ms < now)
-                    or (record.look_at_ms is None and record.job.published_at_ms < mark)
+                    or (
+                        record.look_at_ms is None
+                        and record.job.published_at_ms < self._watermark(record, heads)
+                    )
                 )
             ][:limit]
 
-    def reap(self, job_ids: Sequence[str], oldest_message_ms: int | None) -> list[Published]:
+    def reap(self, job_ids: Sequence[str], heads: Heads) -> list[Published]:
         with self._lock:
             return [
-                Published(job_id, self._clock())
+                Published(job_id, self._clock(), self._records[job_id].job.spec.priority)
                 for job_id in job_ids
-                if self._reap(job_id, oldest_message_ms)
+                if self._reap(job_id, heads)
             ]
 
-    def _reap(self, job_id: str, oldest_message_ms: int | None) -> bool:
+    def _reap(self, job_id: str, heads: Heads) -> bool:
         record = self._find(job_id)
         if record is None or record.job.status.is_final or self._end_if_late(record):
             return False
@@ -250,7 +256,7 @@ class MemoryJobStore(MemoryUpkeep):
                 return False
             record.change()
             self._tell(job_id)
-        elif self._is_out(record, oldest_message_ms):
+        elif self._is_out(record, heads):
             return False
         record.look_at_ms = None
         record.job = record.job.model_copy(update={"published_at_ms": now})
@@ -266,28 +272,46 @@ class MemoryJobStore(MemoryUpkeep):
     def depth(self, owner: str | None = None) -> Depth:
         with self._lock:
             open_ = [record for record in self._records.values() if not record.job.status.is_final]
-            published = [record.job.published_at_ms for record in open_ if record.look_at_ms is None]
+            waiting = self._waiting()
             return Depth(
                 open=len(open_),
-                running=len(open_) - len(published),
-                oldest_published_at_ms=min(published, default=None),
+                running=len(open_) - len(waiting),
+                waiting={
+                    priority: Waiting(
+                        queued=len(
+                            times := [job.published_at_ms for job in waiting if job.spec.priority == priority]
+                        ),
+                        oldest_published_at_ms=min(times, default=None),
+                    )
+                    for priority in Priority
+                },
                 owned=sum(1 for record in open_ if owner and record.job.spec.owner == owner),
                 is_founded=self._founded,
             )
 
-    def position(self, job_id: str) -> int | None:
-        with self._lock:
-            waiting = sorted(
-                (record.job.published_at_ms, waiting_id)
-                for waiting_id, record in self._records.items()
-                if record.look_at_ms is None and not record.job.status.is_final
-            )
-            return next((rank for rank, (_, waiting_id) in enumerate(waiting) if waiting_id == job_id), None)
+    def _waiting(self) -> list[Job]:
+        """Return the jobs that have a message, in the order in which that was published."""
+        jobs = [
+            record.job
+            for record in self._records.values()
+            if record.look_at_ms is None and not record.job.status.is_final
+        ]
+        return sorted(jobs, key=lambda job: (job.published_at_ms, job.id))
 
-    def drain_rate(self) -> float:
+    def place(self, job_id: str) -> Place | None:
+        with self._lock:
+            waiting = self._waiting()
+            job = next((job for job in waiting if job.id == job_id), None)
+            if job is None:
+                return None
+            own = [other.id for other in waiting if other.spec.priority == job.spec.priority]
+            return Place(job.spec.priority, ahead=own.index(job_id), others=len(waiting) - len(own))
+
+    def drain_rate(self, priority: Priority | None = None) -> float:
         with self._lock:
             first = self._clock() - DRAIN_WINDOW_SECONDS * 1000
-            return sum(1 for ended in self._ended_at if ended > first) / DRAIN_WINDOW_SECONDS
+            counted = [ended for ended, kind in self._ended_at if priority in (None, kind)]
+            return sum(1 for ended in counted if ended > first) / DRAIN_WINDOW_SECONDS
 
     def changes(self) -> Iterator[str | None]:
         changed: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -333,12 +357,17 @@ class MemoryJobStore(MemoryUpkeep):
         record.job = record.job.model_copy(update={"status": JobStatus.QUEUED})
         return False
 
-    def _is_out(self, record: Record, oldest_message_ms: int | None) -> bool:
+    def _is_out(self, record: Record, heads: Heads) -> bool:
         """Tell whether a queued job is held off, or may still have its message in the queue."""
         if record.look_at_ms is not None:
             return record.look_at_ms > self._clock()
-        return record.job.published_at_ms >= self._watermark(oldest_message_ms)
+        return record.job.published_at_ms >= self._watermark(record, heads)
 
-    def _watermark(self, oldest_message_ms: int | None) -> int:
-        now = self._clock()
-        return min(now, oldest_message_ms if oldest_message_ms is not None else now) - REPUBLISH_AFTER_MS
+    def _watermark(self, record: Record, heads: Heads) -> int:
+        now, head_ms = self._clock(), heads.get(record.job.spec.priority)
+        return min(now, head_ms if head_ms is not None else now) - REPUBLISH_AFTER_MS
+
+
+def _waiting_of(jobs: list[Job]) -> Waiting:
+    oldest = min((job.published_at_ms for job in jobs), default=None)
+    return Waiting(queued=len(jobs), oldest_published_at_ms=oldest)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -26,16 +26,19 @@ from shared.job_store import (
     REPUBLISH_AFTER_MS,
     Canceled,
     Created,
+    Heads,
     Published,
     not_retryable,
 )
 from shared.job_store_redis_upkeep import RedisUpkeep
+from shared.queue_order import Place
 from shared.redis_address import RedisAddress
-from shared.redis_ledger import answering, milliseconds, monotonic_ms, to_job
-from shared.schemas import Depth, Idempotency, Job, JobError, JobSpec, JobStatus, NewJob
+from shared.redis_ledger import answering, milliseconds, monotonic_ms, spec_text, to_job
+from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Waiting
 
 #: A create that reaches Redis this late after it was sent is refused: its caller was told "try again".
 CREATE_PATIENCE_MS = 3_000
+_PUBLISHED = {Priority.INTERACTIVE: keys.PUBLISHED, Priority.BULK: keys.PUBLISHED_BULK}
 
 
 def connect(url: str, timeout_seconds: float, ca_file: str | None = None) -> redis.Redis:
@@ -87,7 +90,7 @@ class RedisJobStore(RedisUpkeep):
         arguments: list[str | float] = [
             int(self._redis_now_ms()) + CREATE_PATIENCE_MS,
             max_open,
-            new.spec.model_dump_json(),
+            spec_text(new.id, new.spec),
             milliseconds(new.expires_in_seconds),
             milliseconds(new.retention_seconds),
             milliseconds(new.tombstone_seconds),
@@ -97,6 +100,8 @@ class RedisJobStore(RedisUpkeep):
             accepted_at_ms or 0,
             new.spec.owner or "",
             max_owned,
+            new.spec.priority if new.spec.priority != Priority.INTERACTIVE else "",
+            new.spec.batch or "",
         ]
         extra = [keys.IDEMPOTENCY + repeat.key] if repeat else []
         outcome, now, *payload = self._call("create", new.id, *arguments, extra_keys=extra)
@@ -171,10 +176,10 @@ class RedisJobStore(RedisUpkeep):
         return Canceled(job, was_running=outcome == JobStatus.RUNNING)
 
     def delete(self, job_id: str) -> str:
-        spec = self._forgotten_spec(job_id)
-        (outcome,) = self._call("delete", job_id, spec)
+        spec = self._spec(job_id)
+        (outcome,) = self._call("delete", job_id, spec_text(job_id, spec.forgotten()) if spec else "{}")
         _check_known(outcome, job_id)
-        return JobSpec.model_validate_json(spec).input.key
+        return spec.input.key if spec else ""
 
     def retry(self, job_id: str, max_open: int, max_owned: int = 0) -> Job:
         outcome, _, *payload = self._call("retry", job_id, max_open, max_owned)
@@ -189,27 +194,28 @@ class RedisJobStore(RedisUpkeep):
             raise QuotaReached(int(payload[0]), max_owned)
         return to_job(payload[0])
 
-    def due(self, oldest_message_ms: int | None, limit: int) -> list[str]:
+    def due(self, heads: Heads, limit: int) -> list[str]:
         with answering():
             seconds, micros = self._redis.time()
             now = self._clock() if self._clock else seconds * 1000 + micros // 1000
             pipe = self._redis.pipeline(transaction=False)
             for index, until in (
                 (keys.LEASED, now),
-                (keys.PUBLISHED, _watermark(oldest_message_ms, now)),
+                *((_PUBLISHED[priority], _watermark(heads, priority, now)) for priority in Priority),
                 (keys.OPEN, now),
             ):
                 pipe.zrange(index, "-inf", f"({until}", byscore=True, offset=0, num=limit)
             found: list[list[str]] = pipe.execute()
         return list(dict.fromkeys(job_id for ids in found for job_id in ids))
 
-    def reap(self, job_ids: Sequence[str], oldest_message_ms: int | None) -> list[Published]:
+    def reap(self, job_ids: Sequence[str], heads: Heads) -> list[Published]:
         publish = []
         for job_id in job_ids:
-            watermark = _watermark(oldest_message_ms, int(self._redis_now_ms()))
-            outcome, now = self._call("reap", job_id, watermark, MOST_LOST_WORKERS)
+            now_ms = int(self._redis_now_ms())
+            watermarks = [_watermark(heads, priority, now_ms) for priority in Priority]
+            outcome, now, *priority = self._call("reap", job_id, MOST_LOST_WORKERS, *watermarks)
             if outcome == "publish":
-                publish.append(Published(job_id, int(now)))
+                publish.append(Published(job_id, int(now), Priority(priority[0])))
         return publish
 
     def depth(self, owner: str | None = None) -> Depth:
@@ -217,28 +223,46 @@ class RedisJobStore(RedisUpkeep):
             pipe = self._redis.pipeline(transaction=False)
             pipe.zcard(keys.OPEN)
             pipe.zcard(keys.LEASED)
-            pipe.zrange(keys.PUBLISHED, 0, 0, withscores=True)
             pipe.exists(keys.FOUNDED)
-            pipe.scard(f"{keys.OPEN}:{owner or ''}")
-            open_, leased, oldest, is_founded, owned = pipe.execute()
+            pipe.hget(keys.OWNED, owner or "")
+            for priority in Priority:
+                pipe.zcard(_PUBLISHED[priority])
+                pipe.zrange(_PUBLISHED[priority], 0, 0, withscores=True)
+            open_, leased, is_founded, owned, *queues = pipe.execute()
         return Depth(
             open=open_,
             running=leased,
-            oldest_published_at_ms=int(oldest[0][1]) if oldest else None,
-            owned=owned,
+            waiting={
+                priority: Waiting(queued=queued, oldest_published_at_ms=int(oldest[0][1]) if oldest else None)
+                for priority, queued, oldest in zip(Priority, queues[::2], queues[1::2], strict=True)
+            },
+            owned=int(owned or 0),
             is_founded=bool(is_founded),
         )
 
-    def position(self, job_id: str) -> int | None:
+    def place(self, job_id: str) -> Place | None:
         with answering():
-            rank = self._redis.zrank(keys.PUBLISHED, job_id)
-        return None if rank is None else int(cast(int, rank))  # a list only with scores
+            pipe = self._redis.pipeline(transaction=False)
+            for priority in Priority:
+                pipe.zrank(_PUBLISHED[priority], job_id)
+                pipe.zcard(_PUBLISHED[priority])
+            rank, queued, bulk_rank, bulk_queued = pipe.execute()
+        if rank is not None:
+            return Place(Priority.INTERACTIVE, ahead=rank, others=bulk_queued)
+        if bulk_rank is not None:
+            return Place(Priority.BULK, ahead=bulk_rank, others=queued)
+        return None
 
-    def drain_rate(self) -> float:
+    def drain_rate(self, priority: Priority | None = None) -> float:
         with answering():
             buckets: dict[str, str] = self._redis.hgetall(keys.DRAINED)  # type: ignore[assignment]
         first = (self._redis_now_ms() - DRAIN_WINDOW_SECONDS * 1000) / 10_000
-        return sum(int(n) for bucket, n in buckets.items() if int(bucket) > first) / DRAIN_WINDOW_SECONDS
+        ended = {"": 0, "bulk": 0}
+        for name, number in buckets.items():
+            bucket, _, kind = name.partition(":")
+            ended[kind] += int(number) if int(bucket) > first else 0
+        counted = {None: ended[""], Priority.BULK: ended["bulk"]}
+        return counted.get(priority, ended[""] - ended["bulk"]) / DRAIN_WINDOW_SECONDS
 
     def changes(self) -> Iterator[str | None]:
         with answering(), self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]
@@ -248,9 +272,10 @@ class RedisJobStore(RedisUpkeep):
                 yield str(message["data"]) if message else None
 
 
-def _watermark(oldest_message_ms: int | None, now_ms: int) -> int:
-    """Return the time before which every published message has left the queue."""
-    return min(now_ms, oldest_message_ms if oldest_message_ms is not None else now_ms) - REPUBLISH_AFTER_MS
+def _watermark(heads: Heads, priority: Priority, now_ms: int) -> int:
+    """Return the time before which every published message has left the queue of this priority."""
+    head_ms = heads.get(priority)
+    return min(now_ms, head_ms if head_ms is not None else now_ms) - REPUBLISH_AFTER_MS
 
 
 def _check_known(outcome: str, job_id: str) -> None:

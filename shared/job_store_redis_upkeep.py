@@ -8,7 +8,7 @@ import redis
 
 from shared import keys
 from shared.job_store import SWEEP_EVERY_SECONDS, Cleanable
-from shared.redis_ledger import RedisLedger, answering, milliseconds, to_job
+from shared.redis_ledger import RedisLedger, answering, milliseconds, read_spec, spec_text, to_job
 from shared.schemas import Job, JobSpec, JobStatus, Totals
 
 #: Whoever was given ended jobs to archive has so long before somebody else is.
@@ -24,10 +24,10 @@ class RedisUpkeep(RedisLedger):
         super().__init__(client, clock_ms)
         self._memory_reading: tuple[float, float] | None = None
 
-    def _forgotten_spec(self, job_id: str) -> str:
+    def _spec(self, job_id: str) -> JobSpec | None:
         with answering():
-            text = self._redis.hget(keys.JOB + job_id, "spec")
-        return JobSpec.model_validate_json(text).forgotten().model_dump_json() if text else "{}"
+            fields: dict[str, str] = self._redis.hgetall(keys.JOB + job_id)  # type: ignore[assignment]
+        return read_spec(job_id, fields) if fields else None
 
     def cleanable(self, limit: int) -> list[Cleanable]:
         return [
@@ -36,12 +36,12 @@ class RedisUpkeep(RedisLedger):
         ]
 
     def cleaned(self, item: Cleanable) -> None:
-        self._call("clean", item.job_id, "" if item.image_key else self._forgotten_spec(item.job_id))
+        spec = None if item.image_key else self._spec(item.job_id)
+        self._call("clean", item.job_id, spec_text(item.job_id, spec.forgotten()) if spec else "")
 
     def unarchived(self, limit: int) -> list[Job]:
         records = self._call("unarchived", "", limit, _ARCHIVING_MS, keys.JOB)
-        # A record may be past its tombstone by now.
-        return [to_job(record) for record in records if record]
+        return [to_job(record) for record in records]
 
     def archived(self, job_ids: Sequence[str]) -> list[str]:
         return list(self._call("archived", "", keys.JOB, *job_ids)) if job_ids else []
@@ -108,7 +108,7 @@ class RedisUpkeep(RedisLedger):
 
 
 def _cleanable(job_id: str, spec_text: str | None, deleted: bool) -> Cleanable:
-    spec = JobSpec.model_validate_json(spec_text) if spec_text else None
-    if spec is None:
+    if spec_text is None:
         return Cleanable(job_id, None, has_heatmap=False, deleted=deleted)
+    spec = read_spec(job_id, {"spec": spec_text})
     return Cleanable(job_id, spec.input.key, spec.explain, deleted)

@@ -3,12 +3,14 @@
 #: Hash: one job's record.
 JOB = "job:"
 #: Sorted set of ids that are not final -> deadline in ms. An id is in it exactly while its job is open.
-#: With `:<owner>` behind it: the set of one API key's open ids.
 OPEN = "jobs:open"
-#: Sorted set of queued ids -> when their message was published, in ms.
+#: Hash: API key -> how many of its jobs are open.
+OWNED = "jobs:owned"
+#: Sorted set of queued interactive ids -> when their message was published, in ms; and that of bulk ids.
 PUBLISHED = "jobs:published"
+PUBLISHED_BULK = "jobs:published:bulk"
 #: Sorted set of ids -> when the reaper must look at them, in ms: the end of a running job's lease, or of a
-#: released job's hold-off. Every open id is either here or in PUBLISHED.
+#: released job's hold-off. Every open id is either here or in one of PUBLISHED.
 LEASED = "jobs:leased"
 #: Sorted set of ended ids -> when their image, and after it their result, is to be dropped, in ms.
 ENDED = "jobs:ended"
@@ -21,11 +23,14 @@ FOUNDED = "jobs:founded"
 SWEEPING = "jobs:sweeping"
 #: String with a time to live: such a comparison was made lately.
 SWEPT = "jobs:swept"
-#: Hash: number of a ten-second interval -> jobs that ended in it.
+#: Hash: number of a ten-second interval -> jobs that ended in it; with `:bulk` behind it, bulk ones alone.
 DRAINED = "jobs:drained"
 #: Hash: accepted, retried, and each final status -> how many jobs came to it since this ledger began.
 COUNTED = "jobs:counted"
-#: String: "<fingerprint> <job id>", by the digest of an idempotency key.
+#: Hash: one batch, with a count for each status that its members are in. `:jobs` behind it: the list of their
+#: ids, as accepted; `:ended`: the list of ids that ended, as they did.
+BATCH = "batch:"
+#: String: "<fingerprint> <id of the job or the batch>", by the digest of an idempotency key.
 IDEMPOTENCY = "idempotency:"
 #: Channel: the id of each job whose status changed.
 CHANGES = "jobs:changes"
@@ -35,5 +40,6 @@ WORKERS = "workers"
 WORKER = "worker:"
 #: Counters of requests by API key; what follows is named by the library that keeps them.
 RATES = "rates:"
-#: The Celery queue (a list) of inference messages.
+#: The Celery queues (lists) of inference messages: those of interactive and those of bulk jobs.
 INFERENCE_QUEUE = "celery-inference"
+BULK_QUEUE = "celery-inference-bulk"

@@ -67,8 +67,12 @@ LEDGER = (
     LedgerMetric("histoqueue_jobs_open", "gauge", "Jobs that are not final."),
     LedgerMetric("histoqueue_jobs_running", "gauge", "Of these, the ones that a worker holds."),
     LedgerMetric("histoqueue_jobs_limit", "gauge", "Open jobs that are admitted."),
+    LedgerMetric("histoqueue_jobs_waiting", "gauge", "Jobs whose message no worker has taken.", "priority"),
     LedgerMetric("histoqueue_oldest_waiting_seconds", "gauge", "Age of the oldest message; 0 for none."),
     LedgerMetric("histoqueue_drain_rate", "gauge", "Jobs that ended per second, over the last minute."),
+    LedgerMetric(
+        "histoqueue_drain_rate_by_priority", "gauge", "The same for the jobs of each priority.", "priority"
+    ),
     LedgerMetric("histoqueue_ledger_memory_share", "gauge", "Memory in use of what Redis may use, 0 to 1."),
     LedgerMetric("histoqueue_workers", "gauge", "Workers that reported within the last ten seconds."),
 )

@@ -131,7 +131,7 @@ class Sweep:
             alone = accepted.job.model_copy(update={"idempotency": None})
             created = self._jobs.create(alone, _NO_LIMIT, accepted.accepted_at_ms)
         try:
-            self._queue.enqueue(created.job.id, created.job.published_at_ms)
+            self._queue.enqueue(created.job.id, created.job.published_at_ms, created.job.spec.priority)
         except QueueUnavailable:
             _log.info("publication_left_to_the_reaper", job_id=created.job.id)
         self._swept.restored += 1

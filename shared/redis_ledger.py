@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any
@@ -13,13 +13,15 @@ from shared import keys
 from shared.errors import JobStoreUnavailable
 from shared.schemas import Job, JobError, JobSpec, JobStatus
 
-_INDEXES = [keys.OPEN, keys.PUBLISHED, keys.LEASED, keys.DRAINED, keys.ENDED, keys.UNARCHIVED, keys.FOUNDED,
-            keys.COUNTED]  # fmt: skip
+_INDEXES = [keys.OPEN, keys.PUBLISHED, keys.PUBLISHED_BULK, keys.LEASED, keys.DRAINED, keys.ENDED,
+            keys.UNARCHIVED, keys.FOUNDED, keys.COUNTED, keys.OWNED, keys.BATCH]  # fmt: skip
 _ACCEPTING = ("create", "retry")
 _SETTLING = ("get", "claim", "renew", "finish", "release", "strike", "cancel", "delete", "reap",
              "cleanable", "clean", "unarchived", "archived", "swept")  # fmt: skip
 #: What ends work that was accepted may use the last of Redis' memory; what accepts more may not.
 _USES_ALL_MEMORY = "#!lua flags=allow-oom\n"
+#: What a script must know of a spec: fields of their own.
+_BESIDES = ("owner", "priority", "batch")
 _NUMBERS = ("version", "created_at_ms", "deadline_ms", "published_at_ms", "started_at_ms", "finished_at_ms",
             "expires_at_ms", "attempt", "lost", "strikes")  # fmt: skip
 
@@ -76,12 +78,30 @@ def monotonic_ms() -> float:
     return time.monotonic_ns() / 1_000_000
 
 
-def to_job(flat: Sequence[str] | dict[str, str]) -> Job:
-    """Read a record, as HGETALL returns it: a list of names and values."""
-    fields = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
+def spec_text(job_id: str, spec: JobSpec) -> str:
+    """Return what the record says of a spec: nothing that is said elsewhere in it, nothing that is usual."""
+    folder = spec.input.key.removesuffix(job_id)
+    return spec.model_copy(update={"input": spec.input.model_copy(update={"key": folder})}).model_dump_json(
+        exclude=set(_BESIDES), exclude_none=True
+    )
+
+
+def read_spec(job_id: str, fields: Mapping[str, str]) -> JobSpec:
+    """Return the spec of a record."""
+    spec = json.loads(fields["spec"])
+    if spec["input"]["key"].endswith("/"):
+        spec["input"]["key"] += job_id
+    return JobSpec(
+        **spec, **{name: fields[name] for name in ("owner", "priority", "batch") if name in fields}
+    )
+
+
+def to_job(flat: Sequence[str]) -> Job:
+    """Read a record, as a script returns it: a list of names and values."""
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
     return Job(
         id=fields["id"],
-        spec=JobSpec.model_validate_json(fields["spec"]),
+        spec=read_spec(fields["id"], fields),
         status=JobStatus(fields["status"]),
         result=json.loads(fields["result"]) if "result" in fields else None,
         error=JobError.model_validate_json(fields["error"]) if "error" in fields else None,

@@ -45,6 +45,15 @@ class JobStatus(StrEnum):
         return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
+class Priority(StrEnum):
+    """Which of two queues a job waits in."""
+
+    #: Somebody waits for it.
+    INTERACTIVE = "interactive"
+    #: One of many; it waits while interactive jobs do, and always gets a small share.
+    BULK = "bulk"
+
+
 #: A job that ended so has no result, and may be run once more.
 RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.CANCELED})
 
@@ -88,6 +97,9 @@ class JobSpec(_Value):
     request_id: str | None = None
     #: Id of the API key that it belongs to; None where the installation had none.
     owner: str | None = None
+    priority: Priority = Priority.INTERACTIVE
+    #: Id of the batch that it was submitted in.
+    batch: str | None = None
 
     def forgotten(self) -> "JobSpec":
         """Return what may be kept of it once its result is dropped: nothing in the caller's words."""
@@ -157,17 +169,30 @@ class Idempotency(_Value):
     fingerprint: str
 
 
+class Waiting(_Value):
+    """How much work of one priority is queued."""
+
+    queued: int
+    #: When the job that has waited longest was published; None where nothing waits.
+    oldest_published_at_ms: int | None
+
+
 class Depth(_Value):
     """How much work is open."""
 
     open: int
     running: int
-    #: When the job that has waited longest was published; None where nothing waits.
-    oldest_published_at_ms: int | None
+    waiting: dict[Priority, Waiting]
     #: How many of the open jobs are the asking owner's; 0 where nobody in particular asked.
     owned: int = 0
     #: The ledger has all that the object store knows, as far as anybody can say.
     is_founded: bool
+
+    @property
+    def oldest_published_at_ms(self) -> int | None:
+        """When the job that has waited longest was published; None where nothing waits."""
+        oldest = [item.oldest_published_at_ms for item in self.waiting.values()]
+        return min((time for time in oldest if time is not None), default=None)
 
 
 class Totals(_Value):

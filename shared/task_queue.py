@@ -16,7 +16,9 @@ from kombu.exceptions import OperationalError
 
 from shared import keys
 from shared.errors import QueueUnavailable
+from shared.queue_order import QUEUES
 from shared.redis_address import RedisAddress
+from shared.schemas import Priority
 from shared.settings import Settings
 
 #: The API enqueues by this name and never imports the task's code.
@@ -29,11 +31,11 @@ _PUBLISHED_AT = "published_at_ms"
 class TaskQueue(Protocol):
     """Messages out. Every method raises QueueUnavailable where the broker does not answer in time."""
 
-    def enqueue(self, job_id: str, published_at_ms: int) -> None:
+    def enqueue(self, job_id: str, published_at_ms: int, priority: Priority = Priority.INTERACTIVE) -> None:
         """Publish the message of one job; the time is the ledger's, by Redis' clock."""
 
-    def oldest_published_at_ms(self) -> int | None:
-        """Return when the message that leaves the queue next was published; None if the queue is empty."""
+    def heads(self) -> dict[Priority, int | None]:
+        """Return when the message that leaves each queue next was published; None where it is empty."""
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -51,7 +53,7 @@ def make_celery(settings: Settings) -> Celery:
         result_backend=None,
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
-        task_queues=[Queue(keys.INFERENCE_QUEUE, routing_key=keys.INFERENCE_QUEUE)],
+        task_queues=[Queue(name, routing_key=name) for name in QUEUES.values()],
         task_default_queue=keys.INFERENCE_QUEUE,
         task_create_missing_queues=False,
         # Acknowledge after the outcome is in the ledger; with a multiplier of 1, fetched means running.
@@ -66,6 +68,8 @@ def make_celery(settings: Settings) -> Celery:
         broker_connection_timeout=3,
         broker_transport_options=broker.transport_options
         | {
+            # Interactive before bulk, and bulk never starved: shared/queue_order.py.
+            "queue_order_strategy": "shared.queue_order:WeightedOrder",
             "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
@@ -100,24 +104,31 @@ class CeleryTaskQueue:
         self._app = app
         self._redis = client
 
-    def enqueue(self, job_id: str, published_at_ms: int) -> None:
+    def enqueue(self, job_id: str, published_at_ms: int, priority: Priority = Priority.INTERACTIVE) -> None:
         try:
-            self._app.send_task(
-                INFER_TASK,
-                kwargs={"job_id": job_id},
-                task_id=job_id,
-                headers={_PUBLISHED_AT: published_at_ms},
-            )
+            with self._app.producer_or_acquire() as producer:
+                # What Celery needs of its own message format, and no more: `send_task` adds what no worker of
+                # ours reads, and makes a message three times as long.
+                producer.publish(
+                    ([], {}, {}),
+                    exchange="",
+                    routing_key=QUEUES[priority],
+                    serializer="json",
+                    headers={"task": INFER_TASK, "id": job_id, _PUBLISHED_AT: published_at_ms},
+                    retry=False,
+                )
         except (OperationalError, redis.RedisError, OSError) as error:
             raise QueueUnavailable("The queue does not answer. Ask again later.") from error
 
-    def oldest_published_at_ms(self) -> int | None:
+    def heads(self) -> dict[Priority, int | None]:
         try:
             # kombu pushes on the left and pops on the right.
-            head = self._redis.lindex(keys.INFERENCE_QUEUE, -1)
+            found = {priority: self._redis.lindex(name, -1) for priority, name in QUEUES.items()}
         except redis.RedisError as error:
             raise QueueUnavailable("The queue does not answer. Ask again later.") from error
-        return None if head is None else _published_at(str(head))
+        return {
+            priority: None if head is None else _published_at(str(head)) for priority, head in found.items()
+        }
 
 
 def _published_at(message: str) -> int:
@@ -134,12 +145,15 @@ class MemoryTaskQueue:
 
     def __init__(self) -> None:
         self.messages: deque[tuple[str, int]] = deque()
+        self.bulk_messages: deque[tuple[str, int]] = deque()
         self._lock = threading.Lock()
 
-    def enqueue(self, job_id: str, published_at_ms: int) -> None:
+    def enqueue(self, job_id: str, published_at_ms: int, priority: Priority = Priority.INTERACTIVE) -> None:
         with self._lock:
-            self.messages.append((job_id, published_at_ms))
+            queue = self.bulk_messages if priority == Priority.BULK else self.messages
+            queue.append((job_id, published_at_ms))
 
-    def oldest_published_at_ms(self) -> int | None:
+    def heads(self) -> dict[Priority, int | None]:
         with self._lock:
-            return self.messages[0][1] if self.messages else None
+            queues = {Priority.INTERACTIVE: self.messages, Priority.BULK: self.bulk_messages}
+            return {priority: queue[0][1] if queue else None for priority, queue in queues.items()}

@@ -107,8 +107,9 @@ class ApiServer:
                         name="clerk", model_name="lung-cnn", model_version="1.0.0", reported_at_ms=reported_at
                     )
                 )
-            while self.is_working.is_set() and self.services.queue.messages:  # type: ignore[attr-defined]
-                self._answer(self.services.queue.messages.popleft()[0])  # type: ignore[attr-defined]
+            for messages in (self.services.queue.messages, self.services.queue.bulk_messages):  # type: ignore[attr-defined]
+                while self.is_working.is_set() and messages:
+                    self._answer(messages.popleft()[0])
 
     def _answer(self, job_id: str) -> None:
         jobs = self.services.jobs

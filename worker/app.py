@@ -3,7 +3,7 @@
 from typing import Any
 
 import structlog
-from celery import Celery, signals
+from celery import Celery, Task, signals
 from celery.exceptions import Reject
 
 from shared.logs import configure_logs
@@ -22,11 +22,12 @@ def make_app(settings: Settings, worker: Worker) -> Celery:
     app = make_celery(settings)
     connected: list[object] = []
 
-    @app.task(name=INFER_TASK)
-    def infer(job_id: str) -> None:
+    @app.task(name=INFER_TASK, bind=True)
+    def infer(task: "Task[..., None]") -> None:
         if worker.is_draining:
             raise Reject("the worker is shutting down", requeue=True)
-        worker.runner.run(job_id)
+        # The task's id is the job's.
+        worker.runner.run(str(task.request.id))
 
     def set_up_logs(**_: Any) -> None:
         configure_logs(settings.log_level, settings.log_json)

@@ -38,12 +38,12 @@ def reap_once(jobs: JobStore, queue: TaskQueue) -> int:
     Returns:
         How many messages were published.
     """
-    oldest = queue.oldest_published_at_ms()
-    due = jobs.due(oldest, REAP_AT_ONCE)
-    published = jobs.reap(due, oldest) if due else []
+    heads = queue.heads()
+    due = jobs.due(heads, REAP_AT_ONCE)
+    published = jobs.reap(due, heads) if due else []
     for item in published:
         crash_point("reaper.reaped")
-        queue.enqueue(item.job_id, item.published_at_ms)
+        queue.enqueue(item.job_id, item.published_at_ms, item.priority)
         crash_point("reaper.republished")
         _log.info("job_republished", job_id=item.job_id)
     return len(published)

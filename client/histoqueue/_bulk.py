@@ -112,6 +112,8 @@ class Bulk:
             if not out.absolute().parent.is_dir():
                 raise ValueError(f"Expected a folder that exists. Received: {out.parent}")
         self._client, self._sources, self._outs, self._options = client, sources, outs, options
+        # Not among the options that a journal is kept by: it changes no answer.
+        self._priority: dict[str, Any] = {} if "priority" in options else {"priority": "bulk"}
         self._concurrency, self._layout, self._heatmaps = concurrency, layout, heatmaps
         self._retry_failed, self._restart, self._progress = retry_failed, restart, progress
         self.journal_path = journal or Path(f"{outs[0]}.journal")
@@ -194,13 +196,23 @@ class Bulk:
     def _finished(self, upload: Upload, key: str) -> Job:
         while True:
             try:
-                job = self._client.submit(
-                    upload.body, wait=flows.LONGEST_WAIT_SECONDS, idempotency_key=key, **self._options
-                )
-                return job.wait()
+                return self._submitted(upload, key).wait()
             except QueueFull as error:
                 # Not away, only busy: that is no reason to give up, however long it takes.
                 time.sleep(self._client.patience.pause_seconds(0, error.retry_after_seconds or 1.0))
+
+    def _submitted(self, upload: Upload, key: str) -> Job:
+        """Submit as one of many; a server that knows no priorities is asked without."""
+        options = {**self._options, **self._priority}
+        try:
+            return self._client.submit(
+                upload.body, wait=flows.LONGEST_WAIT_SECONDS, idempotency_key=key, **options
+            )
+        except InvalidRequest as error:
+            if "priority" not in options or "'priority'" not in str(error):
+                raise
+            self._priority = {}
+            return self._submitted(upload, key)
 
     def _write(self, out: Path, journal: Journal) -> None:
         with written_whole(out) as file:

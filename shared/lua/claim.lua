@@ -22,7 +22,8 @@ if field('status') == 'running' and lose_worker(tonumber(ARGV[7])) then
   return {'final'}
 end
 local until_ms = now + tonumber(ARGV[5])
-redis.call('HSET', job, 'status', 'running', 'token', ARGV[4], 'lease_until_ms', until_ms,
+become('running')
+redis.call('HSET', job, 'token', ARGV[4], 'lease_until_ms', until_ms,
   'run_until_ms', now + tonumber(ARGV[6]), 'started_at_ms', now)
 redis.call('HINCRBY', job, 'attempt', 1)
 hold_until(until_ms)

@@ -1,8 +1,10 @@
 -- Prepended to every script. KEYS and ARGV start the same everywhere:
--- KEYS: the job's record, OPEN, PUBLISHED, LEASED, DRAINED, ENDED, UNARCHIVED, FOUNDED, COUNTED.
+-- KEYS: the job's record, OPEN, PUBLISHED, PUBLISHED_BULK, LEASED, DRAINED, ENDED, UNARCHIVED, FOUNDED,
+-- COUNTED, OWNED, and BATCH, which is what every key of a batch begins with.
 -- ARGV: the time (tests only; '' is now), the channel of changes, the job's id.
-local job, open, published, leased, drained, ended = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local unarchived, founded, counted = KEYS[7], KEYS[8], KEYS[9]
+local job, open, leased, drained, ended = KEYS[1], KEYS[2], KEYS[5], KEYS[6], KEYS[7]
+local published = {interactive = KEYS[3], bulk = KEYS[4]}
+local unarchived, founded, counted, owned, batches = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local changes, id = ARGV[2], ARGV[3]
 
 -- Milliseconds since the epoch by the one clock that all agree on.
@@ -27,9 +29,9 @@ local function is_open()
   return status == 'queued' or status == 'running'
 end
 
--- The open jobs of one API key. Its name follows from the record, so it cannot be one of KEYS.
-local function open_of(owner)
-  return open .. ':' .. owner
+-- The record keeps only what is not the usual.
+local function priority()
+  return field('priority') or 'interactive'
 end
 
 -- Say why one more open job of this owner (nil: nobody) is not admitted; nil where it is.
@@ -38,31 +40,86 @@ local function refusal(owner, most_open, most_owned)
   if depth >= most_open then
     return {'full', now, depth}
   end
-  local owned = owner and most_owned > 0 and redis.call('SCARD', open_of(owner)) or 0
-  if owner and most_owned > 0 and owned >= most_owned then
-    return {'quota', now, owned}
+  local mine = owner and most_owned > 0 and tonumber(redis.call('HGET', owned, owner) or 0) or 0
+  if owner and most_owned > 0 and mine >= most_owned then
+    return {'quota', now, mine}
   end
   return nil
 end
 
--- Queue the job as one that nobody has tried yet, in every index that it belongs to; its message is due now.
-local function enqueue(owner, deadline)
-  redis.call('HSET', job, 'status', 'queued', 'deadline_ms', deadline, 'published_at_ms', now,
-    'attempt', 0, 'lost', 0, 'strikes', 0)
-  redis.call('ZADD', open, deadline, id)
-  redis.call('ZADD', published, now, id)
-  if owner then
-    redis.call('SADD', open_of(owner), id)
+-- Count one more or less open job of its owner.
+local function count_owned(by)
+  local owner = field('owner')
+  if owner and redis.call('HINCRBY', owned, owner, by) <= 0 then
+    redis.call('HDEL', owned, owner)
   end
 end
 
-local function forget()
-  local owner = field('owner')
-  if owner then
-    redis.call('SREM', open_of(owner), id)
+-- The job's batch counts its members by status, and those that ended without a result by the reason, too.
+local function count_in_batch(what, by)
+  local name = field('batch')
+  if name and redis.call('HINCRBY', batches .. name, what, by) == 0 then
+    redis.call('HDEL', batches .. name, what)
   end
+end
+
+local function count_reason(by)
+  local reason = field('error')
+  if reason and field('batch') then
+    count_in_batch('reason:' .. cjson.decode(reason).code, by)
+  end
+end
+
+local function become(status)
+  local before = field('status')
+  redis.call('HSET', job, 'status', status)
+  if before ~= status then
+    if before then
+      count_in_batch(before, -1)
+    end
+    count_in_batch(status, 1)
+  end
+end
+
+-- A batch whose every member has ended, and which gets no more of them, is completed; its keys are kept as long
+-- as the record of its last member. This is the only place that notes it, once for each time
+-- that it happens: what is to be told of it begins here.
+local function complete_batch(name, keep_ms)
+  local key = batches .. name
+  local queued, running, is_whole = unpack(redis.call('HMGET', key, 'queued', 'running', 'is_whole'))
+  if queued or running or not is_whole then
+    return false
+  end
+  redis.call('HSET', key, 'completed_at_ms', now)
+  for _, part in ipairs({'', ':jobs', ':ended'}) do
+    redis.call('PEXPIRE', key .. part, keep_ms)
+  end
+  return true
+end
+
+local function reopen_batch()
+  local name = field('batch')
+  if name and redis.call('HDEL', batches .. name, 'completed_at_ms') == 1 then
+    for _, part in ipairs({'', ':jobs', ':ended'}) do
+      redis.call('PERSIST', batches .. name .. part)
+    end
+  end
+end
+
+-- Queue the job as one that nobody has tried yet, in every index that it belongs to; its message is due now.
+local function enqueue(deadline)
+  become('queued')
+  redis.call('HSET', job, 'deadline_ms', deadline, 'published_at_ms', now)
+  redis.call('ZADD', open, deadline, id)
+  redis.call('ZADD', published[priority()], now, id)
+  count_owned(1)
+end
+
+-- Take the job out of every index of open jobs.
+local function forget()
   redis.call('ZREM', open, id)
-  redis.call('ZREM', published, id)
+  redis.call('ZREM', published.interactive, id)
+  redis.call('ZREM', published.bulk, id)
   redis.call('ZREM', leased, id)
 end
 
@@ -76,30 +133,47 @@ local function count(what)
   redis.call('HINCRBY', counted, what, 1)
 end
 
--- Count the jobs that ended in each ten seconds, for the two minutes that the drain rate is taken over.
+-- Count the jobs that ended in each ten seconds, all and the bulk ones, for the two minutes that the drain rate
+-- is taken over.
 local function count_drained()
   local bucket = math.floor(now / 10000)
   if redis.call('HINCRBY', drained, bucket, 1) == 1 then
     for _, old in ipairs(redis.call('HKEYS', drained)) do
-      if tonumber(old) < bucket - 12 then
+      if tonumber(string.match(old, '^%d+')) < bucket - 12 then
         redis.call('HDEL', drained, old)
       end
     end
+  end
+  if priority() == 'bulk' then
+    redis.call('HINCRBY', drained, bucket .. ':bulk', 1)
+  end
+end
+
+-- Note in the job's batch that it has ended. A job that is retried ends again: only its last number counts.
+local function note_end_in_batch()
+  local name = field('batch')
+  if name then
+    redis.call('HSET', job, 'ended_as', redis.call('RPUSH', batches .. name .. ':ended', id))
+    count_reason(1)
+    complete_batch(name, number('retention_ms') + number('tombstone_ms'))
   end
 end
 
 -- The only way into a final status: out of every index in the same call, and never twice.
 local function finish(status, name, value)
-  redis.call('HSET', job, 'status', status, 'finished_at_ms', now,
-    'expires_at_ms', now + number('retention_ms'), 'token', '')
+  become(status)
+  redis.call('HSET', job, 'finished_at_ms', now, 'expires_at_ms', now + number('retention_ms'))
+  redis.call('HDEL', job, 'token')
   if name then
     redis.call('HSET', job, name, value)
   end
   forget()
+  count_owned(-1)
   redis.call('ZADD', ended, now + number('image_retention_ms'), id)
   redis.call('ZADD', unarchived, now, id)
   count_drained()
   count(status)
+  note_end_in_batch()
   redis.call('PEXPIRE', job, number('retention_ms') + number('tombstone_ms'))
   changed()
 end
@@ -110,7 +184,7 @@ end
 
 -- The next look at the job is at the given time; there is no message for it.
 local function hold_until(time)
-  redis.call('ZREM', published, id)
+  redis.call('ZREM', published[priority()], id)
   redis.call('ZADD', leased, time, id)
 end
 
@@ -141,10 +215,15 @@ local function lose_worker(most)
       'Look at the workers, then submit it again.')
     return true
   end
-  redis.call('HSET', job, 'status', 'queued', 'token', '')
+  become('queued')
+  redis.call('HDEL', job, 'token')
   return false
 end
 
+-- The record as its readers want it, which know it by its id.
 local function record()
-  return redis.call('HGETALL', job)
+  local found = redis.call('HGETALL', job)
+  found[#found + 1] = 'id'
+  found[#found + 1] = id
+  return found
 end

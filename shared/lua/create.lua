@@ -1,10 +1,11 @@
 -- Accept a job, unless it came too late, is a repetition, or is one too many.
--- KEYS[10]: the idempotency key, where there is one.
+-- KEYS[13]: the idempotency key, where there is one.
 -- ARGV: 4 refuse after this time (ms, 0: never), 5 most open jobs, 6 spec, 7 ms it may wait, 8 retention ms,
 -- 9 tombstone ms, 10 image retention ms, 11 fingerprint, 12 prefix of records,
--- 13 when it was accepted (ms; 0: now), 14 owner ('': nobody), 15 most open jobs of its owner (0: any).
+-- 13 when it was accepted (ms; 0: now), 14 owner ('': nobody), 15 most open jobs of its owner (0: any),
+-- 16 'bulk' or '', 17 the batch that it belongs to ('': none).
 local not_after, limit = tonumber(ARGV[4]), tonumber(ARGV[5])
-local repeatable = KEYS[10] ~= nil
+local repeatable = KEYS[13] ~= nil
 local accepted = tonumber(ARGV[13])
 local created = accepted > 0 and accepted or now
 
@@ -16,7 +17,7 @@ if redis.call('EXISTS', job) == 1 then
   return {'created', now, record()}
 end
 if repeatable then
-  local known = redis.call('GET', KEYS[10])
+  local known = redis.call('GET', KEYS[13])
   if known then
     local fingerprint, first = string.match(known, '^(%S+) (%S+)$')
     if redis.call('EXISTS', ARGV[12] .. first) == 1 then
@@ -37,14 +38,19 @@ if refused then
   return refused
 end
 
-redis.call('HSET', job, 'id', id, 'version', 1, 'spec', ARGV[6], 'created_at_ms', created, 'token', '',
+redis.call('HSET', job, 'version', 1, 'spec', ARGV[6], 'created_at_ms', created,
   'patience_ms', ARGV[7], 'retention_ms', ARGV[8], 'tombstone_ms', ARGV[9], 'image_retention_ms', ARGV[10])
-if owner then
-  redis.call('HSET', job, 'owner', owner)
+for name, value in pairs({owner = ARGV[14], priority = ARGV[16], batch = ARGV[17]}) do
+  if value ~= '' then
+    redis.call('HSET', job, name, value)
+  end
 end
-enqueue(owner, created + tonumber(ARGV[7]))
+if ARGV[17] ~= '' then
+  redis.call('RPUSH', batches .. ARGV[17] .. ':jobs', id)
+end
+enqueue(created + tonumber(ARGV[7]))
 if repeatable then
-  redis.call('SET', KEYS[10], ARGV[11] .. ' ' .. id,
+  redis.call('SET', KEYS[13], ARGV[11] .. ' ' .. id,
     'PX', tonumber(ARGV[7]) + tonumber(ARGV[8]) + tonumber(ARGV[9]))
 end
 count('accepted')

@@ -6,8 +6,13 @@ end
 if is_open() then
   finish('canceled')
 end
+if not field('deleted') then
+  count_in_batch(field('status'), -1)
+  count_in_batch('deleted', 1)
+  count_reason(-1)
+end
 redis.call('HSET', job, 'deleted', 1, 'spec', ARGV[4], 'expires_at_ms', now - 1)
-redis.call('HDEL', job, 'result', 'error', 'timings_ms', 'image_gone')
+redis.call('HDEL', job, 'result', 'error', 'timings_ms', 'image_gone', 'ended_as')
 redis.call('ZREM', unarchived, id)
 redis.call('ZADD', ended, now - 1, id)
 changed()

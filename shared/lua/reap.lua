@@ -1,5 +1,6 @@
 -- Look after one job that seems to have neither a message nor a worker. Only ever updates what is there.
--- ARGV: 4 watermark (ms): every message published before it has left the queue, 5 most lost workers.
+-- ARGV: 4 most lost workers; the watermarks (ms) of the queues of 5 interactive and 6 bulk jobs: every
+-- message that was published before it has left its queue.
 if redis.call('EXISTS', job) == 0 or not is_open() then
   forget()
   return {'dropped', now}
@@ -12,7 +13,7 @@ if field('status') == 'running' then
     redis.call('ZADD', leased, 'XX', number('lease_until_ms'), id)
     return {'kept', now}
   end
-  if lose_worker(tonumber(ARGV[5])) then
+  if lose_worker(tonumber(ARGV[4])) then
     return {'ended', now}
   end
   changed()
@@ -21,11 +22,12 @@ else
   if due and tonumber(due) > now then
     return {'kept', now}
   end
-  if not due and number('published_at_ms') >= tonumber(ARGV[4]) then
+  local watermark = tonumber(priority() == 'bulk' and ARGV[6] or ARGV[5])
+  if not due and number('published_at_ms') >= watermark then
     return {'kept', now}
   end
 end
 redis.call('HSET', job, 'published_at_ms', now)
 redis.call('ZREM', leased, id)
-redis.call('ZADD', published, now, id)
-return {'publish', now}
+redis.call('ZADD', published[priority()], now, id)
+return {'publish', now, priority()}

@@ -3,7 +3,8 @@
 if not holds(ARGV[4]) then
   return 0
 end
-redis.call('HSET', job, 'status', 'queued', 'token', '')
+become('queued')
+redis.call('HDEL', job, 'token')
 redis.call('HINCRBY', job, 'attempt', -1)
 hold_until(now + tonumber(ARGV[5]))
 changed()

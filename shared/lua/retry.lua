@@ -13,16 +13,18 @@ local image_until = redis.call('ZSCORE', ended, id)
 if field('deleted') or field('image_gone') or now >= tonumber(image_until or 0) then
   return {'gone', now}
 end
-local owner = field('owner') or nil
-local refused = refusal(owner, tonumber(ARGV[4]), tonumber(ARGV[5]))
+local refused = refusal(field('owner') or nil, tonumber(ARGV[4]), tonumber(ARGV[5]))
 if refused then
   return refused
 end
-redis.call('HDEL', job, 'error', 'timings_ms', 'started_at_ms', 'finished_at_ms', 'expires_at_ms', 'ended_by')
+count_reason(-1)
+redis.call('HDEL', job, 'error', 'timings_ms', 'started_at_ms', 'finished_at_ms', 'expires_at_ms', 'ended_by',
+  'ended_as', 'attempt', 'lost', 'strikes')
 redis.call('PERSIST', job)
 redis.call('ZREM', ended, id)
 redis.call('ZREM', unarchived, id)
-enqueue(owner, now + number('patience_ms'))
+reopen_batch()
+enqueue(now + number('patience_ms'))
 count('retried')
 changed()
 return {'retried', now, record()}

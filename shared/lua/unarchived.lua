@@ -4,6 +4,12 @@
 local records = {}
 for _, each in ipairs(redis.call('ZRANGE', unarchived, '-inf', now, 'BYSCORE', 'LIMIT', 0, ARGV[4])) do
   redis.call('ZADD', unarchived, now + tonumber(ARGV[5]), each)
-  records[#records + 1] = redis.call('HGETALL', ARGV[6] .. each)
+  local record = redis.call('HGETALL', ARGV[6] .. each)
+  -- One may be past its tombstone by now.
+  if #record > 0 then
+    record[#record + 1] = 'id'
+    record[#record + 1] = each
+    records[#records + 1] = record
+  end
 end
 return records

@@ -75,7 +75,7 @@ def lose_the_messages(system: System, history: History, tiles: list[Tile]) -> No
     for name in system.workers:
         system.nursery.signal(name, signal.SIGSTOP)
     submit_all(system, history, tiles)
-    system.redis.delete(keys.INFERENCE_QUEUE)
+    system.redis.delete(keys.INFERENCE_QUEUE, keys.BULK_QUEUE)
     for name in system.workers:
         system.nursery.signal(name, signal.SIGCONT)
 

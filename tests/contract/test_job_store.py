@@ -22,9 +22,10 @@ from shared.errors import (
     QuotaReached,
     ResultExpired,
 )
-from shared.job_store import MOST_LOST_WORKERS, REPUBLISH_AFTER_MS, Cleanable, JobStore
+from shared.job_store import MOST_LOST_WORKERS, REPUBLISH_AFTER_MS, Cleanable, Heads, JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import CREATE_PATIENCE_MS, RedisJobStore, connect
+from shared.queue_order import Place
 from shared.schemas import (
     Idempotency,
     InputInfo,
@@ -34,6 +35,7 @@ from shared.schemas import (
     JobStatus,
     ModelRef,
     NewJob,
+    Priority,
     new_job_id,
     wall_clock_ms,
 )
@@ -106,8 +108,9 @@ def accept(store: JobStore, **options: float) -> Job:
 
 
 def reap(store: JobStore, oldest: int | None = None) -> list[str]:
-    """Do what the reaper does in one pass."""
-    return [item.job_id for item in store.reap(store.due(oldest, 1000), oldest)]
+    """Do what the reaper does in one pass, where the queue of interactive jobs has this head."""
+    heads = {Priority.INTERACTIVE: oldest}
+    return [item.job_id for item in store.reap(store.due(heads, 1000), heads)]
 
 
 def test_an_accepted_job_is_queued_and_reads_back_whole(store: JobStore) -> None:
@@ -121,7 +124,7 @@ def test_an_accepted_job_is_queued_and_reads_back_whole(store: JobStore) -> None
     assert created.job.version == 1
     assert created.job.deadline_ms - created.job.created_at_ms == 3_600_000
     assert store.depth().open == 1
-    assert store.position(new.id) == 0
+    assert store.place(new.id) == Place(Priority.INTERACTIVE, ahead=0, others=0)
 
 
 def test_accepting_the_same_id_twice_makes_one_job(store: JobStore) -> None:
@@ -184,7 +187,7 @@ def test_a_claim_counts_the_attempt_before_any_work(store: JobStore) -> None:
     assert claimed.started_at_ms is not None
     assert not claimed.is_suspect
     assert store.get(job.id) == claimed
-    assert store.position(job.id) is None
+    assert store.place(job.id) is None
 
 
 def test_a_second_delivery_is_dropped_while_the_lease_lives(store: JobStore, clock: Clock) -> None:
@@ -417,11 +420,11 @@ def test_the_reaper_never_brings_an_ended_job_back(store: JobStore, clock: Clock
     job = accept(store)
     store.claim(job.id, "token", LEASE, RUN)
     clock.advance(LEASE + 1)
-    due = store.due(None, 10)
+    due = store.due({}, 10)
     assert due == [job.id]
     store.cancel(job.id)
-    assert store.reap(due, None) == []
-    assert store.due(None, 10) == []
+    assert store.reap(due, {}) == []
+    assert store.due({}, 10) == []
     assert store.depth().open == 0
 
 
@@ -880,3 +883,48 @@ def test_one_owner_has_as_many_open_jobs_as_it_may(store: JobStore) -> None:
     assert store.claim(jobs[0].id, "token", 15, 300)
     assert store.succeed(jobs[0].id, "token", {}, {})
     assert store.depth("a").owned == 1
+
+
+def bulk_job() -> NewJob:
+    """Return a job that nobody waits for."""
+    new = new_job()
+    return new.model_copy(update={"spec": new.spec.model_copy(update={"priority": Priority.BULK})})
+
+
+def test_each_priority_has_its_own_places(store: JobStore, clock: Clock) -> None:
+    """A job knows how many of its own are ahead, and how many others wait; a retried one is at the end."""
+    jobs = []
+    for new in (bulk_job(), new_job(), bulk_job(), new_job(), bulk_job()):
+        clock.advance(1)
+        jobs.append(store.create(new, 100).job)
+    places = [store.place(job.id) for job in jobs]
+    assert places == [
+        Place(Priority.BULK, 0, 2),
+        Place(Priority.INTERACTIVE, 0, 3),
+        Place(Priority.BULK, 1, 2),
+        Place(Priority.INTERACTIVE, 1, 3),
+        Place(Priority.BULK, 2, 2),
+    ]
+    depth = store.depth()
+    assert {name: item.queued for name, item in depth.waiting.items()} == {"interactive": 2, "bulk": 3}
+    assert depth.waiting[Priority.BULK].oldest_published_at_ms == jobs[0].published_at_ms
+    assert depth.oldest_published_at_ms == jobs[0].published_at_ms
+    store.cancel(jobs[0].id)
+    clock.advance(1)
+    assert store.retry(jobs[0].id, 100).spec.priority == Priority.BULK
+    assert store.place(jobs[0].id) == Place(Priority.BULK, 2, 2)
+    assert (store.drain_rate(), store.drain_rate(Priority.INTERACTIVE)) == (pytest.approx(1 / 60), 0)
+    assert store.drain_rate(Priority.BULK) == store.drain_rate()
+
+
+def test_each_queue_has_its_own_watermark(store: JobStore, clock: Clock) -> None:
+    """A backlog of one priority hides no lost message of the other, and is not published twice."""
+    bulk, interactive = (store.create(new, 100).job for new in (bulk_job(), new_job()))
+    clock.advance(60)
+    heads: Heads = {Priority.BULK: bulk.published_at_ms, Priority.INTERACTIVE: None}
+    published = store.reap(store.due(heads, 10), heads)
+    assert [(item.job_id, item.priority) for item in published] == [(interactive.id, Priority.INTERACTIVE)]
+    clock.advance(60)
+    heads = {Priority.INTERACTIVE: clock() - 60_000}
+    published = store.reap(store.due(heads, 10), heads)
+    assert [(item.job_id, item.priority) for item in published] == [(bulk.id, Priority.BULK)]

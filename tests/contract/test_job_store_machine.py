@@ -29,6 +29,7 @@ from shared.schemas import (
     JobStatus,
     ModelRef,
     NewJob,
+    Priority,
     wall_clock_ms,
 )
 
@@ -71,12 +72,17 @@ class Ledgers(RuleBasedStateMachine):
         assert answers[0] == answers[1]
         return answers[0]
 
-    @rule(target=ids, key=st.sampled_from([None, "k1", "k2"]), fingerprint=st.sampled_from("xy"))
-    def create(self, key: str | None, fingerprint: str) -> str:
+    @rule(
+        target=ids,
+        key=st.sampled_from([None, "k1", "k2"]),
+        fingerprint=st.sampled_from("xy"),
+        priority=st.sampled_from(Priority),
+    )
+    def create(self, key: str | None, fingerprint: str, priority: Priority) -> str:
         """Accept a job, a repetition, or refuse one too many."""
         new = NewJob(
             id=f"job-{secrets.token_hex(4)}",
-            spec=SPEC,
+            spec=SPEC.model_copy(update={"priority": priority}),
             expires_in_seconds=DEADLINE,
             image_retention_seconds=IMAGE_RETENTION,
             retention_seconds=RETENTION,
@@ -156,8 +162,9 @@ class Ledgers(RuleBasedStateMachine):
     def reap(self, messages_are_gone: bool) -> None:
         """A reaper looks; either the queue is empty, or its head is as old as can be."""
         oldest = None if messages_are_gone else 0
-        due = self.both(lambda store: sorted(store.due(oldest, 100)))
-        self.both(lambda store: sorted(item.job_id for item in store.reap(due, oldest)))
+        heads = dict.fromkeys(Priority, oldest)
+        due = self.both(lambda store: sorted(store.due(heads, 100)))
+        self.both(lambda store: sorted((item.job_id, item.priority) for item in store.reap(due, heads)))
 
     @rule()
     def clean(self) -> None:
@@ -179,14 +186,18 @@ class Ledgers(RuleBasedStateMachine):
         assert totals[0].accepted + totals[0].retried == totals[0].open + sum(totals[0].ended.values())
         depths = [store.depth() for store in (self.memory, self.redis)]
         assert (depths[0].open, depths[0].running) == (depths[1].open, depths[1].running)
+        queued = [{name: item.queued for name, item in depth.waiting.items()} for depth in depths]
+        assert queued[0] == queued[1]
 
     @invariant()
     def an_open_job_is_in_each_index_that_it_belongs_to(self) -> None:
-        """Open means in OPEN and in exactly one of PUBLISHED and LEASED; ended means in none."""
-        indexes = [set(self.client.zrange(name, 0, -1)) for name in (keys.OPEN, keys.PUBLISHED, keys.LEASED)]
-        open_, published, leased = indexes
-        assert published | leased == open_
-        assert not published & leased
+        """Open means in OPEN and in exactly one of both PUBLISHED and LEASED; ended means in none."""
+        open_, interactive, bulk, leased = (
+            set(self.client.zrange(name, 0, -1))
+            for name in (keys.OPEN, keys.PUBLISHED, keys.PUBLISHED_BULK, keys.LEASED)
+        )
+        assert interactive | bulk | leased == open_
+        assert len(interactive) + len(bulk) + len(leased) == len(open_)
         for job in self.known:
             status = JobStatus(str(self.client.hget(keys.JOB + job, "status")))
             assert (job in open_) is not status.is_final

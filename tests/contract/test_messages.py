@@ -15,7 +15,7 @@ from ops.servers import RedisServer, free_port
 from shared import keys
 from shared.errors import QueueUnavailable
 from shared.job_store_redis import connect
-from shared.schemas import new_job_id
+from shared.schemas import Priority, new_job_id
 from shared.settings import Settings
 from shared.task_queue import INFER_TASK, CeleryTaskQueue, make_celery
 
@@ -33,20 +33,20 @@ def test_a_message_holds_an_id_and_no_pixels(queue: CeleryTaskQueue, redis_clien
     job_id = new_job_id()
     queue.enqueue(job_id, 1_700_000_000_000)
     (raw,) = redis_client.lrange(keys.INFERENCE_QUEUE, 0, -1)
-    assert len(raw) < 1500
+    assert len(raw) < 500
     message = json.loads(raw)
     assert message["content-type"] == "application/json"
     assert message["headers"]["task"] == INFER_TASK
-    arguments, keywords, _ = json.loads(base64.b64decode(message["body"]))
-    assert (arguments, keywords) == ([], {"job_id": job_id})
+    assert message["headers"]["id"] == job_id
+    assert json.loads(base64.b64decode(message["body"])) == [[], {}, {}]
 
 
 def test_the_oldest_message_is_the_one_that_leaves_next(queue: CeleryTaskQueue) -> None:
     """First in, first out; an empty queue has none."""
-    assert queue.oldest_published_at_ms() is None
+    assert queue.heads()[Priority.INTERACTIVE] is None
     queue.enqueue(new_job_id(), 1_700_000_000_000)
     queue.enqueue(new_job_id(), 1_700_000_009_000)
-    assert queue.oldest_published_at_ms() == 1_700_000_000_000
+    assert queue.heads()[Priority.INTERACTIVE] == 1_700_000_000_000
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_garbage_at_the_head_holds_the_reaper_back(
     """Nothing is known of what lies behind it, so nothing is taken for lost."""
     queue.enqueue(new_job_id(), 1_700_000_000_000)
     redis_client.rpush(keys.INFERENCE_QUEUE, garbage)
-    assert queue.oldest_published_at_ms() == 0
+    assert queue.heads()[Priority.INTERACTIVE] == 0
 
 
 def test_no_result_is_kept_and_no_channel_is_opened(
@@ -99,3 +99,12 @@ def test_a_queue_that_hangs_says_so_in_time(tmp_path: Path) -> None:
         assert time.monotonic() - started < 4.5
     finally:
         child.kill()
+
+
+def test_each_priority_has_a_queue_of_its_own(queue: CeleryTaskQueue, redis_client: redis.Redis) -> None:
+    """And a head of its own, which the reaper judges by."""
+    queue.enqueue(new_job_id(), 1_700_000_000_000, Priority.BULK)
+    assert queue.heads() == {Priority.INTERACTIVE: None, Priority.BULK: 1_700_000_000_000}
+    queue.enqueue(new_job_id(), 1_700_000_009_000)
+    assert queue.heads() == {Priority.INTERACTIVE: 1_700_000_009_000, Priority.BULK: 1_700_000_000_000}
+    assert (redis_client.llen(keys.INFERENCE_QUEUE), redis_client.llen(keys.BULK_QUEUE)) == (1, 1)

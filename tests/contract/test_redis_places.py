@@ -13,7 +13,7 @@ from ops.processes import Child, wait_until
 from ops.servers import HOST, RedisServer, free_port, redis_program
 from shared.errors import HistoQueueError, JobStoreUnavailable, QueueUnavailable
 from shared.object_store import REQUEST_PATIENCE
-from shared.schemas import new_job_id
+from shared.schemas import Priority, new_job_id
 from shared.services import Services, from_settings
 from shared.settings import Settings, read_settings
 from tests.tls import TlsFront, make_certificates
@@ -42,7 +42,7 @@ def both_work(services: Services) -> bool:
     """Write through the ledger's connection and Celery's own."""
     services.jobs.found()
     services.queue.enqueue(new_job_id(), 1_700_000_000_000)
-    return services.jobs.is_founded() and services.queue.oldest_published_at_ms() == 1_700_000_000_000
+    return services.jobs.is_founded() and services.queue.heads()[Priority.INTERACTIVE] == 1_700_000_000_000
 
 
 def test_ledger_and_queue_work_over_tls(

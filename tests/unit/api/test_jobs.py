@@ -46,6 +46,7 @@ def test_a_queued_job_as_json(submit: Submit, services: Services) -> None:
         "id": job["id"],
         "status": "queued",
         "custom_id": "tile-7",
+        "priority": "interactive",
         "cached": False,
         "created_at": "2027-01-15T08:00:00.125Z",
         "started_at": None,

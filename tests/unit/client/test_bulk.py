@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Response
+from flask import Response, request
 from histoqueue import Client, InvalidRequest, JournalError, UnknownModelVersion
 from histoqueue._bulk import Bulk, Summary, idempotency_key
 from histoqueue._export import write_csv, written_whole
@@ -22,6 +22,7 @@ from histoqueue._pool import run_over
 from histoqueue._scan import Found, scan
 
 from ops.processes import wait_until
+from shared.errors import InvalidRequest as ServerRefusal
 from tests.api_server import FAILING_WIDTH, ApiServer
 from tests.factories import png_bytes
 
@@ -61,6 +62,19 @@ def test_a_run_tells_the_server_no_file_name(server: ApiServer, client: Client, 
     run(client, "tiles")
     assert [job.spec.custom_id for job in server.jobs] == [None] * 3
     assert "tiles" not in str(server.jobs)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_tiles_of_a_run_let_others_pass(server: ApiServer, client: Client, tiles: Path, knows: bool) -> None:
+    """They are bulk; a server that knows no priorities gets them without."""
+
+    def refuse() -> None:
+        if "priority" in request.args and not knows:
+            raise ServerRefusal("Expected only the options mpp. Received: 'priority'")
+
+    server.app.before_request(refuse)
+    assert run(client, "tiles").succeeded == 3
+    assert {job.spec.priority for job in server.jobs} == {"bulk" if knows else "interactive"}
 
 
 def test_the_same_call_again_submits_nothing(server: ApiServer, client: Client, tiles: Path) -> None:
