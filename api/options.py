@@ -33,6 +33,9 @@ class Options(BaseModel):
     mpp: Annotated[float, Field(ge=0.05, le=10, allow_inf_nan=False)] | None = Field(
         default=None, description="micrometres per pixel, from 0.05 to 10"
     )
+    cache: bool = Field(
+        default=True, description="true or false: the answer may be that of an earlier job for the same image"
+    )
     explain: bool = Field(default=False, description="true or false: make a heat map too")
     custom_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_is_printable)] | None = (
         Field(default=None, description="1 to 128 printable characters")

@@ -45,7 +45,7 @@ def job_json(job: Job, place: QueuePlace | None) -> dict[str, Any]:
         "status": job.status.value,
         "custom_id": spec.custom_id,
         "priority": spec.priority.value,
-        "cached": False,
+        "cached": job.cached,
         "created_at": timestamp(job.created_at_ms),
         "started_at": timestamp(job.started_at_ms),
         "finished_at": timestamp(job.finished_at_ms),

@@ -12,6 +12,7 @@ import structlog
 
 from api.options import Options
 from api.uploads import ImageUpload
+from shared import metrics
 from shared.archive import Archive
 from shared.crash_points import crash_point
 from shared.envelope import AcceptedJob, seal
@@ -79,6 +80,9 @@ def submit(
     jobs = services.jobs
     if repeat and (known := founded(services, lambda: jobs.find_replay(repeat))):
         return Submitted(jobs.get(known.id), replayed=True)
+    new = _describe(services, settings, upload, options, repeat, request_id, owner)
+    if options.cache and settings.cache_answers and (answered := _answer(jobs, new)):
+        return answered
     # Asked before the image is stored: a full queue, or a ledger that is away, then leaves nothing behind.
     depth, most_owned = jobs.depth(owner), settings.max_open_jobs_per_key
     if depth.open >= settings.max_open_jobs:
@@ -92,7 +96,6 @@ def submit(
         raise JobStoreFull(
             "Expected room in the job store for one more job. Found: too little. Ask again later."
         )
-    new = _describe(services, settings, upload, options, repeat, request_id, owner)
     key = new.spec.input.key
     seal(upload.file, AcceptedJob(job=new, accepted_at_ms=wall_clock_ms()))
     crash_point("api.before_put")
@@ -109,6 +112,19 @@ def submit(
     _publish(services, created.job)
     crash_point("api.after_publish")
     return Submitted(created.job, replayed=False)
+
+
+def _answer(jobs: JobStore, new: NewJob) -> Submitted | None:
+    """End a job with what an earlier one has found in the same image; None where none has."""
+    answer_key = new.spec.answer_key
+    known = jobs.find_answer(answer_key) if answer_key else None
+    created = jobs.answer(new, known) if known else None
+    if created is None:
+        return None
+    if not created.replayed:
+        metrics.CACHED_ANSWERS.inc()
+        return Submitted(created.job, replayed=False)
+    return Submitted(jobs.get(created.job.id), replayed=True)
 
 
 def retry_job(services: Services, settings: Settings, job_id: str) -> Job:

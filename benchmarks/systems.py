@@ -76,6 +76,8 @@ def ours(runtime: str) -> Callable[[Place], list[Program]]:
             "DATA_DIR": str(place.folder / "data"),
             "INFERENCE_RUNTIME": runtime,
             "LOG_LEVEL": "WARNING",
+            # The same tiles come again and again, and each is to be computed.
+            "CACHE_ANSWERS": "false",
             "PYTHONPATH": str(ROOT),
         }
         return [Program("up", [sys.executable, "-m", "ops.up"], environment)]

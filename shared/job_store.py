@@ -98,6 +98,18 @@ class JobStore(Protocol):
             LedgerRebuilding: if the job has a key, and the ledger cannot tell yet whether it is new.
         """
 
+    def find_answer(self, answer_key: str) -> str | None:
+        """Return the id of a job that succeeded with this key and whose result may still be kept."""
+
+    def answer(self, new: NewJob, answered_by: str) -> Created | None:
+        """Record a job that has ended already, with another one's result; None where that is kept no more.
+
+        It takes nobody's place: neither limit of `create` counts.
+
+        Raises:
+            IdempotencyKeyReused, LedgerRebuilding: as `create`.
+        """
+
     def find_replay(self, idempotency: Idempotency) -> Job | None:
         """Return the job that this key made, before anything is stored for its repetition.
 
@@ -121,8 +133,18 @@ class JobStore(Protocol):
     def renew(self, job_id: str, token: str, lease_seconds: float) -> bool:
         """Prolong the lease; False where the token holds the job no more, or has held it too long."""
 
-    def succeed(self, job_id: str, token: str, result: dict[str, Any], timings_ms: dict[str, float]) -> bool:
-        """Write the result; False where the token does not hold the job any more."""
+    def succeed(
+        self,
+        job_id: str,
+        token: str,
+        result: dict[str, Any],
+        timings_ms: dict[str, float],
+        answer_key: str | None = None,
+    ) -> bool:
+        """Write the result; False where the token does not hold the job any more.
+
+        With `answer_key` it may be the result of later jobs too.
+        """
 
     def fail(self, job_id: str, token: str, error: JobError, timings_ms: dict[str, float]) -> bool:
         """Write the error; False where the token does not hold the job any more."""

@@ -48,6 +48,31 @@ class MemoryJobStore(MemoryUpkeep):
         self, new: NewJob, max_open: int, accepted_at_ms: int | None = None, max_owned: int = 0
     ) -> Created:
         with self._lock:
+            return self._create(new, max_open, accepted_at_ms, max_owned)
+
+    def find_answer(self, answer_key: str) -> str | None:
+        with self._lock:
+            record = self._find(self._answers.get(answer_key, ""))
+            if record is None or self._clock() > (record.job.expires_at_ms or 0):
+                return None
+            return record.job.id
+
+    def answer(self, new: NewJob, answered_by: str) -> Created | None:
+        with self._lock:
+            if new.idempotency and (known := self._replayed(new.idempotency)):
+                return Created(known, replayed=True)
+            other = self._find(answered_by)
+            if other is None or other.job.result is None:
+                return None
+            created = self._create(new, 2**62, None, 0)
+            if not created.job.status.is_final:
+                record = self._records[new.id]
+                record.job = record.job.model_copy(update={"cached": True})
+                self._finish(record, JobStatus.SUCCEEDED, result=other.job.result)
+            return Created(self._records[new.id].job, replayed=False)
+
+    def _create(self, new: NewJob, max_open: int, accepted_at_ms: int | None, max_owned: int) -> Created:
+        with self._lock:
             if new.id in self._records:
                 return Created(self._records[new.id].job, replayed=False)
             if new.idempotency and (known := self._replayed(new.idempotency)):
@@ -136,7 +161,14 @@ class MemoryJobStore(MemoryUpkeep):
             record.lease_until_ms = record.look_at_ms = until
             return True
 
-    def succeed(self, job_id: str, token: str, result: dict[str, Any], timings_ms: dict[str, float]) -> bool:
+    def succeed(
+        self,
+        job_id: str,
+        token: str,
+        result: dict[str, Any],
+        timings_ms: dict[str, float],
+        answer_key: str | None = None,
+    ) -> bool:
         with self._lock:
             record = self._held(job_id, token)
             if record is None:
@@ -144,6 +176,8 @@ class MemoryJobStore(MemoryUpkeep):
             copy = json.loads(json.dumps(result))
             record.ended_by = token
             self._finish(record, JobStatus.SUCCEEDED, result=copy, timings_ms=timings_ms)
+            if answer_key:
+                self._answers[answer_key] = job_id
             return True
 
     def fail(self, job_id: str, token: str, error: JobError, timings_ms: dict[str, float]) -> bool:

@@ -62,10 +62,27 @@ class RedisJobStore(RedisUpkeep):
     def create(
         self, new: NewJob, max_open: int, accepted_at_ms: int | None = None, max_owned: int = 0
     ) -> Created:
-        outcome, payload = self._try_create(new, max_open, accepted_at_ms, max_owned)
+        created = self._create(new, max_open, accepted_at_ms, max_owned, "")
+        assert created is not None, "only an answer can be gone"  # noqa: S101
+        return created
+
+    def find_answer(self, answer_key: str) -> str | None:
+        with answering():
+            job_id = self._redis.get(keys.ANSWER + answer_key)
+        return str(job_id) if job_id else None
+
+    def answer(self, new: NewJob, answered_by: str) -> Created | None:
+        return self._create(new, 0, None, 0, answered_by)
+
+    def _create(
+        self, new: NewJob, max_open: int, accepted_at_ms: int | None, max_owned: int, answered_by: str
+    ) -> Created | None:
+        outcome, payload = self._try_create(new, max_open, accepted_at_ms, max_owned, answered_by)
         if outcome == "late":
             # Redis' clock was set, or another server took over: its time is known again now.
-            outcome, payload = self._try_create(new, max_open, accepted_at_ms, max_owned)
+            outcome, payload = self._try_create(new, max_open, accepted_at_ms, max_owned, answered_by)
+        if outcome == "unanswered":
+            return None
         if outcome == "rebuilding":
             raise LedgerRebuilding
         if outcome == "late":
@@ -84,7 +101,7 @@ class RedisJobStore(RedisUpkeep):
         return Created(to_job(payload), replayed=outcome == "replayed")
 
     def _try_create(
-        self, new: NewJob, max_open: int, accepted_at_ms: int | None, max_owned: int
+        self, new: NewJob, max_open: int, accepted_at_ms: int | None, max_owned: int, answered_by: str
     ) -> tuple[str, Any]:
         repeat = new.idempotency
         arguments: list[str | float] = [
@@ -102,6 +119,7 @@ class RedisJobStore(RedisUpkeep):
             max_owned,
             new.spec.priority if new.spec.priority != Priority.INTERACTIVE else "",
             new.spec.batch or "",
+            answered_by,
         ]
         extra = [keys.IDEMPOTENCY + repeat.key] if repeat else []
         outcome, now, *payload = self._call("create", new.id, *arguments, extra_keys=extra)
@@ -150,16 +168,33 @@ class RedisJobStore(RedisUpkeep):
     def renew(self, job_id: str, token: str, lease_seconds: float) -> bool:
         return bool(self._call("renew", job_id, token, milliseconds(lease_seconds)))
 
-    def succeed(self, job_id: str, token: str, result: dict[str, Any], timings_ms: dict[str, float]) -> bool:
-        return self._finish(job_id, token, JobStatus.SUCCEEDED, "result", json.dumps(result), timings_ms)
+    def succeed(
+        self,
+        job_id: str,
+        token: str,
+        result: dict[str, Any],
+        timings_ms: dict[str, float],
+        answer_key: str | None = None,
+    ) -> bool:
+        extra = [keys.ANSWER + answer_key] if answer_key else []
+        value = json.dumps(result)
+        return self._finish(job_id, token, JobStatus.SUCCEEDED, "result", value, timings_ms, extra)
 
     def fail(self, job_id: str, token: str, error: JobError, timings_ms: dict[str, float]) -> bool:
         return self._finish(job_id, token, JobStatus.FAILED, "error", error.model_dump_json(), timings_ms)
 
     def _finish(
-        self, job_id: str, token: str, status: JobStatus, name: str, value: str, timings_ms: dict[str, float]
+        self,
+        job_id: str,
+        token: str,
+        status: JobStatus,
+        name: str,
+        value: str,
+        timings_ms: dict[str, float],
+        extra_keys: Sequence[str] = (),
     ) -> bool:
-        return bool(self._call("finish", job_id, token, status, name, value, json.dumps(timings_ms)))
+        timings = json.dumps(timings_ms)
+        return bool(self._call("finish", job_id, token, status, name, value, timings, extra_keys=extra_keys))
 
     def release(self, job_id: str, token: str, hold_seconds: float) -> bool:
         return bool(self._call("release", job_id, token, milliseconds(hold_seconds)))

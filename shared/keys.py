@@ -32,6 +32,8 @@ COUNTED = "jobs:counted"
 BATCH = "batch:"
 #: String: "<fingerprint> <id of the job or the batch>", by the digest of an idempotency key.
 IDEMPOTENCY = "idempotency:"
+#: String: id of a job that succeeded, by the digest of what it answered: image, scale, model, owner.
+ANSWER = "answer:"
 #: Channel: the id of each job whose status changed.
 CHANGES = "jobs:changes"
 #: Set: the names of workers that have reported, some of them gone.

@@ -50,6 +50,7 @@ class MemoryLedger:
         self.memory_in_use = 0.0
         self._records: dict[str, Record] = {}
         self._idempotency: dict[str, tuple[str, str]] = {}
+        self._answers: dict[str, str] = {}
         self._ended_at: list[tuple[int, Priority]] = []
         self._counted: Counter[str] = Counter()
         self._listeners: list[queue.SimpleQueue[str]] = []
@@ -86,7 +87,8 @@ class MemoryLedger:
         record.clean_at_ms = now + record.image_retention_ms
         record.archive_at_ms = now
         record.change(status=status, finished_at_ms=now, expires_at_ms=now + record.retention_ms, **fields)
-        self._ended_at.append((now, record.job.spec.priority))
+        if not record.job.cached:
+            self._ended_at.append((now, record.job.spec.priority))
         self._counted[status] += 1
         self._tell(record.job.id)
 

@@ -24,6 +24,12 @@ REQUEST_SECONDS = Histogram(
     registry=REGISTRY,
 )
 
+CACHED_ANSWERS = Counter(
+    "histoqueue_cached_answers",
+    "Submissions that were answered at once, with the result of an earlier job for the same image.",
+    registry=REGISTRY,
+)
+
 # --- a worker ---
 ATTEMPTS = Counter(
     "histoqueue_worker_attempts",

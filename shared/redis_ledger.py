@@ -105,6 +105,7 @@ def to_job(flat: Sequence[str]) -> Job:
         status=JobStatus(fields["status"]),
         result=json.loads(fields["result"]) if "result" in fields else None,
         error=JobError.model_validate_json(fields["error"]) if "error" in fields else None,
+        cached="cached" in fields,
         timings_ms=json.loads(fields["timings_ms"]) if "timings_ms" in fields else None,
         **{name: int(fields[name]) for name in _NUMBERS if name in fields},
     )

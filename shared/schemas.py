@@ -1,5 +1,7 @@
 """The values that cross a process: a job, its message, a worker's report."""
 
+import hashlib
+import json
 import re
 import secrets
 import time
@@ -101,6 +103,17 @@ class JobSpec(_Value):
     #: Id of the batch that it was submitted in.
     batch: str | None = None
 
+    @property
+    def answer_key(self) -> str | None:
+        """What two jobs of one owner must have in common for one's result to be the other's too.
+
+        None where it never is: a heat map is made for each job.
+        """
+        if self.explain:
+            return None
+        common = [self.owner, self.input.sha256, self.input.mpp, *self.model.model_dump().values()]
+        return hashlib.sha256(json.dumps(common).encode()).hexdigest()[:32]
+
     def forgotten(self) -> "JobSpec":
         """Return what may be kept of it once its result is dropped: nothing in the caller's words."""
         return self.model_copy(update={"custom_id": None, "request_id": None})
@@ -136,6 +149,8 @@ class Job(_Value):
     lost: int = 0
     #: How often it killed a healthy engine while alone in it.
     strikes: int = 0
+    #: Its result is another job's, for the same image: no worker ran it.
+    cached: bool = False
     result: dict[str, Any] | None = None
     error: JobError | None = None
     timings_ms: dict[str, float] | None = None

@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     #: An engine that takes more memory than this is killed, before the machine runs out of it.
     engine_memory_bytes: int = Field(default=3_000_000_000, ge=500_000_000)
 
+    #: Answer an image that a job of its owner has answered before with that job's result.
+    cache_answers: bool = True
+
     # --- the worker ---
     max_batch_size: int = Field(default=8, ge=1, le=64)
     #: Threads of the engine's runtime; 0 means as many as the process may use.

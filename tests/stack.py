@@ -22,8 +22,8 @@ from ops.servers import free_port
 from training.synthetic import draw_tile
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Short, so that a lost worker is noticed while a test waits.
-QUICK = {"LEASE_SECONDS": "4", "ENGINE_TIMEOUT_SECONDS": "4"}
+#: Short, so that a lost worker is noticed while a test waits; and each tile goes the whole way.
+QUICK = {"LEASE_SECONDS": "4", "ENGINE_TIMEOUT_SECONDS": "4", "CACHE_ANSWERS": "false"}
 
 
 @dataclass

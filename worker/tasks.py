@@ -169,7 +169,9 @@ class JobRunner:
                     error = JobError(**outcome["error"])
                     written = self.jobs.fail(job.id, lease.token, error, timings)
                 else:
-                    written = self.jobs.succeed(job.id, lease.token, outcome["result"], timings)
+                    written = self.jobs.succeed(
+                        job.id, lease.token, outcome["result"], timings, job.spec.answer_key
+                    )
         crash_point("worker.finished")
         metrics.ATTEMPTS.labels("failed" if "error" in outcome else "succeeded").inc()
         for stage, milliseconds in timings.items():

@@ -171,7 +171,9 @@ local function finish(status, name, value)
   count_owned(-1)
   redis.call('ZADD', ended, now + number('image_retention_ms'), id)
   redis.call('ZADD', unarchived, now, id)
-  count_drained()
+  if not field('cached') then
+    count_drained()
+  end
   count(status)
   note_end_in_batch()
   redis.call('PEXPIRE', job, number('retention_ms') + number('tombstone_ms'))

@@ -3,7 +3,8 @@
 -- ARGV: 4 refuse after this time (ms, 0: never), 5 most open jobs, 6 spec, 7 ms it may wait, 8 retention ms,
 -- 9 tombstone ms, 10 image retention ms, 11 fingerprint, 12 prefix of records,
 -- 13 when it was accepted (ms; 0: now), 14 owner ('': nobody), 15 most open jobs of its owner (0: any),
--- 16 'bulk' or '', 17 the batch that it belongs to ('': none).
+-- 16 'bulk' or '', 17 the batch that it belongs to ('': none), 18 a job whose result is this one's too
+-- ('': none): it then ends in the same call, and takes nobody's place.
 local not_after, limit = tonumber(ARGV[4]), tonumber(ARGV[5])
 local repeatable = KEYS[13] ~= nil
 local accepted = tonumber(ARGV[13])
@@ -32,8 +33,15 @@ end
 if repeatable and accepted == 0 and redis.call('EXISTS', founded) == 0 then
   return {'rebuilding', now}
 end
+local answer = nil
+if ARGV[18] ~= '' then
+  answer = redis.call('HGET', ARGV[12] .. ARGV[18], 'result')
+  if not answer then
+    return {'unanswered', now}
+  end
+end
 local owner = ARGV[14] ~= '' and ARGV[14] or nil
-local refused = refusal(owner, limit, tonumber(ARGV[15]))
+local refused = not answer and refusal(owner, limit, tonumber(ARGV[15]))
 if refused then
   return refused
 end
@@ -54,4 +62,8 @@ if repeatable then
     'PX', tonumber(ARGV[7]) + tonumber(ARGV[8]) + tonumber(ARGV[9]))
 end
 count('accepted')
+if answer then
+  redis.call('HSET', job, 'cached', 1)
+  finish('succeeded', 'result', answer)
+end
 return {'created', now, record()}

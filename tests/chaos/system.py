@@ -32,6 +32,8 @@ SETTINGS = {
     "MAX_RUN_SECONDS": "60",
     # What waits must be done within the drain, however long the run: over this, clients are sent away.
     "MAX_OPEN_JOBS": "1000",
+    # Each request is to go the whole way, whatever its image.
+    "CACHE_ANSWERS": "false",
     "LOG_JSON": "true",
 }
 #: TensorFlow takes longer than an engine that sleeps, and longer still on a machine that is busy.

@@ -39,7 +39,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings(max_image_bytes=300_000, max_image_pixels=1_000_000, max_open_jobs=5, max_waiters=2)
+    return Settings(
+        max_image_bytes=300_000,
+        max_image_pixels=1_000_000,
+        max_open_jobs=5,
+        max_waiters=2,
+        cache_answers=False,
+    )
 
 
 @pytest.fixture

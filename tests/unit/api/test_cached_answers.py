@@ -1,0 +1,94 @@
+"""An image that was answered before is answered at once, where nothing speaks against it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from api import create_app
+from shared.services import Services
+from shared.settings import Settings
+from tests.factories import jpeg_bytes
+
+Submit = Callable[..., Any]
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(max_open_jobs=2)
+
+
+@pytest.fixture
+def answered(submit: Submit, services: Services) -> dict[str, Any]:
+    """Have the one tile answered by a worker; return its job."""
+    job = submit().get_json()
+    claimed = services.jobs.claim(job["id"], "token", 15, 300)
+    assert claimed is not None
+    result = {"class": "lung_aca", "confidence": 0.97}
+    assert services.jobs.succeed(job["id"], "token", result, {}, claimed.spec.answer_key)
+    return dict(job)
+
+
+def test_the_same_image_is_answered_at_once(
+    submit: Submit, client: FlaskClient, services: Services, answered: dict[str, Any]
+) -> None:
+    """200 with a job of its own; nothing is stored, nothing is queued."""
+    stored, queued = services.objects.list_keys(""), len(services.queue.messages)  # type: ignore[attr-defined]
+    answer = submit(path="/predict?custom_id=again")
+    job = answer.get_json()
+    assert (answer.status_code, job["cached"], job["status"]) == (200, True, "succeeded")
+    assert (job["result"]["class"], job["custom_id"]) == ("lung_aca", "again")
+    assert job["id"] != answered["id"]
+    assert answer.headers["Location"] == job["links"]["self"]
+    assert client.get(job["links"]["self"]).get_json() == job
+    assert services.objects.list_keys("") == stored
+    assert len(services.queue.messages) == queued  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("options", ["cache=false", "mpp=0.5", "explain=true"])
+def test_it_is_computed_where_the_caller_wants_something_else(
+    submit: Submit, answered: dict[str, Any], options: str
+) -> None:
+    """The caller objects, states another scale, or wants a heat map."""
+    answer = submit(path=f"/predict?{options}")
+    assert (answer.status_code, answer.get_json()["cached"]) == (202, False)
+
+
+def test_another_image_is_computed(submit: Submit, answered: dict[str, Any]) -> None:
+    """One byte is enough."""
+    assert submit(jpeg_bytes(seed=1)).status_code == 202
+
+
+def test_a_full_queue_keeps_nobody_from_what_is_known(submit: Submit, answered: dict[str, Any]) -> None:
+    """It needs no place in it."""
+    assert [submit(jpeg_bytes(seed=seed)).status_code for seed in (1, 2, 3)] == [202, 202, 429]
+    assert submit().status_code == 200
+
+
+def test_deleting_one_leaves_the_other(submit: Submit, client: FlaskClient, answered: dict[str, Any]) -> None:
+    """Each job is its owner's to delete; what is deleted answers no more."""
+    copy = submit().get_json()
+    assert client.delete(answered["links"]["self"]).status_code == 204
+    assert client.get(copy["links"]["self"]).get_json()["result"]["class"] == "lung_aca"
+    assert submit().status_code == 202
+
+
+def test_a_key_repeats_the_answered_job(submit: Submit, answered: dict[str, Any]) -> None:
+    """The same request gets the same id; with other options the key is refused."""
+    headers = {"Idempotency-Key": "k"}
+    first, again = submit(headers=headers), submit(headers=headers)
+    assert first.get_json() == again.get_json()
+    assert (first.headers.get("Idempotency-Replayed"), again.headers["Idempotency-Replayed"]) == (
+        None,
+        "true",
+    )
+    assert submit(path="/predict?cache=false", headers=headers).status_code == 422
+
+
+def test_the_operator_can_turn_it_off(
+    services: Services, settings: Settings, answered: dict[str, Any]
+) -> None:
+    """`CACHE_ANSWERS=false`."""
+    off = create_app(services, settings.model_copy(update={"cache_answers": False})).test_client()
+    assert off.post("/predict", data=jpeg_bytes(), content_type="image/jpeg").status_code == 202
