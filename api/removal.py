@@ -17,10 +17,15 @@ def cancel_job(services: Services, job_id: str) -> Canceled:
     Raises:
         JobNotFound: if the id is unknown.
         JobAlreadyFinal: if it had ended before.
+        ResultExpired: if it is deleted, or past its retention.
     """
     archive = Archive(services.objects)
     try:
         canceled = founded(services, lambda: services.jobs.cancel(job_id))
+    except JobAlreadyFinal:
+        # What is deleted or dropped is gone, whatever is asked of it.
+        services.jobs.get(job_id)
+        raise
     except (JobNotFound, LedgerRebuilding):
         if (job := archive.get(job_id)) is None:
             raise
