@@ -48,7 +48,7 @@ def predict() -> Response:
         repeat = idempotency(request.headers.get("Idempotency-Key"), request.path, upload, options, owner)
         submitted = submit(here.services, here.settings, upload, options, repeat, request_id(), owner)
     job = here.waiting.until_final(submitted.job, wait.seconds)
-    answer = _answer(job, wait)
+    answer = _answer(job, wait, submitted.place if job == submitted.job else None)
     answer.headers["Location"] = url_for("jobs.result", job_id=job.id)
     if submitted.replayed:
         answer.headers["Idempotency-Replayed"] = "true"
@@ -137,8 +137,8 @@ def _owned(job_id: str) -> str:
     return job_id
 
 
-def _answer(job: Job, wait: Wait | None = None) -> Response:
-    place = queue_place(context().services.jobs, job)
+def _answer(job: Job, wait: Wait | None = None, place: QueuePlace | None = None) -> Response:
+    place = place or queue_place(context().services.jobs, job)
     answer = jsonify(job_json(job, place))
     answer.status_code = 200 if job.status.is_final else 202
     if wait and wait.preferred and job.status.is_final:

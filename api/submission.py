@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import structlog
 
 from api.options import Options
+from api.representation import QueuePlace, queue_place
 from api.uploads import ImageUpload
 from shared import metrics
 from shared.archive import Archive
@@ -56,6 +57,8 @@ class Submitted:
 
     job: Job
     replayed: bool
+    #: Where it stands, as it was found for its message; None where it was not asked.
+    place: QueuePlace | None = None
 
 
 def submit(
@@ -109,9 +112,10 @@ def submit(
         _discard(services, key)
         return Submitted(jobs.get(created.job.id), replayed=True)
     crash_point("api.after_create")
-    _publish(services, created.job)
+    place = queue_place(jobs, created.job)
+    _publish(services, created.job, place)
     crash_point("api.after_publish")
-    return Submitted(created.job, replayed=False)
+    return Submitted(created.job, replayed=False, place=place)
 
 
 def _answer(jobs: JobStore, new: NewJob) -> Submitted | None:
@@ -145,7 +149,7 @@ def retry_job(services: Services, settings: Settings, job_id: str) -> Job:
         job = jobs.retry(job_id, settings.max_open_jobs, settings.max_open_jobs_per_key)
     except QueueFull as full:
         raise type(full)(full.depth, full.limit, _seconds_until_room(jobs)) from None
-    _publish(services, job)
+    _publish(services, job, queue_place(jobs, job))
     return job
 
 
@@ -236,9 +240,11 @@ def _discard(services: Services, key: str) -> None:
         _log.warning("upload_left_behind", key=key)
 
 
-def _publish(services: Services, job: Job) -> None:
+def _publish(services: Services, job: Job, place: QueuePlace | None) -> None:
+    eta = place.eta_seconds if place else None
+    expected_end_ms = None if eta is None else job.published_at_ms + int(1000 * eta)
     try:
-        services.queue.enqueue(job.id, job.published_at_ms, job.spec.priority)
+        services.queue.enqueue(job.id, job.published_at_ms, job.spec.priority, expected_end_ms)
     except QueueUnavailable:
         # The job is recorded, which is what counts: the reaper publishes it.
         _log.warning("publication_left_to_the_reaper", job_id=job.id)

@@ -44,6 +44,12 @@ STAGE_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=REGISTRY,
 )
+ETA_ERROR_SECONDS = Histogram(
+    "histoqueue_worker_eta_error_seconds",
+    "Seconds by which a job ended later than its client was told; below 0: earlier.",
+    buckets=(-60, -30, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 30, 60),
+    registry=REGISTRY,
+)
 ENGINE_FAILURES = Counter(
     "histoqueue_worker_engine_failures",
     "Times that the engine died or hung with a job alone in it.",

@@ -26,13 +26,24 @@ INFER_TASK = "histoqueue.infer"
 #: A message that nobody acknowledged is delivered again after this long; the ledger drops what was done.
 VISIBILITY_TIMEOUT_SECONDS = 60
 _PUBLISHED_AT = "published_at_ms"
+#: When the client was told that its job would end, by Redis' clock; for a metric alone.
+EXPECTED_END = "expected_end_ms"
 
 
 class TaskQueue(Protocol):
     """Messages out. Every method raises QueueUnavailable where the broker does not answer in time."""
 
-    def enqueue(self, job_id: str, published_at_ms: int, priority: Priority = Priority.INTERACTIVE) -> None:
-        """Publish the message of one job; the time is the ledger's, by Redis' clock."""
+    def enqueue(
+        self,
+        job_id: str,
+        published_at_ms: int,
+        priority: Priority = Priority.INTERACTIVE,
+        expected_end_ms: int | None = None,
+    ) -> None:
+        """Publish the message of one job; the times are the ledger's, by Redis' clock.
+
+        `expected_end_ms` is when its client is told that it ends.
+        """
 
     def heads(self) -> dict[Priority, int | None]:
         """Return when the message that leaves each queue next was published; None where it is empty."""
@@ -104,7 +115,14 @@ class CeleryTaskQueue:
         self._app = app
         self._redis = client
 
-    def enqueue(self, job_id: str, published_at_ms: int, priority: Priority = Priority.INTERACTIVE) -> None:
+    def enqueue(
+        self,
+        job_id: str,
+        published_at_ms: int,
+        priority: Priority = Priority.INTERACTIVE,
+        expected_end_ms: int | None = None,
+    ) -> None:
+        expected = {} if expected_end_ms is None else {EXPECTED_END: expected_end_ms}
         try:
             with self._app.producer_or_acquire() as producer:
                 # What Celery needs of its own message format, and no more: `send_task` adds what no worker of
@@ -114,7 +132,7 @@ class CeleryTaskQueue:
                     exchange="",
                     routing_key=QUEUES[priority],
                     serializer="json",
-                    headers={"task": INFER_TASK, "id": job_id, _PUBLISHED_AT: published_at_ms},
+                    headers={"task": INFER_TASK, "id": job_id, _PUBLISHED_AT: published_at_ms, **expected},
                     retry=False,
                 )
         except (OperationalError, redis.RedisError, OSError) as error:
@@ -148,7 +166,13 @@ class MemoryTaskQueue:
         self.bulk_messages: deque[tuple[str, int]] = deque()
         self._lock = threading.Lock()
 
-    def enqueue(self, job_id: str, published_at_ms: int, priority: Priority = Priority.INTERACTIVE) -> None:
+    def enqueue(
+        self,
+        job_id: str,
+        published_at_ms: int,
+        priority: Priority = Priority.INTERACTIVE,
+        expected_end_ms: int | None = None,  # noqa: ARG002 - no test reads it here
+    ) -> None:
         with self._lock:
             queue = self.bulk_messages if priority == Priority.BULK else self.messages
             queue.append((job_id, published_at_ms))

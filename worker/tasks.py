@@ -50,20 +50,23 @@ class JobRunner:
     lease_seconds: float
     max_run_seconds: float
 
-    def run(self, job_id: str) -> None:
-        """Take one job from its message to its outcome; returns when the message may be acknowledged."""
+    def run(self, job_id: str, expected_end_ms: object = None) -> None:
+        """Take one job from its message to its outcome; returns when the message may be acknowledged.
+
+        `expected_end_ms`: what its client was told, as the message has it.
+        """
         if not is_job_id(job_id):
             _log.error("message_refused", reason="no job id")
             return
         with structlog.contextvars.bound_contextvars(job_id=job_id):
             try:
                 self.breaker.wait_until_closed()
-                self._claim_and_run(job_id)
+                self._claim_and_run(job_id, expected_end_ms)
             except JobStoreUnavailable as error:
                 # Unclaimed: the reaper publishes it again. Claimed: the lease lapses, and then it does.
                 _log.warning("job_left_to_the_reaper", error=str(error))
 
-    def _claim_and_run(self, job_id: str) -> None:
+    def _claim_and_run(self, job_id: str, expected_end_ms: object) -> None:
         crash_point("worker.received")
         lease = Lease(job_id)
         job = self.jobs.claim(job_id, lease.token, self.lease_seconds, self.max_run_seconds)
@@ -71,14 +74,19 @@ class JobRunner:
             _log.info("message_dropped", reason="unknown, final or held by another worker")
             return
         self.leases.add(lease)
+        began = time.monotonic()
         crash_point("worker.claimed")
         try:
             with structlog.contextvars.bound_contextvars(request_id=job.spec.request_id):
-                self._outcome(job, lease)
+                has_ended = self._outcome(job, lease)
         finally:
             self.leases.remove(lease)
+        if has_ended and job.attempt == 1 and isinstance(expected_end_ms, int):
+            ended_at_ms = (job.started_at_ms or 0) + 1000 * (time.monotonic() - began)
+            metrics.ETA_ERROR_SECONDS.observe((ended_at_ms - expected_end_ms) / 1000)
 
-    def _outcome(self, job: Job, lease: Lease) -> None:
+    def _outcome(self, job: Job, lease: Lease) -> bool:
+        """Run the job to its outcome; False where it is handed back, or nobody wants it any more."""
         timings: dict[str, float] = {}
         try:
             outcome = self._infer(job, lease, timings)
@@ -93,8 +101,11 @@ class JobRunner:
             self.jobs.release(job.id, lease.token, HOLD_OFF_SECONDS)
         except HistoQueueError as error:
             self._finish(job, lease, {"error": {"code": error.code, "detail": error.detail}}, timings)
+            return True
         else:
             self._finish(job, lease, outcome, timings)
+            return True
+        return False
 
     def _infer(self, job: Job, lease: Lease, timings: dict[str, float]) -> Outcome:
         with _timed(timings, "fetch"):

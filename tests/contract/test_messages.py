@@ -108,3 +108,14 @@ def test_each_priority_has_a_queue_of_its_own(queue: CeleryTaskQueue, redis_clie
     queue.enqueue(new_job_id(), 1_700_000_009_000)
     assert queue.heads() == {Priority.INTERACTIVE: 1_700_000_009_000, Priority.BULK: 1_700_000_000_000}
     assert (redis_client.llen(keys.INFERENCE_QUEUE), redis_client.llen(keys.BULK_QUEUE)) == (1, 1)
+
+
+def test_what_a_client_was_told_travels_with_the_message(
+    queue: CeleryTaskQueue, redis_client: redis.Redis
+) -> None:
+    """So that the worker can say how well it held; without a forecast there is none."""
+    queue.enqueue(new_job_id(), 1_700_000_000_000, Priority.INTERACTIVE, 1_700_000_004_000)
+    queue.enqueue(new_job_id(), 1_700_000_000_000)
+    second, first = (json.loads(raw)["headers"] for raw in redis_client.lrange(keys.INFERENCE_QUEUE, 0, -1))
+    assert first["expected_end_ms"] == 1_700_000_004_000
+    assert "expected_end_ms" not in second

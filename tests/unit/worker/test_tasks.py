@@ -11,6 +11,7 @@ import pytest
 
 from shared.archive import Archive, heatmap_key, quarantine_key
 from shared.errors import EngineCrashed, JobStoreUnavailable, ObjectStoreUnavailable
+from shared.metrics import REGISTRY
 from shared.schemas import InputInfo, Job, JobSpec, JobStatus, ModelRef, NewJob, new_job_id
 from shared.services import Services, in_memory
 from shared.settings import Settings
@@ -431,3 +432,34 @@ def test_what_a_deletion_could_not_remove_is_removed_later(world: World) -> None
     world.now_ms += 1000
     clean_once(world.services.jobs, world.services.objects)
     assert world.services.objects.list_keys("") == []
+
+
+@pytest.mark.parametrize(("expected", "counted"), [(1_700_000_004_000, 1), (None, 0), ("soon", 0)])
+def test_how_well_a_forecast_held_is_measured(world: World, expected: object, counted: int) -> None:
+    """By a job's first attempt, where its client was told anything."""
+    before, early_before = eta_errors("+Inf"), eta_errors("-2.0")
+    world.runner.run(world.accept(b"tile"), expected)
+    assert eta_errors("+Inf") - before == counted
+    assert eta_errors("-2.0") - early_before == counted
+    assert eta_errors("-5.0") == 0
+
+
+def test_a_job_that_is_handed_back_says_nothing_of_the_forecast(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not ended."""
+
+    def away(key: str, max_bytes: int) -> bytes:
+        raise ObjectStoreUnavailable("away")
+
+    before = eta_errors("+Inf")
+    job_id = world.accept(b"tile")
+    monkeypatch.setattr(world.services.objects, "get", away)
+    world.runner.run(job_id, 1_700_000_004_000)
+    assert eta_errors("+Inf") == before
+
+
+def eta_errors(at_most: str) -> float:
+    """Return how many forecasts were off by so many seconds at the most, as Prometheus counts."""
+    name = "histoqueue_worker_eta_error_seconds_bucket"
+    return REGISTRY.get_sample_value(name, {"le": at_most}) or 0.0
