@@ -15,6 +15,9 @@ HistoQueueError
 │   ├── NoHeatmap
 │   ├── JobAlreadyFinal
 │   ├── JobNotRetryable
+│   ├── WebhooksOff
+│   ├── WebhookRefused
+│   ├── NoDelivery
 │   └── ResultExpired
 ├── Unavailable                time must pass; the same call may succeed later
 │   ├── JobStoreUnavailable
@@ -142,6 +145,24 @@ class JobNotRetryable(CallerError):
     """Only a job that failed, expired or was canceled can be run once more."""
 
     code = "JOB_NOT_RETRYABLE"
+
+
+class WebhooksOff(CallerError):
+    """This installation has no secret to sign webhooks with, so it sends none."""
+
+    code = "WEBHOOKS_OFF"
+
+
+class WebhookRefused(CallerError):
+    """The webhook's URL leads to an address that nothing is sent to."""
+
+    code = "WEBHOOK_REFUSED"
+
+
+class NoDelivery(CallerError):
+    """The job has no delivery yet that could be made once more."""
+
+    code = "NO_DELIVERY"
 
 
 class ResultExpired(CallerError):

@@ -5,6 +5,7 @@ import queue
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from shared.deliveries import job_subject
 from shared.errors import (
     IdempotencyKeyReused,
     JobAlreadyFinal,
@@ -225,6 +226,7 @@ class MemoryJobStore(MemoryUpkeep):
             record = self._known(job_id)
             if not record.job.status.is_final:
                 self._finish(record, JobStatus.CANCELED)
+            self.deliveries.forget(job_subject(job_id))
             record.deleted = True
             record.image_gone = False
             record.archive_at_ms = None

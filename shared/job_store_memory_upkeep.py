@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from shared.deliveries import job_subject
 from shared.job_store import SWEEP_EVERY_SECONDS, Cleanable
 from shared.memory_ledger import MemoryLedger, forgotten
 from shared.schemas import Job, JobStatus, Totals
@@ -32,6 +33,7 @@ class MemoryUpkeep(MemoryLedger):
                 record.image_gone = True
                 record.clean_at_ms = self._clock() + 60_000 if record.deleted else record.job.expires_at_ms
             elif record.deleted or self._clock() > (record.job.expires_at_ms or 0):
+                self.deliveries.forget(job_subject(item.job_id))
                 record.clean_at_ms = None
                 record.job = record.job.model_copy(update=forgotten(record.job))
 

@@ -30,6 +30,21 @@ COUNTED = "jobs:counted"
 #: Hash: one batch, with a count for each status that its members are in. `:jobs` behind it: the list of their
 #: ids, as accepted; `:ended`: the list of ids that ended, as they did.
 BATCH = "batch:"
+#: Hash: one event of a job that is told to a webhook, and what became of that.
+WEBHOOK = "webhook:"
+#: Sorted set of hosts (as URLs name them) -> when the next of their deliveries is to be looked at, in ms.
+WEBHOOK_HOSTS = "webhooks:hosts"
+#: Sorted set of one host's deliveries that wait -> when the next attempt is due, in ms.
+WEBHOOK_DUE = "webhooks:due:"
+#: Sorted set of one host's deliveries that are being made -> when they count as broken off, in ms.
+WEBHOOK_FLYING = "webhooks:flying:"
+#: Sorted set of deliveries that have not come to an end -> when their event was, or the wish to make them once
+#: more, in ms.
+WEBHOOKS_PENDING = "webhooks:pending"
+#: Hash: how attempts and deliveries ended -> how many of them.
+WEBHOOKS_COUNTED = "webhooks:counted"
+#: The Celery queue (a list) of messages to those who deliver.
+WEBHOOK_QUEUE = "celery-webhooks"
 #: String: "<fingerprint> <id of the job or the batch>", by the digest of an idempotency key.
 IDEMPOTENCY = "idempotency:"
 #: String: id of a job that succeeded, by the digest of what it answered: image, scale, model, owner.

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from shared.deliveries import job_subject
+from shared.deliveries_memory import MemoryDeliveries
 from shared.schemas import Job, JobError, JobStatus, Priority, wall_clock_ms
 
 
@@ -54,6 +56,8 @@ class MemoryLedger:
         self._ended_at: list[tuple[int, Priority]] = []
         self._counted: Counter[str] = Counter()
         self._listeners: list[queue.SimpleQueue[str]] = []
+        #: What webhooks are to be told.
+        self.deliveries = MemoryDeliveries(clock_ms)
         self._lock = threading.RLock()
 
     def _find(self, job_id: str) -> Record | None:
@@ -90,6 +94,7 @@ class MemoryLedger:
         if not record.job.cached:
             self._ended_at.append((now, record.job.spec.priority))
         self._counted[status] += 1
+        self.deliveries.announce(job_subject(record.job.id), record.job)
         self._tell(record.job.id)
 
     def _tell(self, job_id: str) -> None:

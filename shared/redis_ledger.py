@@ -4,13 +4,13 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from typing import Any
 
 import redis
 
 from shared import keys
 from shared.errors import JobStoreUnavailable
+from shared.lua_scripts import read, webhook_functions
 from shared.schemas import Job, JobError, JobSpec, JobStatus
 
 _INDEXES = [keys.OPEN, keys.PUBLISHED, keys.PUBLISHED_BULK, keys.LEASED, keys.DRAINED, keys.ENDED,
@@ -19,7 +19,7 @@ _ACCEPTING = ("create", "retry")
 _SETTLING = ("get", "claim", "renew", "finish", "release", "strike", "cancel", "delete", "reap",
              "cleanable", "clean", "unarchived", "archived", "swept")  # fmt: skip
 #: What ends work that was accepted may use the last of Redis' memory; what accepts more may not.
-_USES_ALL_MEMORY = "#!lua flags=allow-oom\n"
+USES_ALL_MEMORY = "#!lua flags=allow-oom\n"
 #: What a script must know of a spec: fields of their own.
 _BESIDES = ("owner", "priority", "batch")
 _NUMBERS = ("version", "created_at_ms", "deadline_ms", "published_at_ms", "started_at_ms", "finished_at_ms",
@@ -35,9 +35,9 @@ class RedisLedger:
         self._clock = clock_ms
         #: Redis' clock minus this process' monotonic one; None until Redis has answered once.
         self._clock_lead_ms: float | None = None
-        common = _read("common")
-        self._scripts = {name: client.register_script(common + _read(name)) for name in _ACCEPTING} | {
-            name: client.register_script(_USES_ALL_MEMORY + common + _read(name)) for name in _SETTLING
+        common = webhook_functions() + read("common")
+        self._scripts = {name: client.register_script(common + read(name)) for name in _ACCEPTING} | {
+            name: client.register_script(USES_ALL_MEMORY + common + read(name)) for name in _SETTLING
         }
 
     def _redis_now_ms(self) -> float:
@@ -109,7 +109,3 @@ def to_job(flat: Sequence[str]) -> Job:
         timings_ms=json.loads(fields["timings_ms"]) if "timings_ms" in fields else None,
         **{name: int(fields[name]) for name in _NUMBERS if name in fields},
     )
-
-
-def _read(name: str) -> str:
-    return (resources.files("shared") / "lua" / f"{name}.lua").read_text(encoding="utf-8")

@@ -102,6 +102,8 @@ class JobSpec(_Value):
     priority: Priority = Priority.INTERACTIVE
     #: Id of the batch that it was submitted in.
     batch: str | None = None
+    #: Who is told how it ended.
+    webhook_url: str | None = None
 
     @property
     def answer_key(self) -> str | None:
@@ -116,7 +118,7 @@ class JobSpec(_Value):
 
     def forgotten(self) -> "JobSpec":
         """Return what may be kept of it once its result is dropped: nothing in the caller's words."""
-        return self.model_copy(update={"custom_id": None, "request_id": None})
+        return self.model_copy(update={"custom_id": None, "request_id": None, "webhook_url": None})
 
 
 class JobError(_Value):

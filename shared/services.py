@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.deliveries import Deliveries
+from shared.deliveries_redis import RedisDeliveries
 from shared.job_store import JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore, connect
@@ -31,6 +33,7 @@ class Services:
     models: ModelRegistry
     workers: WorkerRegistry
     rates: RateLimits
+    deliveries: Deliveries
 
 
 def from_settings(settings: Settings, patience: Patience, connections: int = 32) -> Services:
@@ -48,6 +51,7 @@ def from_settings(settings: Settings, patience: Patience, connections: int = 32)
         models=ModelRegistry(models, settings.model_name),
         workers=RedisWorkerRegistry(client),
         rates=on_redis(client),
+        deliveries=RedisDeliveries(client),
     )
 
 
@@ -68,11 +72,13 @@ def _open_bucket(
 def in_memory(settings: Settings, clock_ms: Callable[[], int] = wall_clock_ms) -> Services:
     """Return services that live and die with this process, for tests."""
     objects = MemoryObjectStore(clock_ms)
+    jobs = MemoryJobStore(clock_ms)
     return Services(
-        jobs=MemoryJobStore(clock_ms),
+        jobs=jobs,
         objects=objects,
         queue=MemoryTaskQueue(),
         models=ModelRegistry(objects, settings.model_name),
         workers=MemoryWorkerRegistry(),
         rates=in_process(),
+        deliveries=jobs.deliveries,
     )

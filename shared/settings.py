@@ -1,5 +1,6 @@
 """Every environment variable of the servers, read once, typed and checked at start."""
 
+import base64
 import os
 from typing import Literal, TypeVar
 
@@ -7,6 +8,7 @@ from pydantic import Field, FilePath, SecretStr, ValidationError, field_validato
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.redis_address import RedisAddress
+from shared.webhook_address import Network, parse_networks
 
 #: Folders, each with its slash.
 _PREFIX = r"^([A-Za-z0-9._-]+/)*$"
@@ -88,6 +90,21 @@ class Settings(BaseSettings):
     #: Where verified model files are kept between starts.
     model_cache_dir: str = "/tmp/histoqueue-models"  # noqa: S108 - content is digest-checked before use
 
+    # --- webhooks ---
+    #: What deliveries are signed with, `whsec_…`; several, with blanks between them, all sign. None: no webhooks.
+    webhook_secret: SecretStr | None = None
+    #: Private and loopback networks that may be sent to, such as 10.1.0.0/16, with commas between them.
+    webhook_allow_cidrs: str = ""
+    #: The authorities that a receiver's certificate is checked by; None means the system's.
+    webhook_ca_file: FilePath | None = None
+    #: The longest wait before each retry, in seconds; the last holds for all that follow.
+    webhook_retry_seconds: str = Field(default="10,60,300,1800,7200", pattern=r"^[0-9]{1,6}(,[0-9]{1,6})*$")
+    #: How long after its event a delivery is tried.
+    webhook_give_up_seconds: float = Field(default=86_400, gt=0)
+    #: Deliveries that one process sends at the same time, and that all of them send to one host.
+    webhook_threads: int = Field(default=16, ge=1, le=256)
+    webhook_threads_per_host: int = Field(default=4, ge=1)
+
     # --- metrics and logs ---
     #: Where a worker tells its own metrics, such as 127.0.0.1:9100; the API tells its own at /metrics.
     worker_metrics_address: str | None = Field(default=None, pattern=r"^[0-9A-Za-z.-]+:[0-9]{1,5}$")
@@ -98,6 +115,20 @@ class Settings(BaseSettings):
     @classmethod
     def _is_redis_url(cls, value: SecretStr) -> SecretStr:
         RedisAddress.parse(value.get_secret_value())
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _is_a_signing_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        for secret in value.get_secret_value().split() if value else ():
+            if not _is_webhook_secret(secret):
+                raise ValueError("expected whsec_ and 24 to 64 bytes in base64")
+        return value
+
+    @field_validator("webhook_allow_cidrs")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        parse_networks(value)
         return value
 
     @model_validator(mode="after")
@@ -122,6 +153,21 @@ class Settings(BaseSettings):
         return str(self.redis_ca_file) if self.redis_ca_file else None
 
     @property
+    def webhook_secrets(self) -> list[str]:
+        """What each delivery is signed with, the newest first; empty where there are no webhooks."""
+        return self.webhook_secret.get_secret_value().split() if self.webhook_secret else []
+
+    @property
+    def webhook_waits(self) -> list[float]:
+        """The longest wait in seconds before each retry."""
+        return [float(wait) for wait in self.webhook_retry_seconds.split(",")]
+
+    @property
+    def webhook_allowed(self) -> tuple[Network, ...]:
+        """The networks of `webhook_allow_cidrs`."""
+        return parse_networks(self.webhook_allow_cidrs)
+
+    @property
     def models_bucket(self) -> str:
         """The bucket that model versions are read from."""
         return self.model_bucket or self.s3_bucket
@@ -130,6 +176,14 @@ class Settings(BaseSettings):
     def models_prefix(self) -> str:
         """What stands in front of `models/` in it."""
         return (self.model_prefix or "") if self.model_bucket else self.s3_prefix
+
+
+def _is_webhook_secret(text: str) -> bool:
+    prefix, _, encoded = text.partition("_")
+    try:
+        return prefix == "whsec" and 24 <= len(base64.b64decode(encoded, validate=True)) <= 64
+    except ValueError:
+        return False
 
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)

@@ -19,6 +19,9 @@ HistoQueueError
 │   ├── NoHeatmap
 │   ├── JobAlreadyFinal
 │   ├── JobNotRetryable
+│   ├── WebhooksOff
+│   ├── WebhookRefused
+│   ├── NoDelivery
 │   └── ResultExpired
 ├── Unavailable                  time must pass; the same call may succeed later
 │   ├── ServerUnreachable        no answer at all
@@ -180,6 +183,24 @@ class JobNotRetryable(CallerError):
     """Only a job that failed, expired or was canceled can be run once more."""
 
     code = "JOB_NOT_RETRYABLE"
+
+
+class WebhooksOff(CallerError):
+    """The server sends no webhooks; leave webhook_url out."""
+
+    code = "WEBHOOKS_OFF"
+
+
+class WebhookRefused(CallerError):
+    """The webhook's URL leads to an address that the server sends nothing to."""
+
+    code = "WEBHOOK_REFUSED"
+
+
+class NoDelivery(CallerError):
+    """The job has no delivery yet that could be made once more."""
+
+    code = "NO_DELIVERY"
 
 
 class ResultExpired(CallerError):

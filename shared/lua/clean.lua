@@ -14,6 +14,7 @@ elseif not field('deleted') and now <= number('expires_at_ms') then
 else
   redis.call('HDEL', job, 'result', 'error', 'timings_ms')
   redis.call('HSET', job, 'spec', ARGV[4])
+  forget_webhooks(job)
   redis.call('ZREM', ended, id)
 end
 return 1

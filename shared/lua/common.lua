@@ -159,6 +159,14 @@ local function note_end_in_batch()
   end
 end
 
+-- The record as its readers want it, which know it by its id.
+local function record()
+  local found = redis.call('HGETALL', job)
+  found[#found + 1] = 'id'
+  found[#found + 1] = id
+  return found
+end
+
 -- The only way into a final status: out of every index in the same call, and never twice.
 local function finish(status, name, value)
   become(status)
@@ -178,6 +186,11 @@ local function finish(status, name, value)
   note_end_in_batch()
   redis.call('PEXPIRE', job, number('retention_ms') + number('tombstone_ms'))
   changed()
+  local url = cjson.decode(field('spec')).webhook_url
+  if type(url) == 'string' then
+    announce_webhook(now, job, id .. '_' .. field('version') .. '_' .. now, 'job.' .. status, url,
+      cjson.encode(record()), field('retention_ms'))
+  end
 end
 
 local function fail(status, code, detail)
@@ -220,12 +233,4 @@ local function lose_worker(most)
   become('queued')
   redis.call('HDEL', job, 'token')
   return false
-end
-
--- The record as its readers want it, which know it by its id.
-local function record()
-  local found = redis.call('HGETALL', job)
-  found[#found + 1] = 'id'
-  found[#found + 1] = id
-  return found
 end

@@ -18,6 +18,8 @@ from hypothesis.stateful import (
 )
 
 from shared import keys
+from shared.deliveries import DeliveryState, Try, job_subject
+from shared.deliveries_redis import RedisDeliveries
 from shared.errors import HistoQueueError
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore
@@ -41,6 +43,7 @@ MOST_OPEN = 4
 SPEC = JobSpec(
     model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
     input=InputInfo(key="k", sha256="1" * 64, bytes=1, width=1, height=1, media_type="image/png"),
+    webhook_url="https://receiver.example.org/",
 )
 
 
@@ -58,6 +61,7 @@ class Ledgers(RuleBasedStateMachine):
         self.memory = MemoryJobStore(lambda: self.now_ms)
         self.redis = RedisJobStore(self.client, lambda: self.now_ms)
         self.redis.found()
+        self.deliveries = (self.memory.deliveries, RedisDeliveries(self.client, lambda: self.now_ms))
         self.ended: dict[str, tuple[Any, ...]] = {}
         self.known: list[str] = []
 
@@ -166,6 +170,24 @@ class Ledgers(RuleBasedStateMachine):
         due = self.both(lambda store: sorted(store.due(heads, 100)))
         self.both(lambda store: sorted((item.job_id, item.priority) for item in store.reap(due, heads)))
 
+    @rule(state=st.sampled_from(DeliveryState), at_most=st.integers(1, 3))
+    def deliver(self, state: DeliveryState, at_most: int) -> None:
+        """Some of the events are told, with this outcome; which of one moment come first is left open."""
+        taken = [side.take(100, 100, HOLD) for side in self.deliveries]
+        assert sorted(item.delivery_id for item in taken[0]) == sorted(item.delivery_id for item in taken[1])
+        for item in sorted(taken[0], key=lambda item: item.delivery_id)[:at_most]:
+            claimed = [side.claim(item, "t", LEASE) for side in self.deliveries]
+            assert claimed[0] == claimed[1]
+            made = Try(at_ms=self.now_ms, status=200, duration_ms=1)
+            settled = [side.settle(item.delivery_id, "t", state, made, 30.5) for side in self.deliveries]
+            assert settled[0] == settled[1]
+
+    @rule(job=ids)
+    def redeliver(self, job: str) -> None:
+        """The owner wants an event told once more."""
+        again = [side.redeliver(job_subject(job)) for side in self.deliveries]
+        assert again[0] == again[1]
+
     @rule()
     def clean(self) -> None:
         """A reaper drops what is past its retention."""
@@ -188,6 +210,16 @@ class Ledgers(RuleBasedStateMachine):
         assert (depths[0].open, depths[0].running) == (depths[1].open, depths[1].running)
         queued = [{name: item.queued for name, item in depth.waiting.items()} for depth in depths]
         assert queued[0] == queued[1]
+
+    @invariant()
+    def the_deliveries_agree(self) -> None:
+        """Each job's on both sides, and every end of a job that was not forgotten is among them."""
+        for job in self.known:
+            of = [side.of(job_subject(job)) for side in self.deliveries]
+            assert of[0] == of[1]
+            assert len({side.is_off(job_subject(job)) for side in self.deliveries}) == 1
+        totals = [side.totals() for side in self.deliveries]
+        assert totals[0] == totals[1]
 
     @invariant()
     def an_open_job_is_in_each_index_that_it_belongs_to(self) -> None:

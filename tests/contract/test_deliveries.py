@@ -1,0 +1,359 @@
+"""What is told to webhooks, held against the Redis side and the one in memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from shared import keys
+from shared.deliveries import Deliveries, DeliveryState, Taken, Try, job_subject
+from shared.deliveries_redis import RedisDeliveries
+from shared.job_store import JobStore
+from shared.job_store_memory import MemoryJobStore
+from shared.job_store_redis import RedisJobStore
+from shared.schemas import InputInfo, JobError, JobSpec, ModelRef, NewJob, new_job_id, wall_clock_ms
+
+URL = "https://Receiver.example.org:8443/hook?a=1"
+HOST = "receiver.example.org:8443"
+PLACES, HOLD, LEASE = 4, 60.0, 30.0
+OK = Try(at_ms=1, status=200, duration_ms=5)
+REFUSED = Try(at_ms=1, status=500, error="http_500", duration_ms=5)
+
+
+@dataclass
+class Ledger:
+    """One side: jobs, their deliveries, and the time of both."""
+
+    jobs: JobStore
+    deliveries: Deliveries
+    now_ms: int
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_ms += int(seconds * 1000)
+
+    def job(self, url: str | None = URL, retention: float = 3600) -> str:
+        """Return a queued job."""
+        new = NewJob(
+            id=new_job_id(),
+            spec=JobSpec(
+                model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
+                input=InputInfo(
+                    key="k", sha256="1" * 64, bytes=1, width=1, height=1, media_type="image/png"
+                ),
+                custom_id="mine",
+                webhook_url=url,
+            ),
+            expires_in_seconds=600,
+            image_retention_seconds=60,
+            retention_seconds=retention,
+            tombstone_seconds=3600,
+        )
+        self.jobs.create(new, 1000)
+        return new.id
+
+    def succeeded(self, url: str | None = URL) -> str:
+        """Return a job that has a result."""
+        job_id = self.job(url)
+        self.jobs.claim(job_id, "w", 15, 300)
+        assert self.jobs.succeed(job_id, "w", {"class": "lung_n"}, {"fetch": 1.5})
+        return job_id
+
+    def take(self) -> list[Taken]:
+        """Return what is to be delivered now."""
+        return self.deliveries.take(PLACES, PLACES, HOLD)
+
+    def settle(self, state: DeliveryState, made: Try = REFUSED, retry: float = 0) -> str:
+        """Make one attempt that ends so; return the delivery's id."""
+        (taken,) = self.take()
+        assert self.deliveries.claim(taken, "t", LEASE)
+        assert self.deliveries.settle(taken.delivery_id, "t", state, made, retry)
+        return taken.delivery_id
+
+
+@pytest.fixture(params=["memory", "redis"])
+def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
+    """Each side, empty."""
+    made: Ledger
+
+    def clock() -> int:
+        return made.now_ms
+
+    if request.param == "memory":
+        jobs = MemoryJobStore(clock)
+        made = Ledger(jobs, jobs.deliveries, wall_clock_ms())
+    else:
+        client = request.getfixturevalue("limited_client")
+        made = Ledger(RedisJobStore(client, clock), RedisDeliveries(client, clock), wall_clock_ms())
+        made.jobs.found()
+    yield made
+
+
+def end(ledger: Ledger, how: str) -> str:
+    """Return a job that ended so."""
+    if how == "succeeded":
+        return ledger.succeeded()
+    job_id = ledger.job()
+    if how == "canceled":
+        ledger.jobs.cancel(job_id)
+    elif how == "expired":
+        ledger.advance(601)
+        ledger.jobs.get(job_id)
+    else:
+        ledger.jobs.claim(job_id, "w", 15, 300)
+        ledger.jobs.fail(job_id, "w", JobError(code="INVALID_IMAGE", detail="broken"), {})
+    return job_id
+
+
+@pytest.mark.parametrize("how", ["succeeded", "failed", "canceled", "expired"])
+def test_every_end_of_a_job_is_announced_once_with_the_job_as_it_is(ledger: Ledger, how: str) -> None:
+    """In the same call that ends it."""
+    job_id = end(ledger, how)
+    (delivery,) = ledger.deliveries.of(job_subject(job_id))
+    assert (delivery.event, delivery.url, delivery.host) == (f"job.{how}", URL, HOST)
+    assert delivery.job == ledger.jobs.get(job_id)
+    assert (delivery.state, delivery.attempt, delivery.tries) == (DeliveryState.PENDING, 0, ())
+    assert delivery.due_ms == delivery.since_ms == delivery.announced_at_ms == ledger.now_ms
+    assert delivery.id.startswith(job_id)
+    assert "." not in delivery.id
+    assert ledger.take() == [Taken(delivery.id, HOST)]
+    assert ledger.take() == []
+
+
+def test_a_job_without_a_webhook_announces_nothing(ledger: Ledger) -> None:
+    """Nobody asked."""
+    job_id = ledger.succeeded(url=None)
+    assert ledger.deliveries.of(job_subject(job_id)) == []
+    assert ledger.take() == []
+    assert ledger.deliveries.totals().pending == 0
+
+
+def test_an_open_job_announces_nothing(ledger: Ledger) -> None:
+    """Only its end is told."""
+    job_id = ledger.job()
+    ledger.jobs.claim(job_id, "w", 15, 300)
+    ledger.jobs.release(job_id, "w", 0)
+    assert ledger.take() == []
+
+
+def test_a_delivery_is_claimed_by_one_and_its_attempt_counted(ledger: Ledger) -> None:
+    """A message that came twice sends nothing twice; an answer that was lost is given again."""
+    ledger.succeeded()
+    (taken,) = ledger.take()
+    first = ledger.deliveries.claim(taken, "a", LEASE)
+    assert first is not None
+    assert (first.attempt, first.started_at_ms) == (1, ledger.now_ms)
+    assert ledger.deliveries.claim(taken, "b", LEASE) is None
+    assert ledger.deliveries.claim(taken, "a", LEASE) == first
+    assert not ledger.deliveries.settle(taken.delivery_id, "b", DeliveryState.DELIVERED, OK)
+    assert ledger.deliveries.settle(taken.delivery_id, "a", DeliveryState.DELIVERED, OK)
+    assert not ledger.deliveries.settle(taken.delivery_id, "a", DeliveryState.DELIVERED, OK)
+    assert ledger.deliveries.claim(taken, "c", LEASE) is None
+    totals = ledger.deliveries.totals()
+    assert (totals.pending, totals.oldest_pending_at_ms) == (0, None)
+    assert totals.ended == {"delivered": 1, "failed": 0, "disabled": 0}
+    assert totals.attempts == {"accepted": 1, "refused": 0}
+
+
+def test_a_lost_message_is_given_out_again(ledger: Ledger) -> None:
+    """After its hold, and not before."""
+    ledger.succeeded()
+    (taken,) = ledger.take()
+    ledger.advance(HOLD - 1)
+    assert ledger.take() == []
+    ledger.advance(2)
+    assert ledger.take() == [taken]
+
+
+def test_a_lost_sender_is_replaced_after_its_lease(ledger: Ledger) -> None:
+    """It may have sent what it had: the receiver knows it by its id."""
+    ledger.succeeded()
+    (taken,) = ledger.take()
+    assert ledger.deliveries.claim(taken, "dead", LEASE)
+    ledger.advance(LEASE + 1)
+    assert ledger.take() == [taken]
+    again = ledger.deliveries.claim(taken, "b", LEASE)
+    assert again is not None
+    assert (again.id, again.attempt) == (taken.delivery_id, 2)
+    assert not ledger.deliveries.settle(taken.delivery_id, "dead", DeliveryState.DELIVERED, OK)
+
+
+def test_a_refused_delivery_comes_again_in_its_time(ledger: Ledger) -> None:
+    """With its id, and what became of the attempts before."""
+    job_id = ledger.succeeded()
+    first = ledger.settle(DeliveryState.PENDING, retry=10)
+    assert ledger.take() == []
+    (delivery,) = ledger.deliveries.of(job_subject(job_id))
+    assert (delivery.due_ms, delivery.tries) == (ledger.now_ms + 10_000, (REFUSED,))
+    ledger.advance(10)
+    assert ledger.settle(DeliveryState.DELIVERED, OK) == first
+    (delivery,) = ledger.deliveries.of(job_subject(job_id))
+    assert (delivery.state, delivery.due_ms) == (DeliveryState.DELIVERED, None)
+    assert delivery.tries == (OK, REFUSED)
+    assert ledger.deliveries.totals().attempts == {"accepted": 1, "refused": 1}
+
+
+def test_only_the_newest_attempts_are_remembered(ledger: Ledger) -> None:
+    """A record does not grow without end."""
+    job_id = ledger.succeeded()
+    for number in range(60):
+        ledger.settle(DeliveryState.PENDING, REFUSED.model_copy(update={"at_ms": number}))
+    (delivery,) = ledger.deliveries.of(job_subject(job_id))
+    assert [made.at_ms for made in delivery.tries] == list(range(59, 9, -1))
+    assert delivery.attempt == 60
+
+
+def test_a_host_gets_no_more_at_a_time_than_it_has_places(ledger: Ledger) -> None:
+    """However many wait for it; and another host's are given out beside them."""
+    for _ in range(10):
+        ledger.succeeded()
+    ledger.succeeded(url="http://other.example.org/")
+    taken = ledger.take()
+    assert [item.host for item in taken].count(HOST) == PLACES
+    assert [item.host for item in taken].count("other.example.org") == 1
+    assert ledger.take() == []
+    slow = next(item for item in taken if item.host == HOST)
+    assert ledger.deliveries.claim(slow, "t", LEASE)
+    assert ledger.deliveries.settle(slow.delivery_id, "t", DeliveryState.PENDING, REFUSED, 500)
+    assert len(ledger.take()) == 1
+
+
+def test_who_has_sent_one_takes_the_next_of_the_same_host(ledger: Ledger) -> None:
+    """A quick receiver does not wait for the next look."""
+    for _ in range(3):
+        ledger.succeeded()
+    ledger.succeeded(url="http://other.example.org/")
+    for _ in range(3):
+        (taken,) = ledger.deliveries.take(1, 1, HOLD, HOST)
+        assert ledger.deliveries.claim(taken, "t", LEASE)
+        assert ledger.deliveries.settle(taken.delivery_id, "t", DeliveryState.DELIVERED, OK)
+    assert ledger.deliveries.take(1, 1, HOLD, HOST) == []
+    assert [item.host for item in ledger.take()] == ["other.example.org"]
+
+
+def test_a_retried_job_announces_its_second_end_too(ledger: Ledger) -> None:
+    """The first event stays what it was."""
+    job_id = end(ledger, "canceled")
+    ledger.jobs.retry(job_id, 1000)
+    ledger.jobs.claim(job_id, "w", 15, 300)
+    ledger.jobs.succeed(job_id, "w", {"class": "lung_n"}, {})
+    deliveries = ledger.deliveries.of(job_subject(job_id))
+    assert [item.event for item in deliveries] == ["job.canceled", "job.succeeded"]
+    assert [item.job.status for item in deliveries] == ["canceled", "succeeded"]
+    assert len({item.id for item in deliveries}) == 2
+    assert len(ledger.take()) == 2
+
+
+def test_a_receiver_that_wants_no_more_gets_no_more_of_this_job(ledger: Ledger) -> None:
+    """Neither what waits, nor what a later end would announce; other jobs go on."""
+    job_id = end(ledger, "canceled")
+    ledger.jobs.retry(job_id, 1000)
+    ledger.jobs.cancel(job_id)
+    taken = ledger.take()
+    assert ledger.deliveries.claim(taken[0], "t", LEASE)
+    assert ledger.deliveries.settle(taken[0].delivery_id, "t", DeliveryState.DISABLED, REFUSED)
+    subject = job_subject(job_id)
+    assert ledger.deliveries.is_off(subject)
+    assert [item.state for item in ledger.deliveries.of(subject)] == [DeliveryState.DISABLED] * 2
+    ledger.jobs.retry(job_id, 1000)
+    ledger.jobs.cancel(job_id)
+    assert len(ledger.deliveries.of(subject)) == 2
+    assert ledger.deliveries.claim(taken[1], "t", LEASE) is None
+    ledger.advance(HOLD + 1)
+    assert ledger.take() == []
+    assert ledger.deliveries.totals().ended["disabled"] == 2
+    ledger.succeeded()
+    assert len(ledger.take()) == 1
+
+
+def test_a_delivery_is_made_once_more_at_its_owners_wish(ledger: Ledger) -> None:
+    """Whatever became of it, under the same id, with all its time before it."""
+    job_id = ledger.succeeded()
+    subject = job_subject(job_id)
+    first = ledger.settle(DeliveryState.DISABLED)
+    ledger.advance(100)
+    again = ledger.deliveries.redeliver(subject)
+    assert again is not None
+    assert (again.id, again.state, again.since_ms, again.due_ms) == (
+        first,
+        DeliveryState.PENDING,
+        ledger.now_ms,
+        ledger.now_ms,
+    )
+    assert again.announced_at_ms == ledger.now_ms - 100_000
+    assert not ledger.deliveries.is_off(subject)
+    assert ledger.deliveries.totals().oldest_pending_at_ms == ledger.now_ms
+    assert ledger.settle(DeliveryState.DELIVERED, OK) == first
+
+
+def test_one_that_waits_for_its_retry_is_made_now(ledger: Ledger) -> None:
+    """The receiver is mended, and its owner does not want to wait."""
+    job_id = ledger.succeeded()
+    ledger.settle(DeliveryState.PENDING, retry=5000)
+    assert ledger.take() == []
+    ledger.deliveries.redeliver(job_subject(job_id))
+    assert len(ledger.take()) == 1
+
+
+def test_one_that_is_being_made_is_not_made_twice_at_a_time(ledger: Ledger) -> None:
+    """The wish comes while it is under way."""
+    job_id = ledger.succeeded()
+    (taken,) = ledger.take()
+    assert ledger.deliveries.claim(taken, "t", LEASE)
+    ledger.deliveries.redeliver(job_subject(job_id))
+    assert ledger.take() == []
+
+
+def test_there_is_nothing_to_make_once_more_of_a_job_without_a_delivery(ledger: Ledger) -> None:
+    """It is open, or nobody asked."""
+    assert ledger.deliveries.redeliver(job_subject(ledger.job())) is None
+    assert ledger.deliveries.redeliver(job_subject(new_job_id())) is None
+
+
+def test_deleting_a_job_removes_its_deliveries(ledger: Ledger) -> None:
+    """Also one whose message is out; an open job that is deleted announces nothing."""
+    job_id = ledger.succeeded()
+    (taken,) = ledger.take()
+    ledger.jobs.delete(job_id)
+    ledger.jobs.delete(ledger.job())
+    assert ledger.deliveries.of(job_subject(job_id)) == []
+    assert ledger.deliveries.claim(taken, "t", LEASE) is None
+    assert ledger.deliveries.totals().pending == 0
+    ledger.advance(HOLD + 1)
+    assert ledger.take() == []
+
+
+def test_an_attempt_that_ends_after_the_deletion_leaves_nothing(ledger: Ledger) -> None:
+    """Whoever was just sending it comes too late."""
+    job_id = ledger.succeeded()
+    (taken,) = ledger.take()
+    assert ledger.deliveries.claim(taken, "t", LEASE)
+    ledger.jobs.delete(job_id)
+    assert not ledger.deliveries.settle(taken.delivery_id, "t", DeliveryState.PENDING, REFUSED, 1)
+    ledger.advance(100)
+    assert ledger.take() == []
+
+
+def test_deliveries_go_when_the_result_goes(ledger: Ledger) -> None:
+    """What its owner was promised to be dropped is not sent either."""
+    job_id = ledger.succeeded()
+    ledger.settle(DeliveryState.PENDING, retry=20)
+    ledger.advance(3601)
+    for _ in range(2):  # the image, then the result
+        for item in ledger.jobs.cleanable(10):
+            ledger.jobs.cleaned(item)
+    assert ledger.deliveries.of(job_subject(job_id)) == []
+    assert ledger.take() == []
+
+
+def test_nothing_is_left_in_redis_of_a_job_that_was_deleted(
+    request: pytest.FixtureRequest, ledger: Ledger
+) -> None:
+    """But the word of a host that is looked at once more."""
+    if not isinstance(ledger.deliveries, RedisDeliveries):
+        pytest.skip("the Redis side's own keys")
+    ledger.jobs.delete(ledger.succeeded())
+    ledger.take()
+    client = request.getfixturevalue("redis_client")
+    assert [key for key in client.scan_iter(keys.WEBHOOK + "*")] == []
+    assert [key for key in client.scan_iter("webhooks:*")] == []
