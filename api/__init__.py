@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from api import capacity, health, index, jobs, models, openapi
+from api import capacity, deliveries, health, index, jobs, models, openapi
 from api.access import init_access
 from api.body import UploadRequest
 from api.context import init_context
@@ -46,6 +46,7 @@ def create_app(services: Services, settings: Settings) -> Flask:
     metrics.init_metrics(app)
     app.register_blueprint(index.bp)
     app.register_blueprint(jobs.bp)
+    app.register_blueprint(deliveries.bp)
     app.register_blueprint(models.bp)
     app.register_blueprint(capacity.bp)
     app.register_blueprint(health.bp)

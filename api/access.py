@@ -23,6 +23,8 @@ SCOPES = {
     "jobs.result": Scope.READ,
     "jobs.events": Scope.READ,
     "jobs.heatmap": Scope.READ,
+    "deliveries.show": Scope.READ,
+    "deliveries.redeliver": Scope.SUBMIT,
     "models.versions": Scope.READ,
     "models.version": Scope.READ,
     "models.card": Scope.READ,

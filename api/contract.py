@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.deliveries import DeliveryState
 from shared.schemas import JobStatus, Priority
 
 
@@ -60,6 +61,7 @@ class Links(Body):
     retry: str | None
     events: str
     heatmap: str | None
+    deliveries: str | None
 
 
 class Job(Body):
@@ -85,4 +87,41 @@ class Job(Body):
     links: Links
 
 
-SCHEMAS = (Problem, Job)
+class DeliveryTry(Body):
+    """One attempt at a delivery."""
+
+    at: str
+    status: int | None = Field(description="The receiver's answer; null where there was none.")
+    error: str | None = Field(description="One word; null for a 2xx.")
+    duration_ms: int
+
+
+class Delivery(Body):
+    """One event of a job, and what became of telling it."""
+
+    id: str = Field(description="The `webhook-id`, the same at every attempt.")
+    event: str
+    state: DeliveryState
+    announced_at: str
+    attempt: int = Field(description="How many were begun.")
+    next_attempt_at: str | None
+    tries: list[DeliveryTry] = Field(description="Newest first.")
+
+
+class DeliveriesLinks(Body):
+    """Where to go on."""
+
+    job: str
+    redeliver: str | None
+
+
+class Deliveries(Body):
+    """What the webhook of a job was told, and is to be told."""
+
+    job: str
+    disabled: bool = Field(description="The receiver answered 410: nothing more of this job is told.")
+    deliveries: list[Delivery]
+    links: DeliveriesLinks
+
+
+SCHEMAS = (Problem, Job, Deliveries)

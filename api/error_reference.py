@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from api.problems import PROBLEMS, anchor
+from shared.problems import PROBLEMS, anchor
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "errors.md"
 _HEAD = """\

@@ -8,7 +8,7 @@ from api.access import caller
 from api.body import upload_request
 from api.context import NOTICE, context
 from api.lookup import check_owner, find_job
-from api.options import read_options
+from api.options import check_webhook, read_options
 from api.preferences import Wait, preferred_wait, wanted_wait
 from api.removal import cancel_job, delete_job
 from api.representation import QueuePlace, job_json, queue_place
@@ -33,7 +33,7 @@ class AnyText(BaseConverter):
 class AnyId(AnyText):
     """The same, but for what is a route below a job: that has methods of its own."""
 
-    regex = r"(?s:(?!.*/(?:cancel|retry|events|heatmap\.png)\Z).+)"
+    regex = r"(?s:(?!.*/(?:cancel|retry|events|heatmap\.png|deliveries|redeliver)\Z).+)"
 
 
 @bp.post("/predict")
@@ -44,6 +44,7 @@ def predict() -> Response:
     # The upload's file is closed before the answer is held back.
     with received_image(upload_request(), here.settings) as upload:
         options = read_options(request.args, request.form)
+        check_webhook(options.webhook_url, here.settings)
         owner = key.id if (key := caller()) else None
         repeat = idempotency(request.headers.get("Idempotency-Key"), request.path, upload, options, owner)
         submitted = submit(here.services, here.settings, upload, options, repeat, request_id(), owner)

@@ -76,7 +76,7 @@ class _Ledger(Collector):
 def _read(here: Context) -> _Readings:
     jobs = here.services.jobs
     totals, depth = jobs.totals(), jobs.depth()
-    oldest = depth.oldest_published_at_ms
+    webhooks = here.services.deliveries.totals()
     return {
         "histoqueue_jobs_accepted": totals.accepted,
         "histoqueue_jobs_retried": totals.retried,
@@ -85,9 +85,17 @@ def _read(here: Context) -> _Readings:
         "histoqueue_jobs_running": depth.running,
         "histoqueue_jobs_limit": here.settings.max_open_jobs,
         "histoqueue_jobs_waiting": {name.value: item.queued for name, item in depth.waiting.items()},
-        "histoqueue_oldest_waiting_seconds": max(0.0, (wall_clock_ms() - oldest) / 1000) if oldest else 0.0,
+        "histoqueue_oldest_waiting_seconds": _age(depth.oldest_published_at_ms),
         "histoqueue_drain_rate": jobs.drain_rate(),
         "histoqueue_drain_rate_by_priority": {name.value: jobs.drain_rate(name) for name in depth.waiting},
         "histoqueue_ledger_memory_share": jobs.memory_share(),
+        "histoqueue_webhooks_pending": webhooks.pending,
+        "histoqueue_oldest_webhook_seconds": _age(webhooks.oldest_pending_at_ms),
+        "histoqueue_webhooks_ended": dict(webhooks.ended),
+        "histoqueue_webhook_attempts": dict(webhooks.attempts),
         "histoqueue_workers": len(here.services.workers.live()),
     }
+
+
+def _age(time_ms: int | None) -> float:
+    return max(0.0, (wall_clock_ms() - time_ms) / 1000) if time_ms else 0.0

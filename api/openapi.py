@@ -16,7 +16,8 @@ from api.context import NOTICE
 from api.contract import SCHEMAS
 from api.operations import MODEL_VERSION, OPERATIONS, Operation
 from api.options import Options
-from api.problems import CONTENT_TYPE, PROBLEMS
+from api.problems import CONTENT_TYPE
+from shared.problems import PROBLEMS
 from shared.schemas import Priority
 
 bp = Blueprint("openapi", __name__)
@@ -119,7 +120,9 @@ def _schema(name: str, item: dict[str, Any]) -> dict[str, Any]:
     if name == "priority":
         return {"type": "string", "enum": [priority.value for priority in Priority]}
     (kept,) = [choice for choice in item.get("anyOf", [item]) if choice.get("type") != "null"]
-    return {**kept, "format": "printable"} if name == "custom_id" else dict(kept)
+    # What a pattern cannot say: printable in any alphabet; a URL that something may be sent to.
+    formats = {"custom_id": "printable", "webhook_url": "webhook-url"}
+    return {**kept, "format": formats[name]} if name in formats else dict(kept)
 
 
 def _problems(codes: list[str], not_found: tuple[str, ...]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ _EVENTS = {
     "properties": {"id": _TEXT, "data": {"type": "string", "description": "The job, as JSON."}},
 }
 _JOB = {"$ref": "#/components/schemas/Job"}
+_DELIVERIES = {"$ref": "#/components/schemas/Deliveries"}
 _WAIT = {
     "name": "wait",
     "in": "query",
@@ -93,6 +94,8 @@ OPERATIONS = (
             "IMAGE_TOO_LARGE",
             "UNSUPPORTED_IMAGE_FORMAT",
             "INVALID_IMAGE",
+            "WEBHOOKS_OFF",
+            "WEBHOOK_REFUSED",
             "UNKNOWN_MODEL_VERSION",
             "IDEMPOTENCY_KEY_REUSED",
             "RESULT_EXPIRED",
@@ -177,6 +180,24 @@ OPERATIONS = (
         "Queue a job that ended without a result once more",
         {"202": _job("Queued", **_LOCATION, **_SOON)},
         ("JOB_NOT_RETRYABLE", "QUEUE_FULL", "QUOTA_REACHED", *_FIND),
+        (_ID,),
+    ),
+    Operation(
+        "get",
+        "/result/{id}/deliveries",
+        "deliveries.show",
+        "What became of telling the webhook",
+        {"200": _answer("Each event of the job, oldest first", _DELIVERIES)},
+        _FIND,
+        (_ID,),
+    ),
+    Operation(
+        "post",
+        "/result/{id}/redeliver",
+        "deliveries.redeliver",
+        "Tell the webhook the newest event once more",
+        {"202": _answer("It is on its way", _DELIVERIES)},
+        ("NO_DELIVERY", *_FIND),
         (_ID,),
     ),
     Operation(

@@ -6,8 +6,10 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.datastructures import MultiDict
 
-from shared.errors import InvalidRequest
+from shared.errors import InvalidRequest, WebhookRefused, WebhooksOff
 from shared.schemas import Priority
+from shared.settings import Settings
+from shared.webhook_address import MOST_URL_CHARACTERS, ForbiddenAddress, check_url
 
 
 def _is_printable(text: str) -> str:
@@ -41,6 +43,10 @@ class Options(BaseModel):
         Field(default=None, description="1 to 128 printable characters")
     )
 
+    webhook_url: Annotated[str, Field(min_length=1, max_length=MOST_URL_CHARACTERS)] | None = Field(
+        default=None, description="an http:// or https:// URL of at most 2000 characters"
+    )
+
     def canonical(self) -> str:
         """Return the same text for the same options, in whatever order and spelling they came."""
         return json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
@@ -66,3 +72,23 @@ def read_options(query: MultiDict[str, str], form: MultiDict[str, str]) -> Optio
         name = str(error.errors()[0]["loc"][0])
         expected = Options.model_fields[name].description
         raise InvalidRequest(f"Expected {name} to be {expected}. Received: {given[name][:40]!r}") from None
+
+
+def check_webhook(url: str | None, settings: Settings) -> None:
+    """Return if this installation may send something there, as far as that can be told without a look-up.
+
+    Raises:
+        WebhooksOff: if it sends none.
+        InvalidRequest: if that is no URL that a webhook may have.
+        WebhookRefused: if its host is an address that nothing is sent to.
+    """
+    if url is None:
+        return
+    if not settings.webhook_secrets:
+        raise WebhooksOff("Expected no webhook_url: this installation has no secret to sign webhooks with.")
+    try:
+        check_url(url, settings.webhook_allowed)
+    except ForbiddenAddress as error:
+        raise WebhookRefused(f"Expected a webhook_url that something may be sent to. {error}") from None
+    except ValueError as error:
+        raise InvalidRequest(f"Expected webhook_url to be a URL. {error}") from None

@@ -201,6 +201,7 @@ def _describe(
             request_id=request_id,
             owner=owner,
             priority=options.priority,
+            webhook_url=options.webhook_url,
         ),
         expires_in_seconds=options.expires_in or settings.job_expires_seconds,
         image_retention_seconds=settings.image_retention_seconds,

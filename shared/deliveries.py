@@ -129,7 +129,7 @@ class Deliveries(Protocol):
     def settle(
         self, delivery_id: str, token: str, state: DeliveryState, made: Try, retry_seconds: float = 0
     ) -> bool:
-        """End an attempt; PENDING: another one follows so much later. False where the token holds it no more."""
+        """End an attempt; PENDING: another follows so much later. False where the token holds it no more."""
 
     def of(self, subject: str) -> list[Delivery]:
         """Return a subject's deliveries, oldest first."""

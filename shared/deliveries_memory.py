@@ -1,4 +1,4 @@
-"""What is told to webhooks, in one process' memory: what tests run against, with a clock that they can move."""
+"""What is told to webhooks, in one process' memory: what tests run against, with a clock they can move."""
 
 import threading
 from collections import Counter
@@ -141,9 +141,7 @@ class MemoryDeliveries:
             self._off.discard(subject)
             record, now = mine[-1], self._clock()
             due = record.delivery.due_ms if record.lapses_ms is not None else now
-            record.delivery = replace(
-                record.delivery, state=DeliveryState.PENDING, since_ms=now, due_ms=due
-            )
+            record.delivery = replace(record.delivery, state=DeliveryState.PENDING, since_ms=now, due_ms=due)
             return record.delivery
 
     def totals(self) -> DeliveryTotals:

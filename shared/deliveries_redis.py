@@ -36,7 +36,9 @@ class RedisDeliveries:
     def take(
         self, places: int, most_of_a_host: int, hold_seconds: float, host: str | None = None
     ) -> list[Taken]:
-        given = self._call("take", HOSTS_AT_ONCE, places, most_of_a_host, int(hold_seconds * 1000), host or "")
+        given = self._call(
+            "take", HOSTS_AT_ONCE, places, most_of_a_host, int(hold_seconds * 1000), host or ""
+        )
         return [Taken(*item) for item in given]
 
     def claim(self, taken: Taken, token: str, lease_seconds: float) -> Delivery | None:

@@ -38,8 +38,7 @@ WEBHOOK_HOSTS = "webhooks:hosts"
 WEBHOOK_DUE = "webhooks:due:"
 #: Sorted set of one host's deliveries that are being made -> when they count as broken off, in ms.
 WEBHOOK_FLYING = "webhooks:flying:"
-#: Sorted set of deliveries that have not come to an end -> when their event was, or the wish to make them once
-#: more, in ms.
+#: Sorted set of deliveries that are not at an end -> when their event was, or the wish for them, in ms.
 WEBHOOKS_PENDING = "webhooks:pending"
 #: Hash: how attempts and deliveries ended -> how many of them.
 WEBHOOKS_COUNTED = "webhooks:counted"

@@ -86,6 +86,24 @@ LEDGER = (
         "histoqueue_drain_rate_by_priority", "gauge", "The same for the jobs of each priority.", "priority"
     ),
     LedgerMetric("histoqueue_ledger_memory_share", "gauge", "Memory in use of what Redis may use, 0 to 1."),
+    LedgerMetric("histoqueue_webhooks_pending", "gauge", "Events that webhooks are yet to be told."),
+    LedgerMetric(
+        "histoqueue_oldest_webhook_seconds",
+        "gauge",
+        "Time since the oldest of them, or its redelivery; 0 for none.",
+    ),
+    LedgerMetric(
+        "histoqueue_webhooks_ended",
+        "counter",
+        "Deliveries by their end: delivered, failed, disabled.",
+        "outcome",
+    ),
+    LedgerMetric(
+        "histoqueue_webhook_attempts",
+        "counter",
+        "Attempts by their answer: accepted (2xx), refused.",
+        "outcome",
+    ),
     LedgerMetric("histoqueue_workers", "gauge", "Workers that reported within the last ten seconds."),
 )
 

@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     model_cache_dir: str = "/tmp/histoqueue-models"  # noqa: S108 - content is digest-checked before use
 
     # --- webhooks ---
-    #: What deliveries are signed with, `whsec_…`; several, with blanks between them, all sign. None: no webhooks.
+    #: What deliveries are signed with, `whsec_…`; several, with blanks between, all sign. None: no webhooks.
     webhook_secret: SecretStr | None = None
     #: Private and loopback networks that may be sent to, such as 10.1.0.0/16, with commas between them.
     webhook_allow_cidrs: str = ""

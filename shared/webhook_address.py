@@ -12,6 +12,7 @@ Network = IPv4Network | IPv6Network
 MOST_URL_CHARACTERS = 2000
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+_PLACE = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?")
 # What C libraries read as an address: 2130706433, 0x7f000001, 127.1, 0177.0.0.1.
 _NUMBER = re.compile(r"(?:[0-9]+|0[xX][0-9A-Fa-f]*)")
 
@@ -85,35 +86,37 @@ def parse_target(url: str) -> Target:
         raise ValueError("Expected a URL without a user or a password.")
     if "#" in url:
         raise ValueError("Expected a URL without a fragment.")
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if port == 0 or parts.netloc.endswith(":"):
+    place = _PLACE.fullmatch(parts.netloc)
+    if place is None:
+        raise ValueError("Expected the name or the address of a host, and perhaps a port.")
+    port = int(place["port"] or (443 if parts.scheme == "https" else 80))
+    if not 0 < port < 65_536:
         raise ValueError("Expected a port from 1 to 65535.")
     return Target(
         scheme=parts.scheme,
-        host=_host(parts.netloc, parts.hostname or ""),
-        port=port or (443 if parts.scheme == "https" else 80),
+        host=_address(place["address"]) if place["address"] else _name(place["name"]),
+        port=port,
         authority=parts.netloc.lower(),
         path=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
     )
 
 
-def _host(netloc: str, name: str) -> str:
-    if netloc.startswith("["):
-        try:
-            return str(IPv6Address(name if "%" not in name else ""))
-        except ValueError:
-            raise ValueError("Expected an IPv6 address without a zone between the brackets.") from None
-    if not _NAME.fullmatch(name) or len(name) > 253:
+def _address(text: str) -> str:
+    try:
+        return str(IPv6Address(text))
+    except ValueError:
+        raise ValueError("Expected an IPv6 address between the brackets.") from None
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text) or len(text) > 253:
         raise ValueError("Expected the name or the address of a host.")
-    if _NUMBER.fullmatch(name.rstrip(".").rpartition(".")[2]):
+    if _NUMBER.fullmatch(text.rstrip(".").rpartition(".")[2]):
         try:
-            return str(IPv4Address(name))
+            return str(IPv4Address(text))
         except ValueError:
             raise ForbiddenAddress("Expected an address as four decimal numbers.") from None
-    return name.lower()
+    return text.lower()
 
 
 def check_url(url: str, allowed: Iterable[Network]) -> None:

@@ -14,6 +14,7 @@ _IMAGES = {"jpeg": jpeg_bytes(), "png": png_bytes(), "tiff": tiff_bytes()}
 schemathesis.openapi.format("binary", st.sampled_from(list(_IMAGES.values())))
 schemathesis.openapi.format("model-version", st.just("1.0.0"))
 schemathesis.openapi.format("printable", st.text(st.characters(categories=["L", "N", "P"]), min_size=1))
+schemathesis.openapi.format("webhook-url", st.just("https://receiver.example.org/hook?a=1"))
 for kind, image in _IMAGES.items():
     schemathesis.openapi.media_type(f"image/{kind}", st.just(image))
 

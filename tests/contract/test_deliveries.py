@@ -1,6 +1,5 @@
 """What is told to webhooks, held against the Redis side and the one in memory."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -38,9 +37,7 @@ class Ledger:
             id=new_job_id(),
             spec=JobSpec(
                 model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
-                input=InputInfo(
-                    key="k", sha256="1" * 64, bytes=1, width=1, height=1, media_type="image/png"
-                ),
+                input=InputInfo(key="k", sha256="1" * 64, bytes=1, width=1, height=1, media_type="image/png"),
                 custom_id="mine",
                 webhook_url=url,
             ),
@@ -72,7 +69,7 @@ class Ledger:
 
 
 @pytest.fixture(params=["memory", "redis"])
-def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
+def ledger(request: pytest.FixtureRequest) -> Ledger:
     """Each side, empty."""
     made: Ledger
 
@@ -86,7 +83,7 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
         client = request.getfixturevalue("limited_client")
         made = Ledger(RedisJobStore(client, clock), RedisDeliveries(client, clock), wall_clock_ms())
         made.jobs.found()
-    yield made
+    return made
 
 
 def end(ledger: Ledger, how: str) -> str:
@@ -355,5 +352,5 @@ def test_nothing_is_left_in_redis_of_a_job_that_was_deleted(
     ledger.jobs.delete(ledger.succeeded())
     ledger.take()
     client = request.getfixturevalue("redis_client")
-    assert [key for key in client.scan_iter(keys.WEBHOOK + "*")] == []
-    assert [key for key in client.scan_iter("webhooks:*")] == []
+    assert list(client.scan_iter(keys.WEBHOOK + "*")) == []
+    assert list(client.scan_iter("webhooks:*")) == []

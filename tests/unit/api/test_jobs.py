@@ -73,6 +73,7 @@ def test_a_queued_job_as_json(submit: Submit, services: Services) -> None:
             "retry": None,
             "events": f"/result/{job['id']}/events",
             "heatmap": None,
+            "deliveries": None,
         },
     }
 

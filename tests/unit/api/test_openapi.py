@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from api.openapi import openapi_document
 from api.options import Options
-from api.problems import PROBLEMS
+from shared.problems import PROBLEMS
 
 #: They show the contract, and are no part of it.
 OF_THE_PAGE = {"openapi.document", "openapi.docs", "openapi.asset"}

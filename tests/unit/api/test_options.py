@@ -52,7 +52,7 @@ def test_a_value_out_of_range_is_refused_by_name(submit: Submit, query: str) -> 
     assert "Received" in problem["detail"]
 
 
-@pytest.mark.parametrize("name", ["webhook_url", "wait", "MPP", "x" * 500])
+@pytest.mark.parametrize("name", ["wait", "MPP", "x" * 500])
 def test_an_option_that_is_not_there_yet_is_refused(submit: Submit, name: str) -> None:
     """It is never accepted and ignored."""
     answer = submit(path=f"/predict?{name}=true")

@@ -8,8 +8,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from api.error_reference import reference_page
-from api.problems import PROBLEMS
 from shared import errors
+from shared.problems import PROBLEMS
 from shared.services import Services
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "errors.md"
