@@ -5,6 +5,7 @@ python -m ops.prepare bucket              make the bucket, and fill it with the 
 """
 
 import argparse
+import base64
 import secrets
 import sys
 import time
@@ -23,9 +24,10 @@ PATIENCE_SECONDS = 60.0
 def make_passwords(folder: Path, redis_host: str = "redis") -> bool:
     """Write the passwords into a folder that only the servers mount; False where they are there already.
 
-    `redis_url` is read by the API and the workers, `redis.conf` by Redis, `s3_key` by the object store, and
-    `aws_credentials` by whoever talks to it.
+    `redis_url` is read by the API and the workers, `redis.conf` by Redis, `s3_key` by the object store,
+    `aws_credentials` by whoever talks to it, and `webhook_secret` signs what webhooks are told.
     """
+    _add_webhook_secret(folder / "webhook_secret")
     if (folder / "redis_url").exists():
         return False
     password, key, secret = (secrets.token_hex(24) for _ in range(3))
@@ -42,6 +44,18 @@ def make_passwords(folder: Path, redis_host: str = "redis") -> bool:
         # Each server has a user of its own; the folder itself is mounted into no other container.
         path.chmod(0o444)
     return True
+
+
+def webhook_secret() -> str:
+    """Return a new secret as Standard Webhooks writes it."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _add_webhook_secret(path: Path) -> None:
+    """Write it where there is none: an installation of an earlier version has none."""
+    if not path.exists():
+        path.write_text(webhook_secret())
+        path.chmod(0o444)
 
 
 def make_bucket(services: Services, may_publish: bool = True) -> str:

@@ -1,7 +1,7 @@
 """`make up`: the whole system on one machine, in the foreground, until Ctrl-C.
 
-Redis, the object store, the API and one worker are children of this process. One that ends is started again;
-when this process ends, so do they, also when it is killed.
+Redis, the object store, the API, one worker and what tells webhooks are children of this process. One that
+ends is started again; when this process ends, so do they, also when it is killed.
 """
 
 import fcntl
@@ -19,10 +19,11 @@ from typing import TextIO
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ops.installation import leave_address
-from ops.prepare import make_bucket
+from ops.prepare import make_bucket, webhook_secret
 from ops.processes import Child, wait_until
 from ops.servers import HOST, NoServer, ObjectServer, RedisServer, free_port, port_is_free
 from shared.errors import HistoQueueError
@@ -61,6 +62,8 @@ class UpSettings(BaseSettings):
     redis_url: str | None = None
     s3_endpoint_url: str | None = None
     object_store_dir: str | None = None
+    #: Where given, it signs instead of one that is made here.
+    webhook_secret: SecretStr | None = None
 
 
 @dataclass
@@ -138,8 +141,8 @@ class Supervisor:
         end = time.monotonic() + STOP_SECONDS
         drain_end = time.monotonic() + DRAIN_SECONDS
         children = [watched.child for watched in self._watched]
-        # The API takes nothing more and the worker hands back what it has, while both servers still run.
-        servers, clients = children[:-2], children[-2:]
+        # The API takes nothing more, the workers hand back what they have, while both servers still run.
+        servers, clients = children[:-3], children[-3:]
         for group, limit in ((clients, drain_end), (servers, end)):
             for child in group:
                 child.send(signal.SIGTERM)
@@ -208,6 +211,8 @@ def _start_servers(settings: UpSettings, supervisor: Supervisor) -> dict[str, st
         )
         supervisor.start(store.child(logs / "object-store.log"))
         environment.update(store.environment())
+    if settings.webhook_secret is None:
+        environment["WEBHOOK_SECRET"] = passwords["webhook"]
     environment["MODEL_CACHE_DIR"] = str(settings.data_dir.resolve() / "model-cache")
     return environment
 
@@ -217,6 +222,8 @@ def _start_clients(settings: UpSettings, supervisor: Supervisor) -> None:
     worker = [sys.executable, "-m", "worker"]
     api = [sys.executable, "-m", "gunicorn", "--config", "python:api.gunicorn_conf"]
     api += ["--bind", f"{HOST}:{settings.port}", "api.wsgi:app"]
+    webhooks = [sys.executable, "-m", "worker.webhooks"]
+    supervisor.start(Child("webhooks", webhooks, logs / "webhooks.log"))
     supervisor.start(Child("worker", worker, logs / "worker.log"))
     # Asked to end rather than killed: its own children take their end from it.
     counts = str(settings.data_dir.resolve() / "metrics")
@@ -226,14 +233,18 @@ def _start_clients(settings: UpSettings, supervisor: Supervisor) -> None:
 
 def _passwords(path: Path) -> dict[str, str]:
     """Return the passwords of this data directory, made at its first start, readable by its owner alone."""
-    if path.exists():
-        stored: dict[str, str] = json.loads(path.read_text())
-        return stored
+    stored: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     made = {name: secrets.token_hex(24) for name in ("redis", "s3_access", "s3_secret")}
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(made, file)
-    return made
+    # What a data directory of an earlier version lacks is added.
+    known = {**made, "webhook": webhook_secret(), **stored}
+    if known != stored:
+        new = path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(known, file)
+        new.replace(path)
+    return known
 
 
 def _answers(services: Services) -> bool:

@@ -18,8 +18,8 @@ from worker.webhook_http import Answer, WebhookSender
 
 #: A message that nobody took for so long is published again.
 HOLD_SECONDS = 30.0
-#: A sender that is silent for so long is lost; an attempt takes half of it at the most.
-LEASE_SECONDS = 30.0
+#: A sender that is silent for so long is lost; an attempt ends before that.
+LEASE_SECONDS = 20.0
 #: How long one message goes on with a host's next delivery, before another host's message has its turn.
 TURN_SECONDS = 5.0
 Send = Callable[[str, bytes, dict[str, str]], Answer]

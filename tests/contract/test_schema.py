@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from api.context import context
+from ops.prepare import webhook_secret
 from shared.api_keys import KeyStore, Scope
 from tests.api_server import ApiServer
 
@@ -20,7 +21,9 @@ SEED = os.environ.get("FUZZ_SEED", "1")
 
 def test_every_answer_is_one_that_the_document_states(tmp_path: Path) -> None:
     """All checks of schemathesis: status, headers, type, body; what is sound is accepted, nothing else."""
-    with ApiServer(tmp_path, max_open_jobs=10_000_000, max_waiters=0) as server:
+    with ApiServer(
+        tmp_path, max_open_jobs=10_000_000, max_waiters=0, webhook_secret=webhook_secret()
+    ) as server:
         key = KeyStore(server.services.objects).create("fuzz", frozenset({Scope.ADMIN}))[1]
         context(server.app).keys.refresh()
         done = subprocess.run(
