@@ -1,6 +1,7 @@
 """`python -m ops.prepare`: what a new installation needs before its servers start, and is not needed again.
 
 python -m ops.prepare passwords FOLDER    make the passwords, and each program's settings with them
+python -m ops.prepare webhook-secret      print a new secret to sign webhooks with
 python -m ops.prepare bucket              make the bucket, and fill it with the bundled model if it has none
 """
 
@@ -82,17 +83,21 @@ def newest_bundled_model() -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do one of the two; return the exit status."""
+    """Do one of them; return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("passwords").add_argument("folder", type=Path)
+    commands.add_parser("webhook-secret")
     commands.add_parser("bucket")
     chosen = parser.parse_args(arguments)
     if chosen.command == "passwords":
         made = make_passwords(chosen.folder)
         print("made passwords" if made else "passwords are there already")
+        return 0
+    if chosen.command == "webhook-secret":
+        print(webhook_secret())
         return 0
     return _prepare_bucket()
 

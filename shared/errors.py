@@ -43,7 +43,7 @@ HistoQueueError
     ├── InvalidModel
     └── InvalidMessage
 
-`code` is the word that clients see; `api/problems.py` alone turns it into an HTTP status.
+`code` is the word that clients see; `shared/problems.py` alone says which HTTP status that is.
 """
 
 from typing import ClassVar

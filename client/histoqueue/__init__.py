@@ -30,6 +30,7 @@ from ._errors import (
     LedgerRebuilding,
     MethodNotAllowed,
     ModelError,
+    NoDelivery,
     NoHeatmap,
     NoModel,
     NotAuthenticated,
@@ -51,6 +52,8 @@ from ._errors import (
     UnknownModelVersion,
     UnsupportedImageFormat,
     WaitTimedOut,
+    WebhookRefused,
+    WebhooksOff,
 )
 from ._jobs import AsyncJob, Job, Mapped
 from ._models import NOTICE, InputInfo, JobRecord, ModelRef, QueuePlace, Result
@@ -94,6 +97,7 @@ __all__ = [
     "MethodNotAllowed",
     "ModelError",
     "ModelRef",
+    "NoDelivery",
     "NoHeatmap",
     "NoModel",
     "NotAuthenticated",
@@ -120,5 +124,7 @@ __all__ = [
     "UnknownModelVersion",
     "UnsupportedImageFormat",
     "WaitTimedOut",
+    "WebhookRefused",
+    "WebhooksOff",
     "__version__",
 ]

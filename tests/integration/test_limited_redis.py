@@ -10,6 +10,7 @@ import httpx2
 import pytest
 import redis
 
+from ops.prepare import webhook_secret
 from ops.processes import Child, wait_until
 from ops.servers import HOST, ObjectServer, free_port
 from shared import keys
@@ -21,6 +22,7 @@ from shared.rate_limits import on_redis
 from tests import limited_redis
 from tests.factories import write_model
 from tests.stack import png
+from tests.webhook_system import Receiver
 
 pytestmark = pytest.mark.integration
 JOBS = 20
@@ -39,6 +41,8 @@ def url(tmp_path: Path, limited_url: str, object_server: ObjectServer) -> Iterat
         "REDIS_URL": limited_url,
         "S3_BUCKET": bucket,
         "MODEL_CACHE_DIR": str(tmp_path / "cache"),
+        "WEBHOOK_SECRET": webhook_secret(),
+        "WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8",
     }
     api = [sys.executable, "-m", "gunicorn", "--config", "python:api.gunicorn_conf"]
     children = [
@@ -48,6 +52,7 @@ def url(tmp_path: Path, limited_url: str, object_server: ObjectServer) -> Iterat
             tmp_path / "w.log",
             environment,
         ),
+        Child("webhooks", [sys.executable, "-m", "worker.webhooks"], tmp_path / "h.log", environment),
         Child("api", [*api, "--bind", f"{HOST}:{port}", "api.wsgi:app"], tmp_path / "a.log", environment),
     ]
     for child in children:
@@ -60,7 +65,7 @@ def url(tmp_path: Path, limited_url: str, object_server: ObjectServer) -> Iterat
 
 
 def test_jobs_are_done_with_the_shipped_rights_alone(url: str, limited_url: str, tmp_path: Path) -> None:
-    """Submission, work, waiting and deletion; that nothing was refused is checked by the fixture."""
+    """Submission, work, waiting, webhooks, deletion; that nothing was refused is checked by the fixture."""
     with httpx2.Client(base_url=url, timeout=40, trust_env=False) as http:
 
         def is_ready() -> bool:
@@ -82,6 +87,11 @@ def test_jobs_are_done_with_the_shipped_rights_alone(url: str, limited_url: str,
         ]
         for path in paths:
             assert http.get(path, params={"wait": "20"}).json()["status"] == "succeeded"
+        receiver = Receiver()
+        asked = {"webhook_url": receiver.url}
+        http.post("/predict", content=png(), params=asked, headers={"Content-Type": "image/png"})
+        receiver.expect(1)
+        receiver.close()
         assert http.delete(paths[0]).status_code in (200, 204)
         assert http.get("/capacity").status_code == 200
 

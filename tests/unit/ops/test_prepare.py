@@ -30,6 +30,17 @@ def test_each_program_finds_the_same_password_in_its_own_form(tmp_path: Path) ->
     assert f"aws_access_key_id = {key}\n" in credentials
     assert f"aws_secret_access_key = {secret}\n" in credentials
     assert len({password, key, secret}) == 3
+    assert Settings(webhook_secret=(tmp_path / "webhook_secret").read_text()).webhook_secrets
+
+
+def test_an_installation_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> None:
+    """Its other passwords stay."""
+    make_passwords(tmp_path)
+    url = (tmp_path / "redis_url").read_text()
+    (tmp_path / "webhook_secret").unlink()
+    assert not make_passwords(tmp_path)
+    assert (tmp_path / "webhook_secret").read_text().startswith("whsec_")
+    assert (tmp_path / "redis_url").read_text() == url
 
 
 def test_two_installations_share_no_password(tmp_path: Path) -> None:

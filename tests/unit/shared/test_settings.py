@@ -32,6 +32,11 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("S3_PREFIX", "/first/"),
         ("S3_ENCRYPTION", "rot13"),
         ("MODEL_BUCKET", "x"),
+        ("WEBHOOK_SECRET", "secret"),
+        ("WEBHOOK_SECRET", "whsec_c2hvcnQ="),
+        ("WEBHOOK_SECRET", "whsec_" + "A" * 32 + " whsec_*"),
+        ("WEBHOOK_ALLOW_CIDRS", "10.0.0.1/8"),
+        ("WEBHOOK_RETRY_SECONDS", "10,soon"),
     ],
 )
 def test_a_bad_value_ends_the_program_in_one_line(

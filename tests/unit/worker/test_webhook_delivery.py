@@ -1,0 +1,257 @@
+"""What is sent, signed with every secret, and what each answer leads to."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from ops.prepare import webhook_secret
+from shared.deliveries import DeliveryState, Taken, job_subject
+from shared.errors import JobStoreUnavailable, QueueUnavailable
+from shared.job_store_memory import MemoryJobStore
+from shared.schemas import InputInfo, JobError, JobSpec, ModelRef, NewJob, new_job_id
+from shared.settings import Settings
+from worker.webhook_delivery import HOLD_SECONDS, LEASE_SECONDS, Deliverer
+from worker.webhook_http import TIMEOUT_SECONDS, Answer
+
+URL = "https://receiver.example.org/hook"
+OK = Answer(200, None)
+
+
+class Bench:
+    """A ledger with a clock to move, a queue, and a network that answers as it is told."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.now_ms = 1_800_000_000_000
+        self.jobs = MemoryJobStore(lambda: self.now_ms)
+        self.deliveries = self.jobs.deliveries
+        self.secrets = [webhook_secret(), webhook_secret()]
+        given = {"webhook_secret": SecretStr(" ".join(self.secrets)), **settings}
+        self.settings = Settings(**given)
+        self.messages: list[Taken] = []
+        self.sent: list[tuple[str, bytes, dict[str, str]]] = []
+        self.answers: list[Answer] = []
+        self.deliverer = Deliverer(self.deliveries, self.settings, self.messages.append, self.send)
+
+    def send(self, url: str, body: bytes, headers: dict[str, str]) -> Answer:
+        """Stand for the network; OK where nothing else is asked for."""
+        self.sent.append((url, body, headers))
+        return self.answers.pop(0) if self.answers else OK
+
+    def job(self, url: str = URL) -> str:
+        """Return a job that failed."""
+        new = NewJob(
+            id=new_job_id(),
+            spec=JobSpec(
+                model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
+                input=InputInfo(
+                    key="uploads/inside", sha256="1" * 64, bytes=1, width=1, height=1, media_type="image/png"
+                ),
+                webhook_url=url,
+            ),
+            expires_in_seconds=600,
+            image_retention_seconds=60,
+            retention_seconds=7 * 86_400,
+            tombstone_seconds=3600,
+        )
+        self.jobs.create(new, 1000)
+        self.jobs.claim(new.id, "w", 15, 300)
+        self.jobs.fail(new.id, "w", JobError(code="INVALID_IMAGE", detail="It breaks off."), {})
+        return new.id
+
+    def turn(self) -> int:
+        """Publish what is due and do what the messages say; return how many were published."""
+        count = self.deliverer.dispatch()
+        while self.messages:
+            self.deliverer.run(self.messages.pop(0))
+        return count
+
+    def delivery(self, job_id: str) -> Any:
+        """Return the job's one delivery."""
+        (found,) = self.deliveries.of(job_subject(job_id))
+        return found
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_the_body_is_the_event_with_the_job_as_its_route_answers(bench: Bench) -> None:
+    """As Standard Webhooks has it: type, timestamp, data."""
+    job_id = bench.job()
+    bench.turn()
+    ((url, body, headers),) = bench.sent
+    event = json.loads(body)
+    assert url == URL
+    assert event["type"] == "job.failed"
+    assert event["timestamp"] == "2027-01-15T08:00:00.000Z"
+    assert (event["data"]["id"], event["data"]["status"]) == (job_id, "failed")
+    assert event["data"]["error"]["code"] == "INVALID_IMAGE"
+    assert event["data"]["error"]["status"] == 422
+    assert event["data"]["links"]["self"] == f"/result/{job_id}"
+    assert headers["webhook-id"] == bench.delivery(job_id).id
+    assert "not for diagnostic use" in headers["X-HistoQueue-Notice"]
+    # Where the image lies is nobody's business, nor is whom it is told to.
+    assert b"uploads/inside" not in body
+    assert b"receiver.example.org" not in body
+
+
+def test_every_secret_signs(bench: Bench) -> None:
+    """So a secret can be changed while receivers know one of the two."""
+    bench.job()
+    bench.turn()
+    ((_, body, headers),) = bench.sent
+    for secret in bench.secrets:
+        Webhook(secret).verify(body, headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(webhook_secret()).verify(body, headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(bench.secrets[0]).verify(body + b" ", headers)
+    age = datetime.now(UTC).timestamp() - int(headers["webhook-timestamp"])
+    assert 0 <= age < 60
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (OK, "delivered"),
+        (Answer(410, "gone"), "disabled"),
+        (Answer(302, "redirect"), "pending"),
+        (Answer(500, "not_accepted"), "pending"),
+        (Answer(400, "not_accepted"), "pending"),
+        (Answer(None, "timeout"), "pending"),
+        (Answer(None, "forbidden_address"), "pending"),
+    ],
+)
+def test_what_an_answer_leads_to(bench: Bench, answer: Answer, state: str) -> None:
+    """2xx ends it well, 410 for good; everything else is tried again."""
+    bench.answers.append(answer)
+    job_id = bench.job()
+    bench.turn()
+    delivery = bench.delivery(job_id)
+    assert delivery.state == state
+    (made,) = delivery.tries
+    assert (made.status, made.error, made.at_ms) == (answer.status, answer.error, bench.now_ms)
+    assert (delivery.due_ms is None) == (state != "pending")
+
+
+def test_retries_are_spread_over_a_day_and_then_given_up(bench: Bench) -> None:
+    """Each wait is between nothing and its place in the schedule; the last place holds on."""
+    bench.answers = [Answer(500, "not_accepted")] * 10_000
+    job_id = bench.job()
+    began, waits = bench.now_ms, []
+    while bench.turn():
+        delivery = bench.delivery(job_id)
+        if delivery.state != DeliveryState.PENDING:
+            break
+        waits.append((delivery.due_ms - bench.now_ms) / 1000)
+        bench.now_ms = delivery.due_ms
+    assert bench.delivery(job_id).state == DeliveryState.FAILED
+    longest = [10, 60, 300, 1800, *([7200] * len(waits))]
+    assert all(0 <= wait <= most for wait, most in zip(waits, longest, strict=False))
+    assert len({round(wait, 3) for wait in waits}) > len(waits) / 2
+    hours = (bench.now_ms - began) / 3_600_000
+    assert 20 < hours <= 24
+    bench.now_ms += 100 * 86_400_000
+    assert bench.turn() == 0
+
+
+def test_one_that_is_made_once_more_by_hand_has_the_whole_schedule_before_it(bench: Bench) -> None:
+    """Its waits begin short again, and its day anew."""
+    bench.answers = [Answer(500, "not_accepted")] * 1000
+    job_id = bench.job()
+    while bench.delivery(job_id).state == DeliveryState.PENDING:
+        bench.turn()
+        bench.now_ms = bench.delivery(job_id).due_ms or bench.now_ms
+    bench.now_ms += 1000
+    bench.deliveries.redeliver(job_subject(job_id))
+    assert bench.turn() == 1
+    delivery = bench.delivery(job_id)
+    assert delivery.state == DeliveryState.PENDING
+    assert delivery.due_ms - bench.now_ms <= 10_000
+
+
+def test_who_has_told_one_goes_on_with_the_next_of_the_same_host(bench: Bench) -> None:
+    """One look gives out as many as the host has places; the rest follow without another."""
+    for _ in range(20):
+        bench.job()
+    assert bench.turn() == bench.settings.webhook_threads_per_host
+    assert len(bench.sent) == 20
+
+
+def test_a_turn_ends_so_that_another_host_has_its_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next delivery then waits on the queue, behind the others."""
+    monkeypatch.setattr("worker.webhook_delivery.TURN_SECONDS", 0.0)
+    bench.job()
+    (taken,) = bench.deliveries.take(1, 1, HOLD_SECONDS)
+    bench.deliverer.run(taken)
+    assert bench.sent == []
+    assert bench.messages == [taken]
+
+
+def test_one_that_shuts_down_takes_no_more(bench: Bench) -> None:
+    """What it has not begun stays for another."""
+    for _ in range(3):
+        bench.job()
+    bench.deliverer.dispatch()
+    bench.deliverer.run(bench.messages[0], is_draining=lambda: True)
+    assert len(bench.sent) == 1
+
+
+def test_a_message_of_one_that_is_deleted_sends_nothing(bench: Bench) -> None:
+    """It was on the queue at that moment."""
+    job_id = bench.job()
+    bench.deliverer.dispatch()
+    bench.jobs.delete(job_id)
+    bench.deliverer.run(bench.messages[0])
+    assert bench.sent == []
+
+
+def test_without_a_secret_nothing_is_sent() -> None:
+    """What was accepted before the secret was taken away waits for the next one."""
+    bench = Bench(webhook_secret=None)
+    job_id = bench.job()
+    assert bench.turn() == 0
+    assert bench.delivery(job_id).state == DeliveryState.PENDING
+
+
+def test_a_ledger_that_goes_away_after_the_sending_costs_nothing(bench: Bench) -> None:
+    """The outcome is not booked: the event is told once more, later, under its id."""
+    job_id = bench.job()
+    bench.deliverer.dispatch()
+
+    def away(*arguments: Any) -> bool:
+        raise JobStoreUnavailable("away")
+
+    settle, bench.deliveries.settle = bench.deliveries.settle, away  # type: ignore[method-assign,assignment]
+    bench.deliverer.run(bench.messages.pop())
+    bench.deliveries.settle = settle  # type: ignore[method-assign]
+    assert bench.turn() == 0
+    bench.now_ms += int(LEASE_SECONDS * 1000) + 1
+    assert bench.turn() == 1
+    assert bench.delivery(job_id).state == DeliveryState.DELIVERED
+    assert len({headers["webhook-id"] for _, _, headers in bench.sent}) == 1
+
+
+def test_a_queue_that_is_away_loses_nothing(bench: Bench) -> None:
+    """What could not be published is given out again."""
+    bench.job()
+
+    def away(taken: Taken) -> None:
+        raise QueueUnavailable("away")
+
+    broken = Deliverer(bench.deliveries, bench.settings, away, bench.send)
+    with pytest.raises(QueueUnavailable):
+        broken.dispatch()
+    assert bench.turn() == 0
+    bench.now_ms += int(HOLD_SECONDS * 1000) + 1
+    assert bench.turn() == 1
+
+
+def test_a_sender_is_done_before_it_counts_as_lost() -> None:
+    """Else a slow receiver would be told twice at the same time."""
+    assert TIMEOUT_SECONDS + 3 < LEASE_SECONDS
