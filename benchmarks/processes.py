@@ -16,6 +16,7 @@ SAMPLE_SECONDS = 0.25
 #: The first that stands in a command line names its process.
 _NAMES = {
     "worker.engine": "engine",
+    "-m worker.webhooks": "webhooks",
     "-m worker": "worker",
     "gunicorn": "api",
     "ops.up": "supervisor",

@@ -281,6 +281,12 @@ def test_a_closed_port_and_an_unknown_name_have_words() -> None:
     assert sender(resolve=unknown).post("http://a.example/", b"", {}) == Answer(None, "name_not_found")
 
 
+def test_the_system_is_asked_for_a_name(serve: Callable[..., Receiver]) -> None:
+    """The only name that every machine knows."""
+    receiver = serve()
+    assert sender().post(f"http://localhost:{receiver.server_port}/", b"{}", {}) == Answer(204, None)
+
+
 def test_a_broken_address_of_a_name_does_not_hide_a_working_one(serve: Callable[..., Receiver]) -> None:
     """Both come from the one look-up; a forbidden one among them is left out."""
     receiver = serve()
