@@ -1,4 +1,4 @@
-"""`make up` tells webhooks without a setting: it makes the secret, runs the role, refuses addresses inside."""
+"""`make up` tells webhooks without a setting: it makes the secret, runs the role, refuses what is inside."""
 
 import pytest
 
