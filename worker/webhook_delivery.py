@@ -79,7 +79,7 @@ class Deliverer:
         if delivery is None:
             return
         began = time.monotonic()
-        answer = self._send(delivery.url, *self._message(delivery))
+        answer = self._tell(delivery)
         made = Try(
             at_ms=delivery.started_at_ms or 0,
             status=answer.status,
@@ -99,6 +99,14 @@ class Deliverer:
             ms=made.duration_ms,
             written=written,
         )
+
+    def _tell(self, delivery: Delivery) -> Answer:
+        try:
+            return self._send(delivery.url, *self._message(delivery))
+        except Exception:  # noqa: BLE001 - logged whole
+            # A bug of ours counts as a refusal: else it would be made again without end, and uncounted.
+            _log.exception("webhook_not_sent", delivery_id=delivery.id)
+            return Answer(None, "internal")
 
     def _message(self, delivery: Delivery) -> tuple[bytes, dict[str, str]]:
         """Return the body and its headers (Standard Webhooks 1.0), one signature for each secret."""

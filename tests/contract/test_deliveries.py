@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import pytest
+import redis
 
 from shared import keys
 from shared.deliveries import Deliveries, DeliveryState, Taken, Try, job_subject
 from shared.deliveries_redis import RedisDeliveries
+from shared.errors import JobAlreadyFinal
 from shared.job_store import JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore
@@ -68,22 +70,27 @@ class Ledger:
         return taken.delivery_id
 
 
+def memory_ledger() -> Ledger:
+    """Return the side for tests, empty."""
+    jobs = MemoryJobStore(lambda: made.now_ms)
+    made = Ledger(jobs, jobs.deliveries, wall_clock_ms())
+    return made
+
+
+def redis_ledger(client: redis.Redis) -> Ledger:
+    """Return the real side, empty."""
+    jobs = RedisJobStore(client, lambda: made.now_ms)
+    made = Ledger(jobs, RedisDeliveries(client, lambda: made.now_ms), wall_clock_ms())
+    jobs.found()
+    return made
+
+
 @pytest.fixture(params=["memory", "redis"])
 def ledger(request: pytest.FixtureRequest) -> Ledger:
-    """Each side, empty."""
-    made: Ledger
-
-    def clock() -> int:
-        return made.now_ms
-
+    """Each side, empty; the real one with the shipped rights."""
     if request.param == "memory":
-        jobs = MemoryJobStore(clock)
-        made = Ledger(jobs, jobs.deliveries, wall_clock_ms())
-    else:
-        client = request.getfixturevalue("limited_client")
-        made = Ledger(RedisJobStore(client, clock), RedisDeliveries(client, clock), wall_clock_ms())
-        made.jobs.found()
-    return made
+        return memory_ledger()
+    return redis_ledger(request.getfixturevalue("limited_client"))
 
 
 def end(ledger: Ledger, how: str) -> str:
@@ -115,6 +122,16 @@ def test_every_end_of_a_job_is_announced_once_with_the_job_as_it_is(ledger: Ledg
     assert "." not in delivery.id
     assert ledger.take() == [Taken(delivery.id, HOST)]
     assert ledger.take() == []
+
+
+def test_an_end_that_is_written_twice_is_announced_once(ledger: Ledger) -> None:
+    """The worker repeats it where the first answer was lost; somebody else's comes too late."""
+    job_id = ledger.succeeded()
+    assert ledger.jobs.succeed(job_id, "w", {"class": "lung_n"}, {"fetch": 1.5})
+    assert not ledger.jobs.fail(job_id, "other", JobError(code="MODEL_ERROR", detail="late"), {})
+    with pytest.raises(JobAlreadyFinal):
+        ledger.jobs.cancel(job_id)
+    assert len(ledger.deliveries.of(job_subject(job_id))) == 1
 
 
 def test_a_job_without_a_webhook_announces_nothing(ledger: Ledger) -> None:
@@ -343,14 +360,21 @@ def test_deliveries_go_when_the_result_goes(ledger: Ledger) -> None:
     assert ledger.take() == []
 
 
-def test_nothing_is_left_in_redis_of_a_job_that_was_deleted(
-    request: pytest.FixtureRequest, ledger: Ledger
-) -> None:
-    """But the word of a host that is looked at once more."""
-    if not isinstance(ledger.deliveries, RedisDeliveries):
-        pytest.skip("the Redis side's own keys")
+def test_nothing_is_left_in_redis_of_a_job_that_was_deleted(redis_client: redis.Redis) -> None:
+    """But the record of the job, which says that it was deleted."""
+    ledger = redis_ledger(redis_client)
     ledger.jobs.delete(ledger.succeeded())
     ledger.take()
-    client = request.getfixturevalue("redis_client")
-    assert list(client.scan_iter(keys.WEBHOOK + "*")) == []
-    assert list(client.scan_iter("webhooks:*")) == []
+    assert list(redis_client.scan_iter(keys.WEBHOOK + "*")) == []
+    assert list(redis_client.scan_iter("webhooks:*")) == []
+
+
+def test_a_record_of_a_delivery_goes_by_itself_with_the_result(redis_client: redis.Redis) -> None:
+    """Also where no cleaner comes by."""
+    ledger = redis_ledger(redis_client)
+    ledger.succeeded()
+    (taken,) = ledger.take()
+    assert 0 < redis_client.pttl(keys.WEBHOOK + taken.delivery_id) <= 3_600_000
+    redis_client.delete(keys.WEBHOOK + taken.delivery_id)
+    assert ledger.deliveries.claim(taken, "t", LEASE) is None
+    assert ledger.deliveries.totals().pending == 0

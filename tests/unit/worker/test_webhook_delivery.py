@@ -237,6 +237,20 @@ def test_a_ledger_that_goes_away_after_the_sending_costs_nothing(bench: Bench) -
     assert len({headers["webhook-id"] for _, _, headers in bench.sent}) == 1
 
 
+def test_a_fault_of_our_own_is_counted_and_told_again(bench: Bench) -> None:
+    """Else it would be made again without end."""
+    job_id = bench.job()
+
+    def fail(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+        raise ValueError("a bug")
+
+    broken = Deliverer(bench.deliveries, bench.settings, bench.messages.append, fail)
+    broken.dispatch()
+    broken.run(bench.messages.pop())
+    delivery = bench.delivery(job_id)
+    assert (delivery.state, delivery.tries[0].error) == (DeliveryState.PENDING, "internal")
+
+
 def test_a_queue_that_is_away_loses_nothing(bench: Bench) -> None:
     """What could not be published is given out again."""
     bench.job()
