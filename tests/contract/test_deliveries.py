@@ -361,9 +361,12 @@ def test_deliveries_go_when_the_result_goes(ledger: Ledger) -> None:
 
 
 def test_nothing_is_left_in_redis_of_a_job_that_was_deleted(redis_client: redis.Redis) -> None:
-    """But the record of the job, which says that it was deleted."""
+    """But the record of the job, which says that it was deleted, and not whom it was told to."""
     ledger = redis_ledger(redis_client)
-    ledger.jobs.delete(ledger.succeeded())
+    job_id = ledger.succeeded()
+    assert "example.org" in str(redis_client.hgetall(keys.JOB + job_id))
+    ledger.jobs.delete(job_id)
+    assert "example.org" not in str(redis_client.hgetall(keys.JOB + job_id))
     ledger.take()
     assert list(redis_client.scan_iter(keys.WEBHOOK + "*")) == []
     assert list(redis_client.scan_iter("webhooks:*")) == []
