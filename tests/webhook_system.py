@@ -148,9 +148,9 @@ class WebhookSystem:
         return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.folder.glob("*.log"))
 
     def accept(self, receiver: Receiver | str | None, **options: str) -> str:
-        """Submit a tile that must be accepted; return where its job is."""
+        """Submit a tile that must be accepted, and run; return where its job is."""
         url = receiver.url if isinstance(receiver, Receiver) else receiver
-        params = {**options, **({"webhook_url": url} if url else {})}
+        params = {"cache": "false", **options, **({"webhook_url": url} if url else {})}
         answer = self.http.post(
             "/predict", content=png(), params=params, headers={"Content-Type": "image/png"}
         )

@@ -33,9 +33,9 @@ class Ledger:
         """Let time pass."""
         self.now_ms += int(seconds * 1000)
 
-    def job(self, url: str | None = URL, retention: float = 3600) -> str:
-        """Return a queued job."""
-        new = NewJob(
+    def new_job(self, url: str | None, retention: float = 3600) -> NewJob:
+        """Return what a job is accepted with."""
+        return NewJob(
             id=new_job_id(),
             spec=JobSpec(
                 model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
@@ -48,6 +48,10 @@ class Ledger:
             retention_seconds=retention,
             tombstone_seconds=3600,
         )
+
+    def job(self, url: str | None = URL) -> str:
+        """Return a queued job."""
+        new = self.new_job(url)
         self.jobs.create(new, 1000)
         return new.id
 
@@ -122,6 +126,16 @@ def test_every_end_of_a_job_is_announced_once_with_the_job_as_it_is(ledger: Ledg
     assert "." not in delivery.id
     assert ledger.take() == [Taken(delivery.id, HOST)]
     assert ledger.take() == []
+
+
+def test_a_job_that_is_answered_at_once_is_announced(ledger: Ledger) -> None:
+    """By another's result, in the call that accepts it."""
+    other = ledger.succeeded(url=None)
+    created = ledger.jobs.answer(ledger.new_job(URL), other)
+    assert created is not None
+    (delivery,) = ledger.deliveries.of(job_subject(created.job.id))
+    assert (delivery.event, delivery.job) == ("job.succeeded", created.job)
+    assert delivery.job.cached
 
 
 def test_an_end_that_is_written_twice_is_announced_once(ledger: Ledger) -> None:

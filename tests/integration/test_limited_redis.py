@@ -88,7 +88,7 @@ def test_jobs_are_done_with_the_shipped_rights_alone(url: str, limited_url: str,
         for path in paths:
             assert http.get(path, params={"wait": "20"}).json()["status"] == "succeeded"
         receiver = Receiver()
-        asked = {"webhook_url": receiver.url}
+        asked = {"webhook_url": receiver.url, "cache": "false"}
         http.post("/predict", content=png(), params=asked, headers={"Content-Type": "image/png"})
         receiver.expect(1)
         receiver.close()

@@ -10,6 +10,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from ops.processes import wait_until
 from ops.servers import free_port
+from tests.stack import png
 from tests.webhook_system import Call, Receiver, WebhookSystem
 
 pytestmark = pytest.mark.integration
@@ -60,6 +61,16 @@ def test_the_end_of_a_job_is_told_with_the_job_and_signed(system: WebhookSystem,
     assert [made["status"] for made in delivery["tries"]] == [204]
     assert job["links"]["deliveries"] == f"{path}/deliveries"
     assert "127.0.0.1" not in json.dumps(told)
+
+
+def test_an_answer_that_was_there_already_is_told_too(system: WebhookSystem, receiver: Receiver) -> None:
+    """The job ends in the call that accepts it."""
+    system.finish(system.accept(None))
+    params = {"webhook_url": receiver.url}
+    answer = system.http.post("/predict", content=png(), params=params, headers={"Content-Type": "image/png"})
+    assert (answer.status_code, answer.json()["cached"]) == (200, True)
+    (call,) = receiver.expect(1)
+    assert verified(system, call)["data"] == answer.json()
 
 
 def test_a_job_without_a_webhook_tells_nobody(system: WebhookSystem) -> None:
