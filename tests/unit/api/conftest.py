@@ -9,6 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from api import create_app
+from ops.prepare import webhook_secret
 from shared.schemas import WorkerStatus
 from shared.services import Services, in_memory
 from shared.settings import Settings
@@ -44,6 +45,7 @@ def settings() -> Settings:
         max_image_pixels=1_000_000,
         max_open_jobs=5,
         max_waiters=2,
+        webhook_secret=webhook_secret(),
         cache_answers=False,
     )
 

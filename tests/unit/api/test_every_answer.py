@@ -144,6 +144,11 @@ def a_known_answer(world: World) -> Any:
     )
 
 
+def told_once_more(world: World) -> Any:
+    path = world.ended_job("&webhook_url=https://receiver.example.org/")
+    return world.ask("POST", f"{path}/redeliver")
+
+
 def nobody_works(world: World) -> Any:
     bare = replace(world.services, workers=MemoryWorkerRegistry())
     return create_app(bare, context(world.app).settings).test_client().get("/readyz")
@@ -193,6 +198,13 @@ ROWS: dict[Row, Scenario] = {
     ("post", f"{_JOB}/retry", "409"): lambda world: world.ask("POST", f"{world.ended_job()}/retry"),
     ("post", f"{_JOB}/retry", "410"): lambda world: world.ask("POST", f"{world.deleted_job()}/retry"),
     ("post", f"{_JOB}/retry", "429"): a_full_queue_and_a_retry,
+    ("get", f"{_JOB}/deliveries", "200"): lambda world: world.ask("GET", f"{world.ended_job()}/deliveries"),
+    ("get", f"{_JOB}/deliveries", "404"): lambda world: world.ask("GET", f"{_NONE}/deliveries"),
+    ("get", f"{_JOB}/deliveries", "410"): lambda world: world.ask("GET", f"{world.deleted_job()}/deliveries"),
+    ("post", f"{_JOB}/redeliver", "202"): told_once_more,
+    ("post", f"{_JOB}/redeliver", "404"): lambda world: world.ask("POST", f"{_NONE}/redeliver"),
+    ("post", f"{_JOB}/redeliver", "409"): lambda world: world.ask("POST", f"{world.ended_job()}/redeliver"),
+    ("post", f"{_JOB}/redeliver", "410"): lambda world: world.ask("POST", f"{world.deleted_job()}/redeliver"),
     ("get", "/models", "200"): lambda world: world.ask("GET", "/models"),
     ("get", "/models/{version}", "200"): lambda world: world.ask("GET", "/models/1.0.0"),
     ("get", "/models/{version}", "404"): lambda world: world.ask("GET", "/models/9.9.9"),
