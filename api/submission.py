@@ -13,7 +13,6 @@ import structlog
 from api.options import Options
 from api.representation import QueuePlace, queue_place
 from api.uploads import ImageUpload
-from shared import metrics
 from shared.archive import Archive
 from shared.crash_points import crash_point
 from shared.envelope import AcceptedJob, seal
@@ -126,6 +125,9 @@ def _answer(jobs: JobStore, new: NewJob) -> Submitted | None:
     if created is None:
         return None
     if not created.replayed:
+        # Here and not above, as in `create_app`: it must know where its processes count together.
+        from shared import metrics  # noqa: PLC0415
+
         metrics.CACHED_ANSWERS.inc()
         return Submitted(created.job, replayed=False)
     return Submitted(jobs.get(created.job.id), replayed=True)
