@@ -87,6 +87,8 @@ class Settings(BaseSettings):
     engine_threads: int = Field(default=0, ge=0)
     #: What runs the network; any but TensorFlow must first reproduce the model's golden tiles.
     inference_runtime: Literal["auto", "tensorflow", "onnxruntime"] = "tensorflow"
+    #: End at once where TensorFlow sees no graphics card, in place of working slowly without.
+    require_gpu: bool = False
     #: Where verified model files are kept between starts.
     model_cache_dir: str = "/tmp/histoqueue-models"  # noqa: S108 - content is digest-checked before use
 
@@ -143,6 +145,8 @@ class Settings(BaseSettings):
             raise ValueError("expected S3_ENCRYPTION aws:kms or aws:kms:dsse with S3_KMS_KEY_ID")
         if self.object_store_dir and (self.s3_prefix or self.model_prefix):
             raise ValueError("expected no S3_PREFIX and no MODEL_PREFIX with OBJECT_STORE_DIR")
+        if self.require_gpu and self.inference_runtime == "onnxruntime":
+            raise ValueError("expected INFERENCE_RUNTIME tensorflow or auto with REQUIRE_GPU")
         if self.model_prefix and not self.model_bucket:
             raise ValueError("expected MODEL_BUCKET with MODEL_PREFIX; S3_PREFIX is for S3_BUCKET")
         return self

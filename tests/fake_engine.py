@@ -60,6 +60,9 @@ def main(before: Callable[[list[bytes]], None] = lambda images: None) -> None:
                 b'{"fatal": {"code": "INVALID_MODEL", "detail": "Expected a whole model."}}'
             )
             return
+        if options["needs_gpu"]:
+            connection.send_bytes(b'{"fatal": {"code": "NO_GPU", "detail": "Expected a GPU."}}')
+            return
         connection.send_bytes(b'{"ready": true}')
         while True:
             try:

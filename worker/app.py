@@ -12,6 +12,7 @@ from shared.object_store import WORKER_PATIENCE
 from shared.services import from_settings
 from shared.settings import Settings, read_settings
 from shared.task_queue import EXPECTED_END, INFER_TASK, make_celery
+from worker.gpu import NoGpu, check_device
 from worker.lifecycle import Worker
 
 _log = structlog.get_logger(__name__)
@@ -67,15 +68,32 @@ def start_or_exit(worker: Worker) -> None:
     """
     try:
         worker.start()
+    except NoGpu as error:
+        raise _refusal(error) from error
     except Exception as error:
         _log.exception("worker_cannot_start")
         raise SystemExit(1) from error
 
 
+def _refusal(error: NoGpu) -> SystemExit:
+    # A line and no traceback: nothing here is wrong but the machine.
+    _log.critical("worker_cannot_start", reason=str(error))
+    return SystemExit(1)
+
+
 def main() -> None:
-    """Run the worker that the environment describes."""
+    """Run the worker that the environment describes.
+
+    Raises:
+        SystemExit: if it is to have a GPU and there is none.
+    """
     settings = read_settings(Settings)
     configure_logs(settings.log_level, settings.log_json)
+    if settings.require_gpu:
+        try:
+            check_device()
+        except NoGpu as error:
+            raise _refusal(error) from error
     serve(settings.worker_metrics_address)
     run(settings, Worker(settings, from_settings(settings, WORKER_PATIENCE)))
 

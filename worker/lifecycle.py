@@ -64,6 +64,7 @@ class Worker:
                 max_pixels=settings.max_image_pixels,
                 memory_bytes=settings.engine_memory_bytes,
                 runtime=settings.inference_runtime,
+                needs_gpu=settings.require_gpu,
             ),
             timeout_seconds=settings.engine_timeout_seconds,
             command=engine_command,
@@ -98,7 +99,7 @@ class Worker:
 
     def start(self) -> None:
         """Return when an engine has loaded the live model and reproduced its golden tiles, and not before."""
-        while not self._has_engine():
+        while not self._has_engine():  # ends by NoGpu, which no waiting mends
             time.sleep(MODEL_RETRY_SECONDS)
         self.batcher.start()
         self.leases.start()

@@ -16,6 +16,7 @@ import structlog
 
 from shared.errors import EngineCrashed, EngineFailed, EngineOutOfMemory, EngineTimedOut, InvalidModel
 from shared.schemas import ModelRef
+from worker.gpu import NO_GPU, NoGpu
 
 #: One image's outcome, ready for the ledger: `{"result": …}` or `{"error": …}`, with its timings.
 Outcome = dict[str, Any]
@@ -38,6 +39,7 @@ class EngineOptions:
     #: Resident memory from which the engine is killed.
     memory_bytes: int
     runtime: str = "tensorflow"
+    needs_gpu: bool = False
 
 
 class EngineSupervisor:
@@ -93,7 +95,8 @@ class EngineSupervisor:
         answer = self._exchange([self._introduction(folder)], START_TIMEOUT_SECONDS)
         if "fatal" in answer:
             self.stop()
-            raise InvalidModel(str(answer["fatal"]["detail"]))
+            refusal = NoGpu if answer["fatal"]["code"] == NO_GPU else InvalidModel
+            raise refusal(str(answer["fatal"]["detail"]))
         self._model = self._last_proven = model
         seconds = round(time.monotonic() - started, 2)
         if warning := answer.get("warning"):
@@ -162,6 +165,7 @@ class EngineSupervisor:
                 "max_batch_size": options.max_batch_size,
                 "max_pixels": options.max_pixels,
                 "runtime": options.runtime,
+                "needs_gpu": options.needs_gpu,
             }
         ).encode()
 

@@ -124,7 +124,29 @@ def test_the_scaler_follows_what_is_queued_and_running() -> None:
     assert trigger["metadata"]["valueLocation"] == "open"
 
 
-@pytest.mark.parametrize("components", [[], ["autoscaling"]])
+def test_a_worker_with_a_gpu_is_the_worker_with_more() -> None:
+    """The patch fits the base by its names, and what it makes fits the schema and the rules above."""
+    folder = FOLDER / "components/gpu"
+    component = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    assert (component["kind"], component["patches"]) == ("Component", [{"path": "worker.yaml"}])
+    (patch,) = documents(folder / "worker.yaml")
+    worker = next(item for item in documents(BASE / "worker.yaml") if name_of(item) == name_of(patch))
+    (container,) = worker["spec"]["template"]["spec"]["containers"]
+    (more,) = patch["spec"]["template"]["spec"]["containers"]
+    assert more["name"] == container["name"]
+    container |= more
+    worker["spec"]["strategy"] = patch["spec"]["strategy"]
+    worker["spec"]["template"]["spec"]["tolerations"] = patch["spec"]["template"]["spec"]["tolerations"]
+    kubernetes_validate.validate(worker, VERSION, strict=True)
+    test_a_pod_has_no_rights_that_it_does_not_need(worker)
+    assert more["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    settings = {item["name"].lower(): item["value"] for item in more["env"]}
+    assert Settings(**settings).require_gpu
+    limit = int(more["resources"]["limits"]["memory"].removesuffix("Gi")) * 2**30
+    assert limit > Settings(**settings).engine_memory_bytes + 500_000_000
+
+
+@pytest.mark.parametrize("components", [[], ["autoscaling"], ["gpu"], ["gpu", "autoscaling"]])
 def test_kustomize_renders_it(components: list[str], tmp_path: Path) -> None:
     """As `kubectl apply -k` will; each rendered document fits its schema, with the images' versions in it."""
     if not shutil.which("kubectl"):
@@ -148,4 +170,7 @@ def test_kustomize_renders_it(components: list[str], tmp_path: Path) -> None:
         if item["kind"] in ("Deployment", "Job"):
             assert item["spec"]["template"]["spec"]["containers"][0]["image"].endswith(":0.1.0")
             if components and item["metadata"]["name"] == "histoqueue-worker":
-                assert "replicas" not in item["spec"]
+                assert ("replicas" not in item["spec"]) is ("autoscaling" in components)
+                assert ("gpu" in item["spec"]["template"]["spec"]["containers"][0]["image"]) is (
+                    "gpu" in components
+                )

@@ -22,6 +22,7 @@ from shared.errors import HistoQueueError
 from shared.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from worker.engine.pipeline import Pipeline
 from worker.engine.runtime import Loaded, Order, load
+from worker.gpu import NO_GPU, NoGpu
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = "500"
@@ -36,6 +37,9 @@ def main(descriptor: int, parent: int) -> int:
             manifest, loaded = _load(options)
         except HistoQueueError as error:
             _send(connection, {"fatal": {"code": error.code, "detail": error.detail}})
+            return 1
+        except NoGpu as error:
+            _send(connection, {"fatal": {"code": NO_GPU, "detail": str(error)}})
             return 1
         _send(connection, {"ready": True, "runtime": loaded.runtime, "warning": loaded.warning})
         _serve(connection, Pipeline(loaded.predictor, manifest, max_pixels=int(str(options["max_pixels"]))))
@@ -63,6 +67,7 @@ def _load(options: dict[str, object]) -> tuple[Manifest, Loaded]:
         manifest,
         threads=int(str(options["threads"])),
         buckets=tuple(_buckets(int(str(options["max_batch_size"])))),
+        needs_gpu=bool(options["needs_gpu"]),
     )
     return manifest, load(str(options["runtime"]), order)
 

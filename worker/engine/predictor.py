@@ -25,6 +25,9 @@ BUCKETS: Final = (1, 2, 4, 8, 16)
 #: Weights hardly shrink and Keras stores them as they are; a description of layers shrinks some ten times.
 MOST_UNPACKED: Final = 20
 
+# A card's shorter floats (TF32) keep about three digits, and golden tiles are compared to the third.
+tf.config.experimental.enable_tensor_float_32_execution(False)
+
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -83,6 +86,11 @@ class Predictor:
     def _run(self, batch: NDArray[np.uint8]) -> Outputs:
         logits, features = self._forward(tf.constant(batch))
         return logits.numpy(), features.numpy()
+
+
+def usable_gpus() -> int:
+    """Return how many graphics cards TensorFlow can use in this process."""
+    return len(tf.config.list_physical_devices("GPU"))
 
 
 def _use_threads(threads: int) -> None:

@@ -10,10 +10,10 @@ from shared.errors import InvalidModel
 from shared.manifest import Manifest
 from worker.engine.golden import check_golden
 from worker.engine.pipeline import Model
+from worker.gpu import NoGpu, has_device
 
 #: What every machine that can run an engine has.
 REFERENCE: Final = "tensorflow"
-_NVIDIA_DRIVER: Final = Path("/proc/driver/nvidia/version")
 
 
 class Predictor(Model, Protocol):
@@ -33,6 +33,8 @@ class Order:
     threads: int
     #: Micro-batch sizes that will come; a runtime may prepare for each.
     buckets: tuple[int, ...]
+    #: Rather nothing than a processor.
+    needs_gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,10 @@ def load(wanted: str, order: Order) -> Loaded:
 
     Raises:
         InvalidModel: if TensorFlow too cannot load the version, or does not reproduce its golden tiles.
+        NoGpu: if the order needs one and TensorFlow can use none.
     """
-    runtime, warns = _choose(wanted)
+    # ONNX Runtime is installed for processors alone.
+    runtime, warns = (REFERENCE, False) if order.needs_gpu else _choose(wanted)
     if runtime != REFERENCE:
         try:
             return Loaded(_proven(_LOADERS[runtime], order), runtime)
@@ -79,7 +83,7 @@ def _choose(wanted: str) -> tuple[str, bool]:
 
 def _has_gpu() -> bool:
     """Tell whether TensorFlow would find a graphics card and its libraries here."""
-    return _NVIDIA_DRIVER.exists() and find_spec("nvidia") is not None
+    return has_device() and find_spec("nvidia") is not None
 
 
 def _proven(loader: Callable[[Order], Predictor], order: Order) -> Predictor:
@@ -92,7 +96,13 @@ def _proven(loader: Callable[[Order], Predictor], order: Order) -> Predictor:
 def _load_tensorflow(order: Order) -> Predictor:
     # Imported here: it takes seconds and half a gigabyte, which no other runtime should cost.
     from worker.engine.predictor import Predictor as TensorFlowPredictor  # noqa: PLC0415
+    from worker.engine.predictor import usable_gpus  # noqa: PLC0415
 
+    if order.needs_gpu and usable_gpus() == 0:
+        raise NoGpu(
+            "REQUIRE_GPU: expected a GPU that TensorFlow can use. Received: none; the driver may be too old, "
+            "or these are the packages for CPUs"
+        )
     weights = order.folder / order.manifest.weights
     return TensorFlowPredictor(weights, order.manifest, order.threads, order.buckets)
 

@@ -91,6 +91,15 @@ def test_half_of_a_setting_is_refused(
         read_settings(Settings)
 
 
+def test_a_runtime_for_processors_does_not_go_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the two would be ignored in silence."""
+    monkeypatch.setenv("REQUIRE_GPU", "true")
+    assert read_settings(Settings).require_gpu
+    monkeypatch.setenv("INFERENCE_RUNTIME", "onnxruntime")
+    with pytest.raises(SystemExit, match="REQUIRE_GPU"):
+        read_settings(Settings)
+
+
 def test_a_folder_has_no_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a prefix itself."""
     monkeypatch.setenv("OBJECT_STORE_DIR", "/data")

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from shared.errors import InvalidModel
 from shared.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from worker.engine import runtime as runtimes
 from worker.engine.runtime import Order, load
+from worker.gpu import NoGpu
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -81,6 +83,21 @@ def test_auto_takes_the_converted_network_where_there_is_one(
     assert load("auto", order(converted)).runtime == "tensorflow"
 
 
+@pytest.mark.parametrize("wanted", ["tensorflow", "auto"])
+def test_an_order_that_needs_a_gpu_is_not_run_without(
+    converted: Path, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    """Neither slowly by TensorFlow nor by a runtime for processors; with a card, TensorFlow takes it."""
+    from worker.engine import predictor  # noqa: PLC0415 - imports TensorFlow
+
+    needy = replace(order(converted), needs_gpu=True)
+    monkeypatch.setattr(predictor, "usable_gpus", lambda: 0)
+    with pytest.raises(NoGpu, match="TensorFlow can use"):
+        load(wanted, needy)
+    monkeypatch.setattr(predictor, "usable_gpus", lambda: 1)
+    assert load(wanted, needy).runtime == "tensorflow"
+
+
 def test_a_version_without_a_converted_network_falls_back_with_a_warning(converted: Path) -> None:
     """Where ONNX Runtime was asked for by name."""
     loaded = load("onnxruntime", order(converted, onnx=None))
@@ -130,7 +147,8 @@ def test_a_truth_that_fails_its_golden_tiles_is_no_fallback(converted: Path) -> 
 
 def test_tensorflow_is_not_loaded_beside_another_runtime(converted: Path) -> None:
     """Which is what saves half a gigabyte and seconds: the whole engine, in a fresh process."""
-    options = {"folder": str(converted), "threads": 1, "max_batch_size": 4, "runtime": "onnxruntime"}
+    options = {"folder": str(converted), "threads": 1, "max_batch_size": 4}
+    options |= {"runtime": "onnxruntime", "needs_gpu": False}
     program = (
         "import sys\n"
         "from worker.engine.__main__ import _load\n"
