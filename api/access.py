@@ -1,6 +1,7 @@
 """Who asks, and may they: API keys, checked before anything of a request's body is read."""
 
 import ipaddress
+import secrets
 
 import structlog
 from flask import Flask, g, request
@@ -50,6 +51,8 @@ def _check() -> None:
     endpoint = request.endpoint
     if endpoint is None or endpoint in PUBLIC:
         return
+    if endpoint == "metrics.show" and _has_metrics_key(context().settings):
+        return
     ring = context().keys.ring()
     if ring.is_empty and _is_local_request():
         return
@@ -73,6 +76,12 @@ def _is_local_request() -> bool:
     # By the socket's two ends, and never by a header: behind a socket file both are unknown.
     ends = (request.environ.get("SERVER_NAME", ""), request.remote_addr or "")
     return all(is_local(end, context().settings) for end in ends)
+
+
+def _has_metrics_key(settings: Settings) -> bool:
+    expected = settings.metrics_key
+    given = (_presented() or "").encode()
+    return expected is not None and secrets.compare_digest(given, expected.get_secret_value().encode())
 
 
 def _presented() -> str | None:

@@ -1,7 +1,8 @@
 """`python -m ops.prepare`: what a new installation needs before its servers start, and is not needed again.
 
-python -m ops.prepare passwords FOLDER    make the passwords, and each program's settings with them
 python -m ops.prepare webhook-secret      print a new secret to sign webhooks with
+python -m ops.prepare passwords FOLDER [MONITORING]
+                                          make the passwords, and each program's settings with them
 python -m ops.prepare bucket              make the bucket, and fill it with the bundled model if it has none
 """
 
@@ -12,17 +13,21 @@ import sys
 import time
 from pathlib import Path
 
+from ops.files import write_once
+from ops.monitoring import make_monitoring
 from shared.errors import HistoQueueError, NoModel
 from shared.object_store import WORKER_PATIENCE
 from shared.services import Services, from_settings
 from shared.settings import Settings, read_settings
 
 BUNDLED_MODELS = Path(__file__).resolve().parent.parent / "models"
+#: Its name among compose's services.
+REDIS_HOST = "redis"
 #: How long the object store may take to come up.
 PATIENCE_SECONDS = 60.0
 
 
-def make_passwords(folder: Path, redis_host: str = "redis") -> bool:
+def make_passwords(folder: Path, redis_host: str = REDIS_HOST) -> bool:
     """Write the passwords into a folder that only the servers mount; False where they are there already.
 
     `redis_url` is read by the API and the workers, `redis.conf` by Redis, `s3_key` by the object store,
@@ -40,10 +45,7 @@ def make_passwords(folder: Path, redis_host: str = "redis") -> bool:
         "redis_url": f"redis://:{password}@{redis_host}:6379/0",
     }
     for name, text in files.items():
-        path = folder / name
-        path.write_text(text)
-        # Each server has a user of its own; the folder itself is mounted into no other container.
-        path.chmod(0o444)
+        write_once(folder / name, text, anew=True)
     return True
 
 
@@ -88,12 +90,16 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("passwords").add_argument("folder", type=Path)
     commands.add_parser("webhook-secret")
+    passwords = commands.add_parser("passwords")
+    passwords.add_argument("folder", type=Path)
+    passwords.add_argument("monitoring", type=Path, nargs="?", help="what only Prometheus and its like mount")
     commands.add_parser("bucket")
     chosen = parser.parse_args(arguments)
     if chosen.command == "passwords":
         made = make_passwords(chosen.folder)
+        if chosen.monitoring:
+            make_monitoring(chosen.folder, chosen.monitoring, REDIS_HOST)
         print("made passwords" if made else "passwords are there already")
         return 0
     if chosen.command == "webhook-secret":

@@ -9,3 +9,5 @@ compile --extra api --constraints requirements/dev.txt --output-file requirement
 compile --extra worker --constraints requirements/dev.txt --output-file requirements/worker.txt
 compile --extra gpu --constraints requirements/dev.txt --output-file requirements/worker-gpu.txt
 compile --extra local --constraints requirements/dev.txt --output-file requirements/local.txt
+"$UV" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+  --constraints requirements/dev.txt --output-file requirements/flower.txt requirements/flower.in

@@ -108,6 +108,10 @@ class Settings(BaseSettings):
     webhook_threads_per_host: int = Field(default=4, ge=1)
 
     # --- metrics and logs ---
+    #: Opens /metrics of the API, whether or not there are API keys, and nothing else.
+    metrics_key: SecretStr | None = Field(default=None, min_length=16)
+    #: Workers tell what they do by Celery's events, which Flower shows.
+    task_events: bool = False
     #: Where a worker tells its own metrics, such as 127.0.0.1:9100; the API tells its own at /metrics.
     worker_metrics_address: str | None = Field(default=None, pattern=r"^[0-9A-Za-z.-]+:[0-9]{1,5}$")
     log_level: str = Field(default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")

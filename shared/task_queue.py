@@ -98,9 +98,9 @@ def make_celery(settings: Settings) -> Celery:
         # Threads cannot be cancelled: finishing the micro-batch is cheaper, and a stale outcome is refused.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_enable_prefetch_count_reduction=False,
-        # No pub/sub of Celery's own: fewer rights in Redis, one way less to fail.
+        # No commands by Celery's own pub/sub, and events only where they are asked for: fewer ways to fail.
         worker_enable_remote_control=False,
-        worker_send_task_events=False,
+        worker_send_task_events=settings.task_events,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
     )

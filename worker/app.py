@@ -113,6 +113,7 @@ def run(settings: Settings, worker: Worker) -> None:
             f"--loglevel={settings.log_level}",
             "--without-gossip",
             "--without-mingle",
-            "--without-heartbeat",
+            # An event of Celery's; our own report goes to the ledger.
+            *([] if settings.task_events else ["--without-heartbeat"]),
         ]
     )

@@ -43,6 +43,8 @@ def url(tmp_path: Path, limited_url: str, object_server: ObjectServer) -> Iterat
         "MODEL_CACHE_DIR": str(tmp_path / "cache"),
         "WEBHOOK_SECRET": webhook_secret(),
         "WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8",
+        # Which need a right of their own.
+        "TASK_EVENTS": "true",
     }
     api = [sys.executable, "-m", "gunicorn", "--config", "python:api.gunicorn_conf"]
     children = [

@@ -1,0 +1,14 @@
+"""What Flower must know of our Celery; a test holds it to `shared/task_queue.py`."""
+
+broker_connection_retry_on_startup = True
+task_default_queue = "celery-inference"
+# JSON only, as everywhere.
+task_serializer = "json"
+accept_content = ["json"]
+result_accept_content = ["json"]
+# Keys of its own: it has no business with messages that our workers have not acknowledged.
+broker_transport_options = {
+    "unacked_key": "flower:unacked",
+    "unacked_index_key": "flower:unacked_index",
+    "unacked_mutex_key": "flower:unacked_mutex",
+}
