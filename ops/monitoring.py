@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from ops.files import write_once
 
 FLOWER = "flower"
-#: Flower hears what the workers tell, asks whether any is there, and reads the length of the one queue. It
+#: Flower hears what the workers tell, asks whether any is there, and reads how long the queues are. It
 #: can take, change or send no message of ours, and no worker listens to its commands.
 FLOWER_RIGHTS = (
     "resetkeys resetchannels &/0.celeryev/* &/0.celery.pidbox"

@@ -94,6 +94,8 @@ class Worker:
             max_run_seconds=settings.max_run_seconds,
         )
         self._ticked_at = 0.0
+        #: Why there was no engine when it was last looked for.
+        self._lacked: str | None = None
         self._stopped = threading.Event()
         self._reporter = threading.Thread(target=self._report, name="reporter", daemon=True)
 
@@ -135,13 +137,19 @@ class Worker:
         try:
             self.supervisor.ensure(self._services.models.live())
         except HistoQueueError as error:
-            _log.error("no_model_yet", error=str(error), code=error.code, cause=cause_of(error))
+            self._say_once(error, code=error.code, cause=cause_of(error))
             return False
         except OSError as error:
             # A full disk, or a cache that may not be written.
-            _log.error("no_model_yet", error=str(error))
+            self._say_once(error)
             return False
         return True
+
+    def _say_once(self, error: Exception, **facts: str | None) -> None:
+        reason = f"{error} {facts}"
+        if reason != self._lacked:
+            _log.error("no_model_yet", error=str(error), **facts)
+        self._lacked = reason
 
     def _is_stuck(self) -> bool:
         return self.batcher.is_stuck(self._longest_batch_seconds)

@@ -1,7 +1,10 @@
 """What Flower must know of our Celery; a test holds it to `shared/task_queue.py`."""
 
+from kombu import Queue
+
 broker_connection_retry_on_startup = True
 task_default_queue = "celery-inference"
+task_queues = [Queue("celery-inference"), Queue("celery-inference-bulk")]
 # JSON only, as everywhere.
 task_serializer = "json"
 accept_content = ["json"]

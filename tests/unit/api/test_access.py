@@ -309,3 +309,18 @@ def test_a_server_that_everybody_reaches_does_not_start_without_a_key(
     refuse_open_door(["0.0.0.0"], settings.model_copy(update={"loopback_only": True}), store)
     store.create("a", frozenset(Scope))
     refuse_open_door(["0.0.0.0"], settings, store)
+
+
+def test_the_metrics_key_opens_the_metrics_and_nothing_else(services: Services, store: KeyStore) -> None:
+    """Whether or not there are API keys: what reads the metrics needs no change when the first is made."""
+    key = "a key for Prometheus"
+    app = create_app(services, Settings(metrics_key=key))
+    for _ in range(2):
+        asked = app.test_client().get("/metrics", headers={"Authorization": f"Bearer {key}"}, **ELSEWHERE)
+        assert asked.status_code == 200
+        other = app.test_client().get("/capacity", headers={"Authorization": f"Bearer {key}"}, **ELSEWHERE)
+        assert other.status_code == 401
+        wrong = app.test_client().get("/metrics", headers={"Authorization": "Bearer another"}, **ELSEWHERE)
+        assert wrong.status_code == 401
+        store.create("someone", frozenset([Scope.READ]))
+        context(app).keys.refresh()
