@@ -14,7 +14,7 @@ FLOWER_RIGHTS = (
     "resetkeys resetchannels &/0.celeryev/* &/0.celery.pidbox"
     " ~_kombu.binding*celeryev ~_kombu.binding*celery.pidbox ~_kombu.binding_deadlines"
     " ~celeryev.* ~*.reply.celery.pidbox* ~flower:* %R~celery-inference*"
-    " -@all +hello +auth +select +ping +time +client|setinfo +client|setname +multi +exec +watch +unwatch"
+    " -@all +hello +auth +select +ping +time +client|setinfo +client|setname +multi +exec"
     " +llen +brpop +get +set +del +sadd +srem +smembers +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore"
     " +publish +psubscribe +punsubscribe +subscribe +unsubscribe +evalsha +script|load +script|exists"
 )

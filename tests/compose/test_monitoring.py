@@ -43,7 +43,17 @@ def test_flower_shows_the_queues_and_the_tasks_and_may_do_nothing_else(
         ids = {path.rsplit("/", 1)[-1] for path in paths}
         assert wait_until(lambda: ids <= flower.get("/api/tasks").json().keys(), 30, 0.5)
         assert flower.post("/api/worker/shutdown/any").status_code == 403
+    _redis_has_refused_flower_nothing(compose)
     _redis_refuses_flower(compose)
+
+
+def _redis_has_refused_flower_nothing(compose: Compose) -> None:
+    program = (
+        "import redis, pathlib\n"
+        "r = redis.Redis.from_url(pathlib.Path('/run/histoqueue/redis_url').read_text())\n"
+        "print([(e['reason'], e['object']) for e in r.acl_log() if e['username'] == 'flower'])\n"
+    )
+    assert compose.run("exec", "-T", "api", "python", "-c", program).strip() == "[]"
 
 
 def _redis_refuses_flower(compose: Compose) -> None:
