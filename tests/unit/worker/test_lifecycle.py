@@ -4,7 +4,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
+from shared.errors import NoModel
 from shared.schemas import ModelRef
 from shared.services import Services, in_memory
 from shared.settings import Settings
@@ -91,6 +93,25 @@ def test_a_cache_that_cannot_be_written_is_waited_for(
     monkeypatch.setattr(services.models, "live", live)
     worker.start()
     assert worker.supervisor.model == MODEL
+
+
+def test_it_says_once_why_it_has_no_model(
+    worker: Worker, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And once more where the reason is another; it looks every two seconds, for days perhaps."""
+    monkeypatch.setattr(lifecycle, "MODEL_RETRY_SECONDS", 0.01)
+    answers = iter([OSError("no room")] * 3 + [NoModel("none yet")] * 3 + [MODEL])
+
+    def live() -> ModelRef:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(services.models, "live", live)
+    with structlog.testing.capture_logs() as lines:
+        worker.start()
+    assert [line["error"] for line in lines if line["event"] == "no_model_yet"] == ["no room", "none yet"]
 
 
 def test_a_worker_that_cannot_start_never_consumes(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
