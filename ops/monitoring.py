@@ -15,8 +15,8 @@ FLOWER_RIGHTS = (
     " ~_kombu.binding*celeryev ~_kombu.binding*celery.pidbox ~_kombu.binding_deadlines"
     " ~celeryev.* ~*.reply.celery.pidbox* ~flower:* %R~celery-inference*"
     " -@all +hello +auth +select +ping +time +client|setinfo +client|setname +multi +exec"
-    " +llen +brpop +get +set +del +sadd +srem +smembers +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore"
-    " +publish +psubscribe +punsubscribe +subscribe +unsubscribe +evalsha +script|load +script|exists"
+    " +llen +brpop +get +set +del +sadd +srem +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore"
+    " +publish +psubscribe +punsubscribe +evalsha +script|load +script|exists"
 )
 
 
