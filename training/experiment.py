@@ -27,8 +27,6 @@ class SplitPlan(_Section):
 class NetworkPlan(_Section):
     """The network's size: one entry per block of convolutions, with pooling between blocks."""
 
-    #: Networks of the size below, side by side: each has its own loss, and their logits are averaged.
-    members: int = Field(default=1, gt=0)
     #: Filters of a first convolution of 5 x 5 with stride 2 and pooling; 0 leaves it out. It spends the
     #: multiply-accumulates where the maps are small, which a CPU does in half the time.
     stem_filters: int = Field(default=0, ge=0)

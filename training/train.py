@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from training.architecture import build_model, member_logits
+from training.architecture import build_model
 from training.augment import augment, mix
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_whole
 from training.dataset import Images, Tile, labels_of
@@ -165,7 +165,7 @@ def _build_optimizer(network: Any, plan: TrainPlan) -> Any:
 
 
 def _build_step(network: Any, optimizer: Any, experiment: Experiment) -> Callable[..., Any]:
-    votes_model = keras.Model(network.inputs, member_logits(network, experiment.network))
+    logits_model = keras.Model(network.inputs, network.get_layer("logits").output)
     loss_function = keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=experiment.train.label_smoothing
     )
@@ -175,8 +175,8 @@ def _build_step(network: Any, optimizer: Any, experiment: Experiment) -> Callabl
         if experiment.train.mixup:
             varied, targets = mix(varied, targets, experiment.train.mixup, seed)
         with tf.GradientTape() as tape:
-            votes = votes_model(varied, training=True)
-            loss = tf.add_n([loss_function(targets, logits) for logits in votes.values()]) / len(votes)
+            logits = logits_model(varied, training=True)
+            loss = loss_function(targets, logits)
         gradients = tape.gradient(loss, network.trainable_variables)
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
         return loss

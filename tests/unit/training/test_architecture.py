@@ -1,6 +1,5 @@
 """The network is of the described family, and of the size that is claimed."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
-keras = pytest.importorskip("keras")
 architecture = pytest.importorskip("training.architecture")
-train = pytest.importorskip("training.train")
 
 
 @pytest.fixture(scope="module")
@@ -59,34 +56,3 @@ def test_blocks_must_be_described_completely() -> None:
     plan = NetworkPlan(filters=(4, 8), convolutions=(1,))
     with pytest.raises(ValueError, match="Expected one count of convolutions per block"):
         architecture.build_model(InputSpec(width=8, height=8, resample="box"), plan, 3)
-
-
-def test_a_committee_answers_with_the_mean_of_its_members() -> None:
-    """Each has weights, logits and a share of the features of its own."""
-    plan = NetworkPlan(members=3, stem_filters=2, filters=(4, 6), convolutions=(1, 1), pooled_blocks=2)
-    network = architecture.build_model(InputSpec(width=16, height=16, resample="box"), plan, 3)
-    votes = keras.Model(network.input, architecture.member_logits(network, plan))
-    whole = keras.Model(network.input, network.get_layer(architecture.LOGITS_LAYER).output)
-    image = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3)).astype(np.float32)
-    rows = [np.asarray(row) for row in votes(image).values()]
-    np.testing.assert_allclose(np.mean(rows, axis=0), np.asarray(whole(image)), rtol=1e-5, atol=1e-6)
-    assert len(rows) == 3
-    assert not np.allclose(rows[0], rows[1])
-    assert network.get_layer(architecture.FEATURES_LAYER).output.shape == (None, 3 * (4 + 6))
-
-
-def test_every_member_of_a_committee_is_trained(tmp_path: Path) -> None:
-    """One step moves the weights of each, and the committee can be saved and loaded as safe."""
-    plan = NetworkPlan(members=2, filters=(4,), convolutions=(1,), dense_units=5, dropout=0.0)
-    experiment = Experiment(input=InputSpec(width=8, height=8, resample="box"), network=plan)
-    network = architecture.build_model(experiment.input, plan, 3)
-    before = [weight.copy() for weight in network.get_weights()]
-    step = train._build_step(network, train._build_optimizer(network, experiment.train), experiment)
-    batch = np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
-    step(batch, np.array([0, 1, 2, 1]), (1, 1))
-    moved = [not np.array_equal(old, new) for old, new in zip(before, network.get_weights(), strict=True)]
-    assert all(moved)
-    network.save(tmp_path / "network.keras")
-    again = keras.models.load_model(tmp_path / "network.keras", compile=False, safe_mode=True)
-    image = batch.astype(np.float32)
-    np.testing.assert_allclose(np.asarray(again(image)), np.asarray(network(image)), atol=1e-6)
