@@ -27,7 +27,7 @@ EVERY_SECONDS = 5.0
 #: Everything has run once, and what is kept for a time has begun to be dropped; at least this long.
 WARM_UP_SECONDS = 90.0
 #: Between two submissions of one client: a load that is carried with ease.
-PAUSE_SECONDS = 0.1
+PAUSE_SECONDS = 0.5
 MEBIBYTE = 2**20
 #: Short, so that the ledger is in balance when the warm-up is over.
 SETTINGS = {
