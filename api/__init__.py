@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from api import capacity, deliveries, health, index, jobs, models, openapi
+from api import batches, capacity, deliveries, health, index, jobs, models, openapi
 from api.access import init_access
 from api.body import UploadRequest
 from api.context import init_context
@@ -47,6 +47,7 @@ def create_app(services: Services, settings: Settings) -> Flask:
     app.register_blueprint(index.bp)
     app.register_blueprint(jobs.bp)
     app.register_blueprint(deliveries.bp)
+    app.register_blueprint(batches.bp)
     app.register_blueprint(models.bp)
     app.register_blueprint(capacity.bp)
     app.register_blueprint(health.bp)

@@ -1,6 +1,6 @@
 """What answers look like: the schemas of /openapi.json, which tests hold the answers to."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -83,7 +83,7 @@ class Job(Body):
     result: dict[str, Any] | None
     error: Problem | None
     timings_ms: dict[str, float] | None
-    batch: None
+    batch: str | None
     links: Links
 
 
@@ -124,4 +124,58 @@ class Deliveries(Body):
     links: DeliveriesLinks
 
 
-SCHEMAS = (Problem, Job, Deliveries)
+class BatchLinks(Body):
+    """Where to go on: paths on this server, null where there is nothing to do."""
+
+    self: str
+    results: str
+    cancel: str | None
+    retry: str | None
+
+
+class Batch(Body):
+    """Jobs that were submitted together."""
+
+    id: str
+    status: Literal["accepting", "running", "completed"]
+    created_at: str
+    completed_at: str | None
+    expires_at: str | None
+    total: int
+    counts: dict[str, int] = Field(description="By status; and how many were deleted.")
+    reasons: dict[str, int] = Field(
+        description="Jobs that ended without a result, by the code of their error."
+    )
+    links: BatchLinks
+
+
+class ItemLinks(Body):
+    """Where the job is."""
+
+    self: str
+
+
+class Item(Body):
+    """An item that was accepted."""
+
+    custom_id: str
+    id: str
+    links: ItemLinks
+
+
+class ItemProblem(Problem):
+    """Why an item was not accepted."""
+
+    custom_id: str
+
+
+class SubmittedBatch(Batch):
+    """A batch, and what became of each item that was sent."""
+
+    accepted: int
+    rejected: int
+    items: list[Item]
+    problems: list[ItemProblem]
+
+
+SCHEMAS = (Problem, Job, Deliveries, Batch, SubmittedBatch)

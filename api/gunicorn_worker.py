@@ -10,6 +10,8 @@ from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-
 
 #: The longest wait and a slow upload fit; one that trickles in longer would keep its thread for ever.
 LONGEST_REQUEST_SECONDS = 90
+#: A batch is as long as it has items.
+LONGEST_BATCH_SECONDS = 900
 #: Status and reason by what was wrong; the first that fits counts.
 _REFUSALS: dict[type[Exception], tuple[int, str]] = {
     errors.LimitRequestLine: (414, "URI Too Long"),
@@ -25,6 +27,7 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._busy_since: dict[TConn, float] = {}
+        self._with_batches: set[TConn] = set()
 
     def handle(self, conn: TConn) -> Any:
         """Serve one request of a connection, and know meanwhile since when."""
@@ -33,12 +36,20 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
             return super().handle(conn)
         finally:
             del self._busy_since[conn]
+            self._with_batches.discard(conn)
+
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        """Serve a request whose head has been read."""
+        if req.path == "/batches":
+            self._with_batches.add(conn)
+        return super().handle_request(req, conn)
 
     def murder_pending(self) -> None:
         """Close what has kept silent too long, as the base does, and what has kept a thread too long."""
         super().murder_pending()
         for conn, since in list(self._busy_since.items()):
-            if time.monotonic() - since > LONGEST_REQUEST_SECONDS:
+            longest = LONGEST_BATCH_SECONDS if conn in self._with_batches else LONGEST_REQUEST_SECONDS
+            if time.monotonic() - since > longest:
                 _hang_up(conn)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:  # noqa: ARG002

@@ -8,7 +8,7 @@ from api.access import caller
 from api.body import upload_request
 from api.context import NOTICE, context
 from api.lookup import check_owner, find_job
-from api.options import check_webhook, read_options
+from api.options import Options, check_webhook, read_options
 from api.preferences import Wait, preferred_wait, wanted_wait
 from api.removal import cancel_job, delete_job
 from api.representation import QueuePlace, job_json, queue_place
@@ -43,7 +43,7 @@ def predict() -> Response:
     wait = preferred_wait(request)
     # The upload's file is closed before the answer is held back.
     with received_image(upload_request(), here.settings) as upload:
-        options = read_options(request.args, request.form)
+        options = read_options(request.args, request.form, Options)
         check_webhook(options.webhook_url, here.settings)
         owner = key.id if (key := caller()) else None
         repeat = idempotency(request.headers.get("Idempotency-Key"), request.path, upload, options, owner)

@@ -35,8 +35,13 @@ def check_owner(services: Services, job_id: str, caller: ApiKey | None) -> None:
         return
 
 
+def is_of(caller: ApiKey | None, owner: str | None) -> bool:
+    """Tell whether the caller may see what is this owner's."""
+    return caller is None or caller.is_admin or owner == caller.id
+
+
 def _check_owner(owner: str | None, job_id: str, caller: ApiKey | None) -> None:
-    if caller is not None and not caller.is_admin and owner != caller.id:
+    if not is_of(caller, owner):
         raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
 
 

@@ -15,7 +15,6 @@ from api.access import PUBLIC, SCOPES
 from api.context import NOTICE
 from api.contract import SCHEMAS
 from api.operations import MODEL_VERSION, OPERATIONS, Operation
-from api.options import Options
 from api.problems import CONTENT_TYPE
 from shared.problems import PROBLEMS
 from shared.schemas import Priority
@@ -99,9 +98,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 
 def _options(operation: Operation) -> list[dict[str, Any]]:
-    if not operation.takes_options:
+    if operation.options is None:
         return []
-    schema = Options.model_json_schema()["properties"]
+    schema = operation.options.model_json_schema()["properties"]
     return [
         {
             "name": name,

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from api.batch_results import MEDIA_TYPES, MOST_RESULTS
+from api.options import BatchOptions, Options
+
 _JSON = "application/json"
 _TEXT = {"type": "string"}
 #: A version that is published.
@@ -20,6 +23,12 @@ _WAIT = {
     "schema": {"type": "number", "minimum": 0, "maximum": 999_999_999, "multipleOf": 0.001},
 }
 _PREFER = {"name": "Prefer", "in": "header", "description": "`wait=n` (RFC 7240)", "schema": _TEXT}
+_IDEMPOTENCY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key with the same request gives the same job, or the same batch.",
+    "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
+}
 _ID = {
     "name": "id",
     "in": "path",
@@ -27,11 +36,17 @@ _ID = {
     "schema": {"type": "string", "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"},
 }
 _LEDGER = ("JOB_STORE_UNAVAILABLE", "LEDGER_REBUILDING")
+_FIND_BATCH = ("BATCH_NOT_FOUND", "RESULT_EXPIRED", *_LEDGER)
 _FIND = ("JOB_NOT_FOUND", "RESULT_EXPIRED", *_LEDGER)
 
 
 def _header(schema: dict[str, Any]) -> dict[str, Any]:
     return {"schema": schema, "required": True}
+
+
+def _count(name: str, most: int, description: str) -> dict[str, Any]:
+    schema = {"type": "integer", "minimum": 0, "maximum": most}
+    return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 def _answer(description: str, schema: dict[str, Any] | None, media_type: str = _JSON, **headers: Any) -> Any:
@@ -55,7 +70,8 @@ class Operation:
     problems: tuple[str, ...] = ()
     parameters: tuple[dict[str, Any], ...] = ()
     body: dict[str, Any] = field(default_factory=dict)
-    takes_options: bool = False
+    #: The options that it takes as query parameters.
+    options: type[BatchOptions] | None = None
     #: Problems that are a 404 here, whatever they are elsewhere.
     not_found: tuple[str, ...] = ()
 
@@ -74,6 +90,39 @@ _IMAGES = {
         }
     },
 }
+_MANY = {
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "properties": {
+                "file": {
+                    # Of several parts with one name, and of their names, a schema cannot speak.
+                    "description": "A file; any number of parts have this name. Or one zip archive.",
+                    "type": "string",
+                    "format": "binary",
+                }
+            },
+            "required": ["file"],
+            "additionalProperties": False,
+        }
+    },
+    "application/zip": {"schema": {"type": "string", "format": "binary"}},
+    _JSON: {
+        "schema": {
+            "type": "object",
+            "properties": {
+                "keys": {
+                    "type": "array",
+                    "items": {"type": "string", "format": "object-key"},
+                    "minItems": 1,
+                    "uniqueItems": True,
+                }
+            },
+            "required": ["keys"],
+        }
+    },
+}
+_BATCH = {"$ref": "#/components/schemas/Batch"}
 _LOCATION = {"Location": _header(_TEXT)}
 _SOON = {"Retry-After": _header({"type": "integer", "minimum": 1, "maximum": 30})}
 _OBJECT = {"type": "object"}
@@ -108,15 +157,10 @@ OPERATIONS = (
         ),
         (
             _PREFER,
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "description": "The same key with the same request gives the same job.",
-                "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
-            },
+            _IDEMPOTENCY,
         ),
         _IMAGES,
-        takes_options=True,
+        options=Options,
     ),
     Operation(
         "get",
@@ -181,6 +225,85 @@ OPERATIONS = (
         {"202": _job("Queued", **_LOCATION, **_SOON)},
         ("JOB_NOT_RETRYABLE", "QUEUE_FULL", "QUOTA_REACHED", *_FIND),
         (_ID,),
+    ),
+    Operation(
+        "post",
+        "/batches",
+        "batches.submit",
+        "Submit many images",
+        {
+            "202": _answer(
+                "What could be accepted is",
+                {"$ref": "#/components/schemas/SubmittedBatch"},
+                Location=_header(_TEXT),
+            )
+        },
+        (
+            "INVALID_REQUEST",
+            "BATCH_TOO_LARGE",
+            "UNSUPPORTED_IMAGE_FORMAT",
+            "UNKNOWN_MODEL_VERSION",
+            "NOTHING_VALID",
+            "CUSTOM_ID_REPEATED",
+            "IDEMPOTENCY_KEY_REUSED",
+            "RESULT_EXPIRED",
+            "QUEUE_FULL",
+            "QUOTA_REACHED",
+            "JOB_STORE_FULL",
+            "NO_MODEL",
+            "INVALID_MODEL",
+            *_LEDGER,
+        ),
+        (_IDEMPOTENCY,),
+        _MANY,
+        options=BatchOptions,
+    ),
+    Operation(
+        "get",
+        "/batches/{id}",
+        "batches.show",
+        "Count a batch's jobs by status and by reason",
+        {"200": _answer("The batch", _BATCH)},
+        _FIND_BATCH,
+        (_ID,),
+    ),
+    Operation(
+        "get",
+        "/batches/{id}/results",
+        "batches.results",
+        "Read what has ended so far",
+        {
+            "200": {
+                "description": "One line, row or feature for each job that ended since the cursor",
+                "headers": {"X-Next-Cursor": _header(_TEXT), "Link": {"schema": _TEXT}},
+                "content": {
+                    kind.partition(";")[0]: {"schema": _OBJECT if "json" in kind else _TEXT}
+                    for kind in MEDIA_TYPES.values()
+                },
+            }
+        },
+        ("INVALID_REQUEST", *_FIND_BATCH),
+        (
+            _ID,
+            _count("cursor", 2**53, "Where the last page ended, by its `X-Next-Cursor`."),
+            _count("limit", MOST_RESULTS, "Jobs in one page."),
+            {"name": "format", "in": "query", "schema": {"type": "string", "enum": list(MEDIA_TYPES)}},
+        ),
+    ),
+    *(
+        Operation(
+            "post",
+            f"/batches/{{id}}/{verb}",
+            f"batches.{verb}",
+            summary,
+            {"202": _answer("How many there were, and how many are left to another request", _BATCH)},
+            problems,
+            (_ID,),
+        )
+        for verb, summary, problems in (
+            ("cancel", "End every open job of a batch for good", _FIND_BATCH),
+            ("retry", "Queue what failed or expired once more", _FIND_BATCH),
+        )
     ),
     Operation(
         "get",

@@ -1,7 +1,7 @@
 """The options of a submission, from form fields and query parameters; none is ever accepted and ignored."""
 
 import json
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.datastructures import MultiDict
@@ -18,14 +18,11 @@ def _is_printable(text: str) -> str:
     return text
 
 
-class Options(BaseModel):
-    """What a caller may state beside the image; the descriptions are what an error says was expected."""
+class BatchOptions(BaseModel):
+    """What a caller may state for all items of a batch; descriptions are what an error says was expected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    priority: Priority = Field(
-        default=Priority.INTERACTIVE, description="interactive, or bulk for one of many"
-    )
     expires_in: Annotated[float, Field(gt=0, le=7 * 86_400, allow_inf_nan=False)] | None = Field(
         default=None, description="seconds that the job may wait in the queue, over 0 and at most 604800"
     )
@@ -35,6 +32,18 @@ class Options(BaseModel):
     mpp: Annotated[float, Field(ge=0.05, le=10, allow_inf_nan=False)] | None = Field(
         default=None, description="micrometres per pixel, from 0.05 to 10"
     )
+
+    def canonical(self) -> str:
+        """Return the same text for the same options, in whatever order and spelling they came."""
+        return json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+
+
+class Options(BatchOptions):
+    """What a caller may state beside one image."""
+
+    priority: Priority = Field(
+        default=Priority.INTERACTIVE, description="interactive, or bulk for one of many"
+    )
     cache: bool = Field(
         default=True, description="true or false: the answer may be that of an earlier job for the same image"
     )
@@ -42,17 +51,15 @@ class Options(BaseModel):
     custom_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_is_printable)] | None = (
         Field(default=None, description="1 to 128 printable characters")
     )
-
     webhook_url: Annotated[str, Field(min_length=1, max_length=MOST_URL_CHARACTERS)] | None = Field(
         default=None, description="an http:// or https:// URL of at most 2000 characters"
     )
 
-    def canonical(self) -> str:
-        """Return the same text for the same options, in whatever order and spelling they came."""
-        return json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+
+_Options = TypeVar("_Options", bound=BatchOptions)
 
 
-def read_options(query: MultiDict[str, str], form: MultiDict[str, str]) -> Options:
+def read_options(query: MultiDict[str, str], form: MultiDict[str, str], kind: type[_Options]) -> _Options:
     """Return the options of one request.
 
     Raises:
@@ -60,17 +67,17 @@ def read_options(query: MultiDict[str, str], form: MultiDict[str, str]) -> Optio
     """
     given: dict[str, str] = {}
     for name, value in [*query.items(multi=True), *form.items(multi=True)]:
-        if name not in Options.model_fields:
-            known = ", ".join(Options.model_fields)
+        if name not in kind.model_fields:
+            known = ", ".join(kind.model_fields)
             raise InvalidRequest(f"Expected only the options {known}. Received: {name[:40]!r}")
         if name in given:
             raise InvalidRequest(f"Expected the option {name} once. It came more than once.")
         given[name] = value
     try:
-        return Options.model_validate(given)
+        return kind.model_validate(given)
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
-        expected = Options.model_fields[name].description
+        expected = kind.model_fields[name].description
         raise InvalidRequest(f"Expected {name} to be {expected}. Received: {given[name][:40]!r}") from None
 
 

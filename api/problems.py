@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from api.context import context
 from api.request_log import request_id
-from shared.errors import HistoQueueError, QueueFull, Unavailable
+from shared.errors import HistoQueueError, NothingValid, QueueFull, Unavailable
 from shared.problems import problem_body, problem_limits
 
 CONTENT_TYPE = "application/problem+json"
@@ -27,6 +27,8 @@ _CODES = {
     503: "UNAVAILABLE",
 }
 _RETRY_AFTER_SECONDS = 5
+#: Of a batch without a valid item, so many problems are told.
+MOST_TOLD = 100
 
 
 def init_problems(app: Flask) -> None:
@@ -43,6 +45,11 @@ def problem(
     limits = problem_limits(context().settings)
     given = {**({"limit": limits[code]} if code in limits else {}), **members}
     return problem_body(code, detail, instance, request_id, status, **given)
+
+
+def item_problem(error: HistoQueueError, instance: str) -> dict[str, Any]:
+    """Return why one item of a batch is no job."""
+    return problem(error.code, error.detail, instance, request_id())
 
 
 def problem_answer(
@@ -80,6 +87,11 @@ def _answer_ours(error: HistoQueueError) -> Response:
             queue_depth=error.depth,
             limit=error.limit,
         )
+    if isinstance(error, NothingValid):
+        problems = [
+            {"custom_id": name, **item_problem(each, "/batches")} for name, each in error.problems[:MOST_TOLD]
+        ]
+        return problem_answer(error.code, error.detail, problems=problems)
     if isinstance(error, Unavailable):
         # The client is told that it is away; why, with every address, is for the log.
         _log.warning("unavailable", code=error.code, cause=str(error.__cause__))

@@ -86,18 +86,7 @@ def submit(
     if options.cache and settings.cache_answers and (answered := _answer(jobs, new)):
         return answered
     # Asked before the image is stored: a full queue, or a ledger that is away, then leaves nothing behind.
-    depth, most_owned = jobs.depth(owner), settings.max_open_jobs_per_key
-    if depth.open >= settings.max_open_jobs:
-        raise QueueFull(depth.open, settings.max_open_jobs, _seconds_until_room(jobs))
-    if owner and most_owned and depth.owned >= most_owned:
-        raise QuotaReached(depth.owned, most_owned, _seconds_until_room(jobs))
-    if not depth.is_founded:
-        # A new installation is whole before its first upload; after that only a comparison could tell.
-        found_if_empty(services)
-    if jobs.memory_share() >= MOST_MEMORY_SHARE:
-        raise JobStoreFull(
-            "Expected room in the job store for one more job. Found: too little. Ask again later."
-        )
+    check_room(services, settings, owner)
     key = new.spec.input.key
     seal(upload.file, AcceptedJob(job=new, accepted_at_ms=wall_clock_ms()))
     crash_point("api.before_put")
@@ -106,13 +95,13 @@ def submit(
     # A ledger that goes away right here may have recorded the job before its answer was lost. Then the
     # repeated request finds that job, so its image stays; only a refusal is certain.
     with _discarding_when_refused(services, key):
-        created = jobs.create(new, settings.max_open_jobs, max_owned=most_owned)
+        created = jobs.create(new, settings.max_open_jobs, max_owned=settings.max_open_jobs_per_key)
     if created.replayed:
-        _discard(services, key)
+        discard(services, key)
         return Submitted(jobs.get(created.job.id), replayed=True)
     crash_point("api.after_create")
     place = queue_place(jobs, created.job)
-    _publish(services, created.job, place)
+    publish(services, created.job, place)
     crash_point("api.after_publish")
     return Submitted(created.job, replayed=False, place=place)
 
@@ -133,6 +122,29 @@ def _answer(jobs: JobStore, new: NewJob) -> Submitted | None:
     return Submitted(jobs.get(created.job.id), replayed=True)
 
 
+def check_room(services: Services, settings: Settings, owner: str | None) -> None:
+    """Return if one more job of this owner would be accepted now.
+
+    Raises:
+        QueueFull: if as many jobs are open as are admitted, in all or (QuotaReached) of one owner.
+        JobStoreFull: if Redis runs out of memory.
+        Unavailable: if the ledger or the object store is away.
+    """
+    jobs = services.jobs
+    depth, most_owned = jobs.depth(owner), settings.max_open_jobs_per_key
+    if depth.open >= settings.max_open_jobs:
+        raise QueueFull(depth.open, settings.max_open_jobs, seconds_until_room(jobs))
+    if owner and most_owned and depth.owned >= most_owned:
+        raise QuotaReached(depth.owned, most_owned, seconds_until_room(jobs))
+    if not depth.is_founded:
+        # A new installation is whole before its first upload; after that only a comparison could tell.
+        found_if_empty(services)
+    if jobs.memory_share() >= MOST_MEMORY_SHARE:
+        raise JobStoreFull(
+            "Expected room in the job store for one more job. Found: too little. Ask again later."
+        )
+
+
 def retry_job(services: Services, settings: Settings, job_id: str) -> Job:
     """Queue a job that ended without a result once more; its image is still there.
 
@@ -150,8 +162,8 @@ def retry_job(services: Services, settings: Settings, job_id: str) -> Job:
     try:
         job = jobs.retry(job_id, settings.max_open_jobs, settings.max_open_jobs_per_key)
     except QueueFull as full:
-        raise type(full)(full.depth, full.limit, _seconds_until_room(jobs)) from None
-    _publish(services, job, queue_place(jobs, job))
+        raise type(full)(full.depth, full.limit, seconds_until_room(jobs)) from None
+    publish(services, job, queue_place(jobs, job))
     return job
 
 
@@ -163,15 +175,21 @@ def idempotency(
     Raises:
         InvalidRequest: if the header is not 1 to 255 printable ASCII characters.
     """
+    return repeat_of(header, path, f"{upload.sha256}\n{options.canonical()}", owner)
+
+
+def repeat_of(header: str | None, path: str, content: str, owner: str | None) -> Idempotency | None:
+    """Return the same for any request; `content` tells it from another one with the same key.
+
+    Raises:
+        InvalidRequest: if the header is not 1 to 255 printable ASCII characters.
+    """
     if header is None:
         return None
     if not _IDEMPOTENCY_KEY.fullmatch(header):
         raise InvalidRequest("Expected Idempotency-Key to be 1 to 255 printable ASCII characters.")
-    return Idempotency(
-        # An owner is hexadecimal and a path begins with a slash: no two scopes can be the same text.
-        key=_sha256(f"{owner or ''}{path}\n{header}"),
-        fingerprint=_sha256(f"{upload.sha256}\n{options.canonical()}"),
-    )
+    # An owner is hexadecimal and a path begins with a slash: no two scopes can be the same text.
+    return Idempotency(key=_sha256(f"{owner or ''}{path}\n{header}"), fingerprint=_sha256(content))
 
 
 def _describe(
@@ -185,27 +203,44 @@ def _describe(
 ) -> NewJob:
     job_id = new_job_id()
     version = options.model_version
+    spec = JobSpec(
+        model=services.models.live() if version is None else services.models.reference(version),
+        input=input_of(upload, job_id, options.mpp),
+        explain=options.explain,
+        custom_id=options.custom_id,
+        request_id=request_id,
+        owner=owner,
+        priority=options.priority,
+        webhook_url=options.webhook_url,
+    )
+    return new_job(job_id, spec, settings, options.expires_in, repeat)
+
+
+def input_of(upload: ImageUpload, job_id: str, mpp: float | None) -> InputInfo:
+    """Return what the record says of this job's image."""
+    return InputInfo(
+        key=f"{UPLOADS}{datetime.now(UTC):%Y/%m/%d}/{job_id}",
+        sha256=upload.sha256,
+        bytes=upload.bytes,
+        width=upload.width,
+        height=upload.height,
+        media_type=upload.media_type,
+        mpp=mpp,
+    )
+
+
+def new_job(
+    job_id: str,
+    spec: JobSpec,
+    settings: Settings,
+    expires_in: float | None,
+    repeat: Idempotency | None = None,
+) -> NewJob:
+    """Return a job to be accepted, with this installation's times."""
     return NewJob(
         id=job_id,
-        spec=JobSpec(
-            model=services.models.live() if version is None else services.models.reference(version),
-            input=InputInfo(
-                key=f"{UPLOADS}{datetime.now(UTC):%Y/%m/%d}/{job_id}",
-                sha256=upload.sha256,
-                bytes=upload.bytes,
-                width=upload.width,
-                height=upload.height,
-                media_type=upload.media_type,
-                mpp=options.mpp,
-            ),
-            explain=options.explain,
-            custom_id=options.custom_id,
-            request_id=request_id,
-            owner=owner,
-            priority=options.priority,
-            webhook_url=options.webhook_url,
-        ),
-        expires_in_seconds=options.expires_in or settings.job_expires_seconds,
+        spec=spec,
+        expires_in_seconds=expires_in or settings.job_expires_seconds,
         image_retention_seconds=settings.image_retention_seconds,
         retention_seconds=settings.result_retention_seconds,
         tombstone_seconds=settings.tombstone_seconds,
@@ -218,14 +253,14 @@ def _discarding_when_refused(services: Services, key: str) -> Iterator[None]:
     try:
         yield
     except QueueFull as full:
-        _discard(services, key)
-        raise type(full)(full.depth, full.limit, _seconds_until_room(services.jobs)) from None
+        discard(services, key)
+        raise type(full)(full.depth, full.limit, seconds_until_room(services.jobs)) from None
     except (IdempotencyKeyReused, LedgerRebuilding):
-        _discard(services, key)
+        discard(services, key)
         raise
 
 
-def _seconds_until_room(jobs: JobStore) -> int:
+def seconds_until_room(jobs: JobStore) -> int:
     """Return when, at the present rate, one of the open jobs has ended and its place is free."""
     rate = jobs.drain_rate()
     return retry_after(1 / rate if rate else MOST_RETRY_AFTER_SECONDS)
@@ -236,14 +271,16 @@ def retry_after(seconds: float) -> int:
     return max(1, min(MOST_RETRY_AFTER_SECONDS, math.ceil(seconds)))
 
 
-def _discard(services: Services, key: str) -> None:
+def discard(services: Services, key: str) -> None:
+    """Delete an image that no job was accepted for."""
     try:
         services.objects.delete(key)
     except ObjectStoreUnavailable:
         _log.warning("upload_left_behind", key=key)
 
 
-def _publish(services: Services, job: Job, place: QueuePlace | None) -> None:
+def publish(services: Services, job: Job, place: QueuePlace | None = None) -> None:
+    """Enqueue a job; a queue that is away is left to the reaper."""
     eta = place.eta_seconds if place else None
     expected_end_ms = None if eta is None else job.published_at_ms + int(1000 * eta)
     try:

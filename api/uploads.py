@@ -51,10 +51,19 @@ def received_image(request: UploadRequest, settings: Settings) -> Iterator[Image
             f"Received: {request.mimetype[:80]!r}"
         )
     with file:
-        sha256, size = _digest(file, settings.max_image_bytes)
-        header = read_header(file, settings.max_image_pixels)
-        file.seek(0)
-        yield ImageUpload(file, sha256, size, header.width, header.height, header.media_type)
+        yield checked_image(file, settings)
+
+
+def checked_image(file: BinaryIO, settings: Settings) -> ImageUpload:
+    """Return the image in a seekable file, which is left at its start.
+
+    Raises:
+        RequestTooLarge, UnsupportedImageFormat, ImageTooLarge, InvalidImage: as `received_image`.
+    """
+    sha256, size = _digest(file, settings.max_image_bytes)
+    header = read_header(file, settings.max_image_pixels)
+    file.seek(0)
+    return ImageUpload(file, sha256, size, header.width, header.height, header.media_type)
 
 
 def _form_file(request: UploadRequest, max_bytes: int) -> BinaryIO:
@@ -62,7 +71,7 @@ def _form_file(request: UploadRequest, max_bytes: int) -> BinaryIO:
         files = list(request.files.items(multi=True))
     except RequestEntityTooLarge:
         if _is_over_limit(request):
-            raise _too_large(max_bytes) from None
+            raise too_large(max_bytes) from None
         raise InvalidRequest(f"Expected one {FIELD} and a few short options. Received: more") from None
     if [name for name, _ in files] != [FIELD]:
         received = ", ".join(repr(name[:40]) for name, _ in files) or "no file, or a form that breaks off"
@@ -84,7 +93,7 @@ def _raw_file(request: UploadRequest, max_bytes: int) -> BinaryIO:
     while block := _read_block(request, max_bytes):
         received += len(block)
         if received > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
         file.write(block)
     if request.content_length is not None and received < request.content_length:
         raise InvalidRequest(
@@ -99,7 +108,7 @@ def _read_block(request: UploadRequest, max_bytes: int) -> bytes:
     try:
         return request.stream.read(_BLOCK_BYTES)
     except RequestEntityTooLarge:
-        raise _too_large(max_bytes) from None
+        raise too_large(max_bytes) from None
 
 
 def _digest(file: BinaryIO, max_bytes: int) -> tuple[str, int]:
@@ -109,9 +118,10 @@ def _digest(file: BinaryIO, max_bytes: int) -> tuple[str, int]:
     while block := file.read(_BLOCK_BYTES):
         digest.update(block)
     if file.tell() > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
     return digest.hexdigest(), file.tell()
 
 
-def _too_large(max_bytes: int) -> RequestTooLarge:
+def too_large(max_bytes: int) -> RequestTooLarge:
+    """Return what says that an image has more bytes than it may."""
     return RequestTooLarge(f"Expected an image of at most {max_bytes} bytes. Received: more")

@@ -79,6 +79,8 @@ class RedisServer:
                 'save ""',
                 # A full Redis refuses; it never throws a queue away.
                 "maxmemory-policy noeviction",
+                # A job's record stays in the compact form of a small hash, half the memory of a table.
+                "hash-max-listpack-value 4096",
                 "daemonize no",
                 "",
             )

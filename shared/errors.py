@@ -18,7 +18,12 @@ HistoQueueError
 │   ├── WebhooksOff
 │   ├── WebhookRefused
 │   ├── NoDelivery
-│   └── ResultExpired
+│   ├── ResultExpired
+│   ├── BatchNotFound
+│   ├── BatchTooLarge
+│   ├── InvalidItem
+│   ├── NothingValid
+│   └── CustomIdRepeated
 ├── Unavailable                time must pass; the same call may succeed later
 │   ├── JobStoreUnavailable
 │   │   └── LedgerRebuilding
@@ -46,6 +51,7 @@ HistoQueueError
 `code` is the word that clients see; `shared/problems.py` alone says which HTTP status that is.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -173,6 +179,40 @@ class ResultExpired(CallerError):
     def __init__(self, detail: str, owner: str | None = None) -> None:
         super().__init__(detail)
         self.owner = owner
+
+
+class BatchNotFound(CallerError):
+    """No batch has this id, or its tombstone is gone too."""
+
+    code = "BATCH_NOT_FOUND"
+
+
+class BatchTooLarge(CallerError):
+    """More bytes or more items than one batch may have."""
+
+    code = "BATCH_TOO_LARGE"
+
+
+class InvalidItem(CallerError):
+    """An item of a batch that is no file of its own: its name, or how it is packed."""
+
+    code = "INVALID_ITEM"
+
+
+class NothingValid(CallerError):
+    """No item of the batch can become a job; `problems` says why of the first ones."""
+
+    code = "NOTHING_VALID"
+
+    def __init__(self, detail: str, problems: Sequence[tuple[str, HistoQueueError]] = ()) -> None:
+        super().__init__(detail)
+        self.problems = problems
+
+
+class CustomIdRepeated(CallerError):
+    """Two items of a batch have the same name, so that their results could not be told apart."""
+
+    code = "CUSTOM_ID_REPEATED"
 
 
 class Unavailable(HistoQueueError):

@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from shared.batch_store import BatchStore
+from shared.errors import IdempotencyKeyReused
 from shared.queue_order import Place
 from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Totals
 
@@ -76,12 +78,20 @@ class Cleanable:
     deleted: bool
 
 
+def key_reused() -> IdempotencyKeyReused:
+    """Return what says that an idempotency key belongs to another request."""
+    return IdempotencyKeyReused(
+        "This Idempotency-Key was used with another image or other options. "
+        "Send a new key with a new request."
+    )
+
+
 def not_retryable(status: JobStatus) -> str:
     """Return why a job with this status cannot be run once more."""
     return f"Expected a job that failed, expired or was canceled. This one is {status}."
 
 
-class JobStore(Protocol):
+class JobStore(BatchStore, Protocol):
     """What the ledger can do. Every method raises JobStoreUnavailable where it cannot answer in time."""
 
     def create(

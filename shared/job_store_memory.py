@@ -7,7 +7,6 @@ from typing import Any
 
 from shared.deliveries import job_subject
 from shared.errors import (
-    IdempotencyKeyReused,
     JobAlreadyFinal,
     JobNotFound,
     JobNotRetryable,
@@ -24,8 +23,10 @@ from shared.job_store import (
     Created,
     Heads,
     Published,
+    key_reused,
     not_retryable,
 )
+from shared.job_store_memory_batches import MemoryBatches
 from shared.job_store_memory_upkeep import MemoryUpkeep
 from shared.memory_ledger import Record, forgotten
 from shared.queue_order import Place
@@ -42,7 +43,7 @@ from shared.schemas import (
 )
 
 
-class MemoryJobStore(MemoryUpkeep):
+class MemoryJobStore(MemoryBatches, MemoryUpkeep):
     """See `shared.job_store.JobStore` for what each method promises."""
 
     def create(
@@ -99,6 +100,7 @@ class MemoryJobStore(MemoryUpkeep):
                 patience_ms=int(new.expires_in_seconds * 1000),
             )
             self._counted["accepted"] += 1
+            self._join_batch(job, is_new=True)
             if new.idempotency:
                 self._idempotency[new.idempotency.key] = (new.idempotency.fingerprint, new.id)
             return Created(job, replayed=False)
@@ -116,10 +118,7 @@ class MemoryJobStore(MemoryUpkeep):
             if record is None:
                 return None
             if fingerprint != idempotency.fingerprint:
-                raise IdempotencyKeyReused(
-                    "This Idempotency-Key was used with another image or other options. "
-                    "Send a new key with a new request."
-                )
+                raise key_reused()
             self._end_if_late(record)
             return record.job
 
@@ -228,6 +227,7 @@ class MemoryJobStore(MemoryUpkeep):
                 self._finish(record, JobStatus.CANCELED)
             self.deliveries.forget(job_subject(job_id))
             record.deleted = True
+            record.ended_as = None
             record.image_gone = False
             record.archive_at_ms = None
             record.clean_at_ms = self._clock() - 1
@@ -246,6 +246,8 @@ class MemoryJobStore(MemoryUpkeep):
                 raise ResultExpired("The image is past its retention and was dropped. Submit it again.")
             self._check_room(record.job.spec.owner, max_open, max_owned)
             self._counted["retried"] += 1
+            self._join_batch(record.job, is_new=False)
+            record.ended_as = None
             record.clean_at_ms = record.archive_at_ms = record.ended_by = None
             record.change(
                 status=JobStatus.QUEUED,

@@ -10,11 +10,10 @@ from redis.retry import Retry
 
 from shared import keys
 from shared.errors import (
-    IdempotencyKeyReused,
+    HistoQueueError,
     JobAlreadyFinal,
     JobNotFound,
     JobNotRetryable,
-    JobStoreUnavailable,
     LedgerRebuilding,
     QueueFull,
     QuotaReached,
@@ -28,16 +27,24 @@ from shared.job_store import (
     Created,
     Heads,
     Published,
+    key_reused,
     not_retryable,
 )
+from shared.job_store_redis_batches import RedisBatches
 from shared.job_store_redis_upkeep import RedisUpkeep
 from shared.queue_order import Place
 from shared.redis_address import RedisAddress
-from shared.redis_ledger import answering, milliseconds, monotonic_ms, spec_text, to_job
+from shared.redis_ledger import (
+    answering,
+    create_arguments,
+    created_or_refused,
+    milliseconds,
+    monotonic_ms,
+    spec_text,
+    to_job,
+)
 from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Waiting
 
-#: A create that reaches Redis this late after it was sent is refused: its caller was told "try again".
-CREATE_PATIENCE_MS = 3_000
 _PUBLISHED = {Priority.INTERACTIVE: keys.PUBLISHED, Priority.BULK: keys.PUBLISHED_BULK}
 
 
@@ -56,7 +63,7 @@ def connect(url: str, timeout_seconds: float, ca_file: str | None = None) -> red
     )
 
 
-class RedisJobStore(RedisUpkeep):
+class RedisJobStore(RedisBatches, RedisUpkeep):
     """See `shared.job_store.JobStore` for what each method promises."""
 
     def create(
@@ -83,45 +90,20 @@ class RedisJobStore(RedisUpkeep):
             outcome, payload = self._try_create(new, max_open, accepted_at_ms, max_owned, answered_by)
         if outcome == "unanswered":
             return None
-        if outcome == "rebuilding":
-            raise LedgerRebuilding
-        if outcome == "late":
-            raise JobStoreUnavailable(
-                "Redis answered too late. Nothing was accepted; send the request again."
-            )
-        if outcome == "full":
-            raise QueueFull(int(payload), max_open)
-        if outcome == "quota":
-            raise QuotaReached(int(payload), max_owned)
-        if outcome == "conflict":
-            raise _key_reused()
         if outcome == "replayed":
             # Read as any job is: it may be past its deadline by now.
             _, _, payload = self._call("get", payload)
-        return Created(to_job(payload), replayed=outcome == "replayed")
+        found = created_or_refused(outcome, payload, max_open, max_owned)
+        if isinstance(found, HistoQueueError):
+            raise found
+        return Created(found, replayed=outcome == "replayed")
 
     def _try_create(
         self, new: NewJob, max_open: int, accepted_at_ms: int | None, max_owned: int, answered_by: str
     ) -> tuple[str, Any]:
-        repeat = new.idempotency
-        arguments: list[str | float] = [
-            int(self._redis_now_ms()) + CREATE_PATIENCE_MS,
-            max_open,
-            spec_text(new.id, new.spec),
-            milliseconds(new.expires_in_seconds),
-            milliseconds(new.retention_seconds),
-            milliseconds(new.tombstone_seconds),
-            milliseconds(new.image_retention_seconds),
-            repeat.fingerprint if repeat else "",
-            keys.JOB,
-            accepted_at_ms or 0,
-            new.spec.owner or "",
-            max_owned,
-            new.spec.priority if new.spec.priority != Priority.INTERACTIVE else "",
-            new.spec.batch or "",
-            answered_by,
-        ]
-        extra = [keys.IDEMPOTENCY + repeat.key] if repeat else []
+        now_ms = int(self._redis_now_ms())
+        arguments = create_arguments(new, now_ms, max_open, accepted_at_ms, max_owned, answered_by)
+        extra = [keys.IDEMPOTENCY + new.idempotency.key] if new.idempotency else []
         outcome, now, *payload = self._call("create", new.id, *arguments, extra_keys=extra)
         self._clock_lead_ms = int(now) - monotonic_ms()
         return outcome, payload[0] if payload else None
@@ -141,7 +123,7 @@ class RedisJobStore(RedisUpkeep):
         if not record:
             return None
         if fingerprint != idempotency.fingerprint:
-            raise _key_reused()
+            raise key_reused()
         return to_job(record)
 
     def get(self, job_id: str) -> Job:
@@ -318,10 +300,3 @@ def _check_known(outcome: str, job_id: str) -> None:
         raise LedgerRebuilding
     if outcome == "unknown":
         raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
-
-
-def _key_reused() -> IdempotencyKeyReused:
-    return IdempotencyKeyReused(
-        "This Idempotency-Key was used with another image or other options. "
-        "Send a new key with a new request."
-    )

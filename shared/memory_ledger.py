@@ -4,12 +4,12 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.deliveries import job_subject
 from shared.deliveries_memory import MemoryDeliveries
-from shared.schemas import Job, JobError, JobStatus, Priority, wall_clock_ms
+from shared.schemas import Job, JobError, JobStatus, NewBatch, Priority, wall_clock_ms
 
 
 @dataclass
@@ -33,10 +33,24 @@ class Record:
     deleted: bool = False
     #: When its outcome is to be put into the object store; None while open, and once it is there.
     archive_at_ms: int | None = None
+    #: Which end of its batch is its own; None while open, and for one that is in no batch.
+    ended_as: int | None = None
 
     def change(self, **fields: Any) -> None:
         """Make a new version of the job, with these fields."""
         self.job = self.job.model_copy(update={"version": self.job.version + 1, **fields})
+
+
+@dataclass
+class BatchRecord:
+    """A batch and what only the ledger knows of it."""
+
+    new: NewBatch
+    created_at_ms: int
+    is_whole: bool = False
+    completed_at_ms: int | None = None
+    job_ids: list[str] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
 
 
 class MemoryLedger:
@@ -55,6 +69,7 @@ class MemoryLedger:
         self._answers: dict[str, str] = {}
         self._ended_at: list[tuple[int, Priority]] = []
         self._counted: Counter[str] = Counter()
+        self._batches: dict[str, BatchRecord] = {}
         self._listeners: list[queue.SimpleQueue[str]] = []
         #: What webhooks are to be told.
         self.deliveries = MemoryDeliveries(clock_ms)
@@ -95,7 +110,28 @@ class MemoryLedger:
             self._ended_at.append((now, record.job.spec.priority))
         self._counted[status] += 1
         self.deliveries.announce(job_subject(record.job.id), record.job)
+        if record.job.spec.batch is not None:
+            self._note_end_in_batch(record.job.spec.batch, record)
         self._tell(record.job.id)
+
+    def _note_end_in_batch(self, batch_id: str, record: Record) -> None:
+        batch = self._batches.get(batch_id)
+        if batch is None:
+            return
+        batch.ends.append(record.job.id)
+        record.ended_as = len(batch.ends)
+        self._complete(batch)
+
+    def _complete(self, batch: BatchRecord) -> None:
+        members = [self._records[job_id] for job_id in batch.job_ids if job_id in self._records]
+        if batch.is_whole and all(member.job.status.is_final for member in members):
+            batch.completed_at_ms = batch.completed_at_ms or self._clock()
+
+    def _join_batch(self, job: Job, is_new: bool) -> None:
+        batch = self._batches.get(job.spec.batch or "")
+        if batch is not None:
+            batch.completed_at_ms = None
+            batch.job_ids += [job.id] if is_new else []
 
     def _tell(self, job_id: str) -> None:
         for listener in self._listeners:

@@ -77,6 +77,30 @@ PROBLEMS = {
     "RESULT_EXPIRED": Problem(
         410, "The result is past its retention", False, "Submit the image again, with a new Idempotency-Key."
     ),
+    "BATCH_NOT_FOUND": Problem(
+        404,
+        "There is no such batch",
+        False,
+        "Use the id, or better the link, that POST /batches returned.",
+    ),
+    "BATCH_TOO_LARGE": Problem(
+        413,
+        "More than one batch may have",
+        False,
+        "Send several batches; the detail says how much is too much.",
+    ),
+    "INVALID_ITEM": Problem(
+        422, "The item is no file that can be taken", False, "Rename it, or pack it plainly; see the detail."
+    ),
+    "NOTHING_VALID": Problem(
+        422,
+        "No item of the batch can become a job",
+        False,
+        "Read `problems`: one for each of the first items.",
+    ),
+    "CUSTOM_ID_REPEATED": Problem(
+        422, "Two items have the same name", False, "Give each item a name of its own; nothing was accepted."
+    ),
     # --- time must pass ---
     "QUEUE_FULL": Problem(
         429, "As many jobs are open as are admitted", True, "Ask again after Retry-After seconds."

@@ -14,8 +14,9 @@ from typing import TypeVar
 import structlog
 
 from shared.archive import HEATMAPS, QUARANTINE, RESULTS, Archive
+from shared.batch_archive import WHOLE, BatchArchive, BegunBatch
 from shared.envelope import MOST_ADDED_BYTES, AcceptedJob, read_job
-from shared.errors import IdempotencyKeyReused, LedgerRebuilding, QueueUnavailable
+from shared.errors import CallerError, IdempotencyKeyReused, LedgerRebuilding, QueueUnavailable
 from shared.object_store import StoredObject
 from shared.schemas import is_job_id, wall_clock_ms
 from shared.services import Services
@@ -27,6 +28,8 @@ UPLOADS = "uploads/"
 IN_FLIGHT_SECONDS = 10.0
 #: Without a sign of life for so long, a comparison counts as broken off, and somebody else begins another.
 SILENCE_SECONDS = 60.0
+#: No job waits longer in the queue.
+LONGEST_WAIT_SECONDS = 7 * 86_400
 _AT_ONCE = 200
 _NO_LIMIT = 2**62
 _Answer = TypeVar("_Answer")
@@ -59,10 +62,13 @@ class Sweep:
         self._objects = services.objects
         self._queue = services.queue
         self._archive = Archive(services.objects)
+        self._batches = BatchArchive(services.objects)
         self._settings = settings
         self._clock = clock_ms
         self._sleep = sleep
         self._swept = Swept()
+        #: Lost batches of which every member was accepted.
+        self._whole: list[str] = []
 
     def run(self) -> Swept | None:
         """Compare, and declare the ledger whole; None if somebody else is at it, or data was lost again.
@@ -75,7 +81,9 @@ class Sweep:
         is_whole = False
         try:
             is_whole = (
-                self._sweep_uploads()
+                self._sweep_batches()
+                and self._sweep_uploads()
+                and self._seal_batches()
                 and self._sweep_unknown(RESULTS, self._settings.result_retention_seconds)
                 and self._sweep_unknown(HEATMAPS, self._settings.image_retention_seconds)
                 and self._sweep_quarantine()
@@ -86,6 +94,42 @@ class Sweep:
             return None
         _log.info("swept", **vars(self._swept))
         return self._swept
+
+    def _sweep_batches(self) -> bool:
+        """Begin lost batches again, with the members that have ended; the uploads bring the others."""
+        settings = self._settings
+        kept = settings.result_retention_seconds + settings.tombstone_seconds + LONGEST_WAIT_SECONDS
+        is_lost = not self._jobs.is_founded()
+        for item, batch_id in self._batches.walk():
+            if not self._jobs.hold_sweep(SILENCE_SECONDS):
+                return False
+            if self._clock() - item.modified_at_ms > kept * 1000:
+                self._remove_after(item, kept)
+            elif is_lost and item.key.endswith(WHOLE):
+                self._whole.append(batch_id)
+            elif is_lost:
+                self._restore_batch(batch_id, self._batches.read(item.key))
+        return self._jobs.hold_sweep(SILENCE_SECONDS)
+
+    def _restore_batch(self, batch_id: str, found: BegunBatch | list[str] | None) -> None:
+        if isinstance(found, BegunBatch):
+            self._jobs.create_batch(found.batch, found.begun_at_ms)
+            return
+        for job_id in self._jobs.unknown(found or []):
+            job = self._archive.get(job_id)
+            expires_at_ms = job.expires_at_ms if job else None
+            if job and job.spec.batch == batch_id and (expires_at_ms or 0) > self._clock():
+                settings = self._settings
+                self._jobs.restore_ended(job, settings.image_retention_seconds, settings.tombstone_seconds)
+
+    def _seal_batches(self) -> bool:
+        """Note of lost batches that every member is back."""
+        for batch_id in self._whole:
+            try:
+                self._jobs.batch(batch_id, seal=True)
+            except (CallerError, LedgerRebuilding):
+                _log.info("batch_is_over", batch_id=batch_id)
+        return self._jobs.hold_sweep(SILENCE_SECONDS)
 
     def _sweep_uploads(self) -> bool:
         in_flight: list[StoredObject] = []

@@ -7,21 +7,25 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis
+from redis.exceptions import NoScriptError
 
 from shared import keys
-from shared.errors import JobStoreUnavailable
+from shared.errors import HistoQueueError, JobStoreUnavailable, LedgerRebuilding, QueueFull, QuotaReached
+from shared.job_store import key_reused
 from shared.lua_scripts import read, webhook_functions
-from shared.schemas import Job, JobError, JobSpec, JobStatus
+from shared.schemas import InputInfo, Job, JobError, JobSpec, JobStatus, ModelRef, NewJob, Priority
 
+#: A create that reaches Redis this late after it was sent is refused: its caller was told "try again".
+CREATE_PATIENCE_MS = 3_000
 _INDEXES = [keys.OPEN, keys.PUBLISHED, keys.PUBLISHED_BULK, keys.LEASED, keys.DRAINED, keys.ENDED,
             keys.UNARCHIVED, keys.FOUNDED, keys.COUNTED, keys.OWNED, keys.BATCH]  # fmt: skip
-_ACCEPTING = ("create", "retry")
+_ACCEPTING = ("create", "retry", "batch_create", "restore")
 _SETTLING = ("get", "claim", "renew", "finish", "release", "strike", "cancel", "delete", "reap",
-             "cleanable", "clean", "unarchived", "archived", "swept")  # fmt: skip
+             "cleanable", "clean", "unarchived", "archived", "swept", "batch_get", "batch_ended")  # fmt: skip
 #: What ends work that was accepted may use the last of Redis' memory; what accepts more may not.
 USES_ALL_MEMORY = "#!lua flags=allow-oom\n"
-#: What a script must know of a spec: fields of their own.
-_BESIDES = ("owner", "priority", "batch")
+#: What else a spec says, in the order in which the record has it; new ones come last.
+_SAID = ("custom_id", "request_id", "explain")
 _NUMBERS = ("version", "created_at_ms", "deadline_ms", "published_at_ms", "started_at_ms", "finished_at_ms",
             "expires_at_ms", "attempt", "lost", "strikes")  # fmt: skip
 
@@ -57,6 +61,25 @@ class RedisLedger:
                 args=[self._clock() if self._clock else "", keys.CHANGES, job_id, *arguments],
             )
 
+    def _call_many(self, name: str, calls: Sequence[tuple[str, Sequence[str | float]]]) -> list[Any]:
+        """Call a script for many jobs in one exchange; an answer may be an error of Redis."""
+        script = self._scripts[name]
+
+        def run() -> list[Any]:
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id, arguments in calls:
+                names = [keys.JOB + job_id, *_INDEXES]
+                clock = self._clock() if self._clock else ""
+                pipe.evalsha(script.sha, len(names), *names, clock, keys.CHANGES, job_id, *arguments)
+            return pipe.execute(raise_on_error=False)
+
+        with answering():
+            answers = run()
+            if any(isinstance(answer, NoScriptError) for answer in answers):
+                self._redis.script_load(script.script)
+                answers = run()
+            return answers
+
 
 @contextmanager
 def answering() -> Iterator[None]:
@@ -78,21 +101,79 @@ def monotonic_ms() -> float:
     return time.monotonic_ns() / 1_000_000
 
 
+def create_arguments(
+    new: NewJob,
+    now_ms: int,
+    max_open: int,
+    accepted_at_ms: int | None,
+    max_owned: int,
+    answered_by: str = "",
+) -> list[str | float]:
+    """Return what create.lua is told of a job."""
+    return [
+        now_ms + CREATE_PATIENCE_MS,
+        max_open,
+        spec_text(new.id, new.spec),
+        milliseconds(new.expires_in_seconds),
+        milliseconds(new.retention_seconds),
+        milliseconds(new.tombstone_seconds),
+        milliseconds(new.image_retention_seconds),
+        new.idempotency.fingerprint if new.idempotency else "",
+        keys.JOB,
+        accepted_at_ms or 0,
+        new.spec.owner or "",
+        max_owned,
+        new.spec.priority if new.spec.priority != Priority.INTERACTIVE else "",
+        new.spec.batch or "",
+        answered_by,
+        new.spec.webhook_url or "",
+    ]
+
+
+def created_or_refused(outcome: str, payload: Any, max_open: int, max_owned: int) -> Job | HistoQueueError:
+    """Return the job that create.lua accepted or found, or why there is none."""
+    refusals: dict[str, Callable[[], HistoQueueError]] = {
+        "rebuilding": LedgerRebuilding,
+        "late": lambda: JobStoreUnavailable(
+            "Redis answered too late. Nothing was accepted; send the request again."
+        ),
+        "full": lambda: QueueFull(int(payload), max_open),
+        "quota": lambda: QuotaReached(int(payload), max_owned),
+        "conflict": key_reused,
+    }
+    return refusals[outcome]() if outcome in refusals else to_job(payload)
+
+
 def spec_text(job_id: str, spec: JobSpec) -> str:
-    """Return what the record says of a spec: nothing that is said elsewhere in it, nothing that is usual."""
+    """Return what the record says of a spec: values without their names, and nothing that stands elsewhere.
+
+    The names, once for each job, would be a tenth of what it takes in Redis.
+    """
     folder = spec.input.key.removesuffix(job_id)
-    return spec.model_copy(update={"input": spec.input.model_copy(update={"key": folder})}).model_dump_json(
-        exclude=set(_BESIDES), exclude_none=True
-    )
+    values: list[Any] = [
+        list(spec.model.model_dump().values()),
+        list(spec.input.model_copy(update={"key": folder}).model_dump().values()),
+        *(getattr(spec, name) for name in _SAID),
+    ]
+    while not values[-1]:
+        values.pop()
+    return json.dumps(values, separators=(",", ":"), ensure_ascii=False)
 
 
 def read_spec(job_id: str, fields: Mapping[str, str]) -> JobSpec:
     """Return the spec of a record."""
-    spec = json.loads(fields["spec"])
-    if spec["input"]["key"].endswith("/"):
-        spec["input"]["key"] += job_id
+    model, accepted, *said = json.loads(fields["spec"])
+    image = dict(zip(InputInfo.model_fields, accepted, strict=False))
+    if image["key"].endswith("/"):
+        image["key"] += job_id
     return JobSpec(
-        **spec, **{name: fields[name] for name in ("owner", "priority", "batch") if name in fields}
+        model=ModelRef(**dict(zip(ModelRef.model_fields, model, strict=False))),
+        input=InputInfo(**image),
+        **{name: value for name, value in zip(_SAID, said, strict=False) if value is not None},
+        owner=fields.get("owner"),
+        priority=Priority(fields.get("priority", Priority.INTERACTIVE)),
+        batch=fields.get("batch"),
+        webhook_url=fields.get("webhook_url"),
     )
 
 

@@ -34,7 +34,7 @@ def job_body(
         "result": job.result,
         "error": job_problem(job, settings),
         "timings_ms": _timings(job),
-        "batch": None,
+        "batch": spec.batch,
         "links": {
             "self": here,
             "cancel": None if job.status.is_final else f"{here}/cancel",

@@ -65,7 +65,7 @@ class _Value(BaseModel):
 
 
 class ModelRef(_Value):
-    """The model version that a job was accepted for."""
+    """The model version that a job was accepted for; new fields come last, the ledger goes by their order."""
 
     name: str
     version: str
@@ -74,7 +74,7 @@ class ModelRef(_Value):
 
 
 class InputInfo(_Value):
-    """The accepted image."""
+    """The accepted image; new fields come last, the ledger goes by their order."""
 
     #: Where it lies in the object store.
     key: str
@@ -161,6 +161,41 @@ class Job(_Value):
     def is_suspect(self) -> bool:
         """A worker or an engine died with it once, so it runs alone from now on."""
         return self.lost > 0 or self.strikes > 0
+
+
+class NewBatch(_Value):
+    """All that the ledger needs to begin a batch."""
+
+    id: str
+    #: Id of the API key that it belongs to; None where the installation had none.
+    owner: str | None = None
+    #: How long a member may wait in the queue.
+    expires_in_seconds: float
+    #: How long after its last end its results are kept, and after that the word that they expired.
+    retention_seconds: float
+    tombstone_seconds: float
+    idempotency: "Idempotency | None" = None
+
+
+class Batch(_Value):
+    """Jobs that were submitted together. Times are ms since the epoch, by Redis' clock."""
+
+    id: str
+    owner: str | None
+    created_at_ms: int
+    #: It gets no more members.
+    is_whole: bool
+    #: When its last member ended; None while one is open.
+    completed_at_ms: int | None
+    #: When its results are dropped; None while a member is open.
+    expires_at_ms: int | None
+    #: How many members are in each status; one that was deleted is in none.
+    counts: dict[JobStatus, int]
+    deleted: int
+    #: How many members ended without a result, by the code of their error.
+    reasons: dict[str, int]
+    #: How often a member has ended: one that is retried ends again.
+    ends: int
 
 
 class NewJob(_Value):

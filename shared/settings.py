@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.redis_address import RedisAddress
 from shared.webhook_address import Network, parse_networks
 
+#: What HistoQueue keeps in the bucket.
+OUR_FOLDERS = frozenset({"uploads", "results", "quarantine", "batches", "models", "keys"})
 #: Folders, each with its slash.
 _PREFIX = r"^([A-Za-z0-9._-]+/)*$"
 
@@ -56,6 +58,11 @@ class Settings(BaseSettings):
     #: The same for the jobs of one API key, and the requests that it may send; 0 is any number.
     max_open_jobs_per_key: int = Field(default=0, ge=0)
     max_requests_per_minute: int = Field(default=0, ge=0)
+    #: One batch's items, and the bytes of its request; an archive's also as they are unpacked.
+    max_batch_items: int = Field(default=100_000, gt=0)
+    max_batch_bytes: int = Field(default=2_000_000_000, gt=0)
+    #: Objects of the bucket below this may be submitted by their keys; None: none may.
+    batch_key_prefix: str | None = Field(default=None, pattern=r"^([A-Za-z0-9._-]+/)+$")
     #: Requests per API process that may hold their answer back for a result.
     max_waiters: int = Field(default=200, ge=0)
 
@@ -135,6 +142,14 @@ class Settings(BaseSettings):
     @classmethod
     def _are_networks(cls, value: str) -> str:
         parse_networks(value)
+        return value
+
+    @field_validator("batch_key_prefix")
+    @classmethod
+    def _is_not_ours(cls, value: str | None) -> str | None:
+        first, *rest = (value or "x/").split("/")
+        if first in OUR_FOLDERS or {".", ".."} & {first, *rest}:
+            raise ValueError("expected a folder of the bucket that HistoQueue does not write to")
         return value
 
     @model_validator(mode="after")

@@ -1,7 +1,9 @@
 """What the document cannot say to the fuzzer: which bytes are an image, which version is published."""
 
+import io
 import re
 import uuid
+import zipfile
 from typing import Any
 
 import schemathesis
@@ -9,12 +11,23 @@ from hypothesis import strategies as st
 
 from tests.factories import jpeg_bytes, png_bytes, tiff_bytes
 
+
+def _zip(files: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as made:
+        for name, body in files.items():
+            made.writestr(f"{name}.{name}", body)
+    return packed.getvalue()
+
+
 _IMAGES = {"jpeg": jpeg_bytes(), "png": png_bytes(), "tiff": tiff_bytes()}
 
 schemathesis.openapi.format("binary", st.sampled_from(list(_IMAGES.values())))
+schemathesis.openapi.format("object-key", st.integers(0, 9).map(lambda number: f"incoming/{number}.png"))
 schemathesis.openapi.format("model-version", st.just("1.0.0"))
 schemathesis.openapi.format("printable", st.text(st.characters(categories=["L", "N", "P"]), min_size=1))
 schemathesis.openapi.format("webhook-url", st.just("https://receiver.example.org/hook?a=1"))
+schemathesis.openapi.media_type("application/zip", st.just(_zip(_IMAGES)))
 for kind, image in _IMAGES.items():
     schemathesis.openapi.media_type(f"image/{kind}", st.just(image))
 

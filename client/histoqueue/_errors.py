@@ -22,7 +22,12 @@ HistoQueueError
 │   ├── WebhooksOff
 │   ├── WebhookRefused
 │   ├── NoDelivery
-│   └── ResultExpired
+│   ├── ResultExpired
+│   ├── BatchNotFound
+│   ├── BatchTooLarge
+│   ├── InvalidItem
+│   ├── NothingValid
+│   └── CustomIdRepeated
 ├── Unavailable                  time must pass; the same call may succeed later
 │   ├── ServerUnreachable        no answer at all
 │   ├── JobStoreUnavailable
@@ -207,6 +212,36 @@ class ResultExpired(CallerError):
     """The job is known, its result past its retention or deleted."""
 
     code = "RESULT_EXPIRED"
+
+
+class BatchNotFound(CallerError):
+    """No batch has this id."""
+
+    code = "BATCH_NOT_FOUND"
+
+
+class BatchTooLarge(CallerError):
+    """More bytes or more items than one batch may have."""
+
+    code = "BATCH_TOO_LARGE"
+
+
+class InvalidItem(CallerError):
+    """An item of a batch that is no file which can be taken."""
+
+    code = "INVALID_ITEM"
+
+
+class NothingValid(CallerError):
+    """No item of a batch can become a job."""
+
+    code = "NOTHING_VALID"
+
+
+class CustomIdRepeated(CallerError):
+    """Two items of a batch have the same name."""
+
+    code = "CUSTOM_ID_REPEATED"
 
 
 class Unavailable(HistoQueueError):

@@ -12,7 +12,8 @@ elseif not field('deleted') and now <= number('expires_at_ms') then
   -- Somebody else noted the image in this moment: the result's time has not come.
   return 0
 else
-  redis.call('HDEL', job, 'result', 'error', 'timings_ms')
+  count_reason(-1)
+  redis.call('HDEL', job, 'result', 'error', 'timings_ms', 'webhook_url')
   redis.call('HSET', job, 'spec', ARGV[4])
   forget_webhooks(job)
   redis.call('ZREM', ended, id)

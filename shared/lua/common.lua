@@ -81,29 +81,28 @@ local function become(status)
   end
 end
 
--- A batch whose every member has ended, and which gets no more of them, is completed; its keys are kept as long
--- as the record of its last member. This is the only place that notes it, once for each time
--- that it happens: what is to be told of it begins here.
-local function complete_batch(name, keep_ms)
-  local key = batches .. name
-  local queued, running, is_whole = unpack(redis.call('HMGET', key, 'queued', 'running', 'is_whole'))
-  if queued or running or not is_whole then
-    return false
-  end
-  redis.call('HSET', key, 'completed_at_ms', now)
+local function keep_batch(name, ms)
   for _, part in ipairs({'', ':jobs', ':ended'}) do
-    redis.call('PEXPIRE', key .. part, keep_ms)
+    redis.call('PEXPIRE', batches .. name .. part, ms)
   end
-  return true
 end
 
-local function reopen_batch()
-  local name = field('batch')
-  if name and redis.call('HDEL', batches .. name, 'completed_at_ms') == 1 then
-    for _, part in ipairs({'', ':jobs', ':ended'}) do
-      redis.call('PERSIST', batches .. name .. part)
-    end
+-- As long as one of its members may yet wait, and is kept after that.
+local function keep_batch_longest(name)
+  keep_batch(name, number('patience_ms') + number('retention_ms') + number('tombstone_ms'))
+end
+
+-- A batch whose every member has ended, and which gets no more of them, is completed, and kept from then on
+-- as long as the record of its last member. This is the only place that notes it, once for each time that it
+-- happens: what is to be told of it begins here.
+local function complete_batch(name)
+  local key = batches .. name
+  local state = redis.call('HMGET', key, 'queued', 'running', 'is_whole', 'completed_at_ms', 'keep_ms')
+  if state[1] or state[2] or not state[3] or state[4] then
+    return
   end
+  redis.call('HSET', key, 'completed_at_ms', now)
+  keep_batch(name, state[5])
 end
 
 -- Queue the job as one that nobody has tried yet, in every index that it belongs to; its message is due now.
@@ -113,6 +112,11 @@ local function enqueue(deadline)
   redis.call('ZADD', open, deadline, id)
   redis.call('ZADD', published[priority()], now, id)
   count_owned(1)
+  local name = field('batch')
+  if name then
+    redis.call('HDEL', batches .. name, 'completed_at_ms')
+    keep_batch_longest(name)
+  end
 end
 
 -- Take the job out of every index of open jobs.
@@ -133,8 +137,8 @@ local function count(what)
   redis.call('HINCRBY', counted, what, 1)
 end
 
--- Count the jobs that ended in each ten seconds, all and the bulk ones, for the two minutes that the drain rate
--- is taken over.
+-- Count the jobs that ended in each ten seconds, all and the bulk ones, for the two minutes that the drain
+-- rate is taken over.
 local function count_drained()
   local bucket = math.floor(now / 10000)
   if redis.call('HINCRBY', drained, bucket, 1) == 1 then
@@ -155,7 +159,8 @@ local function note_end_in_batch()
   if name then
     redis.call('HSET', job, 'ended_as', redis.call('RPUSH', batches .. name .. ':ended', id))
     count_reason(1)
-    complete_batch(name, number('retention_ms') + number('tombstone_ms'))
+    keep_batch_longest(name)
+    complete_batch(name)
   end
 end
 
@@ -186,7 +191,7 @@ local function finish(status, name, value)
   note_end_in_batch()
   redis.call('PEXPIRE', job, number('retention_ms') + number('tombstone_ms'))
   changed()
-  local url = cjson.decode(field('spec')).webhook_url
+  local url = field('webhook_url')
   if type(url) == 'string' then
     announce_webhook(now, job, id .. '_' .. field('version') .. '_' .. now, 'job.' .. status, url,
       cjson.encode(record()), field('retention_ms'))

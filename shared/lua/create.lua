@@ -4,7 +4,7 @@
 -- 9 tombstone ms, 10 image retention ms, 11 fingerprint, 12 prefix of records,
 -- 13 when it was accepted (ms; 0: now), 14 owner ('': nobody), 15 most open jobs of its owner (0: any),
 -- 16 'bulk' or '', 17 the batch that it belongs to ('': none), 18 a job whose result is this one's too
--- ('': none): it then ends in the same call, and takes nobody's place.
+-- ('': none): it then ends in the same call, and takes nobody's place, 19 who is told how it ended.
 local not_after, limit = tonumber(ARGV[4]), tonumber(ARGV[5])
 local repeatable = KEYS[13] ~= nil
 local accepted = tonumber(ARGV[13])
@@ -48,7 +48,8 @@ end
 
 redis.call('HSET', job, 'version', 1, 'spec', ARGV[6], 'created_at_ms', created,
   'patience_ms', ARGV[7], 'retention_ms', ARGV[8], 'tombstone_ms', ARGV[9], 'image_retention_ms', ARGV[10])
-for name, value in pairs({owner = ARGV[14], priority = ARGV[16], batch = ARGV[17]}) do
+for name, value in pairs({owner = ARGV[14], priority = ARGV[16], batch = ARGV[17],
+  webhook_url = ARGV[19]}) do
   if value ~= '' then
     redis.call('HSET', job, name, value)
   end

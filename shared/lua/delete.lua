@@ -12,7 +12,7 @@ if not field('deleted') then
   count_reason(-1)
 end
 redis.call('HSET', job, 'deleted', 1, 'spec', ARGV[4], 'expires_at_ms', now - 1)
-redis.call('HDEL', job, 'result', 'error', 'timings_ms', 'image_gone', 'ended_as')
+redis.call('HDEL', job, 'result', 'error', 'timings_ms', 'image_gone', 'ended_as', 'webhook_url')
 forget_webhooks(job)
 redis.call('ZREM', unarchived, id)
 redis.call('ZADD', ended, now - 1, id)

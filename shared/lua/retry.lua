@@ -23,7 +23,6 @@ redis.call('HDEL', job, 'error', 'timings_ms', 'started_at_ms', 'finished_at_ms'
 redis.call('PERSIST', job)
 redis.call('ZREM', ended, id)
 redis.call('ZREM', unarchived, id)
-reopen_batch()
 enqueue(now + number('patience_ms'))
 count('retried')
 changed()

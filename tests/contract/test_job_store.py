@@ -24,8 +24,9 @@ from shared.errors import (
 )
 from shared.job_store import MOST_LOST_WORKERS, REPUBLISH_AFTER_MS, Cleanable, Heads, JobStore
 from shared.job_store_memory import MemoryJobStore
-from shared.job_store_redis import CREATE_PATIENCE_MS, RedisJobStore, connect
+from shared.job_store_redis import RedisJobStore, connect
 from shared.queue_order import Place
+from shared.redis_ledger import CREATE_PATIENCE_MS
 from shared.schemas import (
     Idempotency,
     InputInfo,

@@ -30,6 +30,7 @@ from shared.schemas import (
     JobSpec,
     JobStatus,
     ModelRef,
+    NewBatch,
     NewJob,
     Priority,
     wall_clock_ms,
@@ -40,6 +41,9 @@ LEASE, RUN, DEADLINE, IMAGE_RETENTION, RETENTION, HOLD = 15.5, 41.5, 90.5, 50.5,
 LAPSES = (1.3, 7.3, 16.3, 100.3)
 TOKENS = ("a", "b", "c")
 MOST_OPEN = 4
+BATCH = NewBatch(
+    id="batch-1", expires_in_seconds=DEADLINE, retention_seconds=RETENTION, tombstone_seconds=1e6
+)
 SPEC = JobSpec(
     model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
     input=InputInfo(key="k", sha256="1" * 64, bytes=1, width=1, height=1, media_type="image/png"),
@@ -62,6 +66,8 @@ class Ledgers(RuleBasedStateMachine):
         self.redis = RedisJobStore(self.client, lambda: self.now_ms)
         self.redis.found()
         self.deliveries = (self.memory.deliveries, RedisDeliveries(self.client, lambda: self.now_ms))
+        for store in (self.memory, self.redis):
+            store.create_batch(BATCH)
         self.ended: dict[str, tuple[Any, ...]] = {}
         self.known: list[str] = []
 
@@ -81,12 +87,13 @@ class Ledgers(RuleBasedStateMachine):
         key=st.sampled_from([None, "k1", "k2"]),
         fingerprint=st.sampled_from("xy"),
         priority=st.sampled_from(Priority),
+        batch=st.sampled_from([None, BATCH.id]),
     )
-    def create(self, key: str | None, fingerprint: str, priority: Priority) -> str:
+    def create(self, key: str | None, fingerprint: str, priority: Priority, batch: str | None) -> str:
         """Accept a job, a repetition, or refuse one too many."""
         new = NewJob(
             id=f"job-{secrets.token_hex(4)}",
-            spec=SPEC.model_copy(update={"priority": priority}),
+            spec=SPEC.model_copy(update={"priority": priority, "batch": batch}),
             expires_in_seconds=DEADLINE,
             image_retention_seconds=IMAGE_RETENTION,
             retention_seconds=RETENTION,
@@ -157,6 +164,11 @@ class Ledgers(RuleBasedStateMachine):
         if are_kept:
             self.both(lambda store: sorted(store.archived(taken)))
 
+    @rule()
+    def seal(self) -> None:
+        """The batch gets no more members, as far as its submitter knows."""
+        self.both(lambda store: store.batch(BATCH.id, seal=True))
+
     @rule(job=ids)
     def read(self, job: str) -> None:
         """A client asks."""
@@ -220,6 +232,13 @@ class Ledgers(RuleBasedStateMachine):
             assert len({side.is_off(job_subject(job)) for side in self.deliveries}) == 1
         totals = [side.totals() for side in self.deliveries]
         assert totals[0] == totals[1]
+
+    @invariant()
+    def the_batch_agrees(self) -> None:
+        """Its counts, its reasons, its members and the order of their ends; also where it has expired."""
+        self.both(lambda store: store.batch(BATCH.id))
+        self.both(lambda store: store.members(BATCH.id, 0, 1000))
+        self.both(lambda store: [_view(job) for job in store.ended(BATCH.id, 0, 1000)])
 
     @invariant()
     def an_open_job_is_in_each_index_that_it_belongs_to(self) -> None:

@@ -12,6 +12,7 @@ from api.context import context
 from ops.prepare import webhook_secret
 from shared.api_keys import KeyStore, Scope
 from tests.api_server import ApiServer
+from tests.factories import png_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "5")
@@ -22,8 +23,14 @@ SEED = os.environ.get("FUZZ_SEED", "1")
 def test_every_answer_is_one_that_the_document_states(tmp_path: Path) -> None:
     """All checks of schemathesis: status, headers, type, body; what is sound is accepted, nothing else."""
     with ApiServer(
-        tmp_path, max_open_jobs=10_000_000, max_waiters=0, webhook_secret=webhook_secret()
+        tmp_path,
+        max_open_jobs=10_000_000,
+        max_waiters=0,
+        webhook_secret=webhook_secret(),
+        batch_key_prefix="incoming/",
     ) as server:
+        for number in range(10):
+            server.services.objects.put(f"incoming/{number}.png", png_bytes(seed=number), "image/png")
         key = KeyStore(server.services.objects).create("fuzz", frozenset({Scope.ADMIN}))[1]
         context(server.app).keys.refresh()
         done = subprocess.run(

@@ -45,6 +45,7 @@ def settings() -> Settings:
         max_image_pixels=1_000_000,
         max_open_jobs=5,
         max_waiters=2,
+        max_batch_bytes=1_000_000,
         webhook_secret=webhook_secret(),
         cache_answers=False,
     )

@@ -12,7 +12,7 @@ import pytest
 from gunicorn.http.errors import InvalidRequestLine, LimitRequestHeaders
 
 from api import gunicorn_conf
-from api.gunicorn_worker import LONGEST_REQUEST_SECONDS, BoundedThreadWorker
+from api.gunicorn_worker import LONGEST_BATCH_SECONDS, LONGEST_REQUEST_SECONDS, BoundedThreadWorker
 
 
 class Silent:
@@ -27,6 +27,7 @@ def worker() -> Any:
     """A worker that was never started: only the methods that we override are called."""
     made = BoundedThreadWorker.__new__(BoundedThreadWorker)
     made.log, made.pending_conns, made._busy_since = Silent(), deque(), {}
+    made._with_batches = set()
     return made
 
 
@@ -43,6 +44,21 @@ class Connection(SimpleNamespace):
     """What the worker knows of a connection."""
 
     __hash__ = object.__hash__
+
+
+def test_a_batch_may_take_longer(worker: Any, pair: tuple[socket.socket, socket.socket]) -> None:
+    """It is as long as it has items; and it ends, too."""
+    ours, theirs = pair
+    conn = Connection(sock=ours)
+    theirs.settimeout(5)
+    worker._with_batches.add(conn)
+    worker._busy_since[conn] = time.monotonic() - LONGEST_BATCH_SECONDS + 5
+    worker.murder_pending()
+    ours.sendall(b"still open")
+    assert theirs.recv(10) == b"still open"
+    worker._busy_since[conn] = time.monotonic() - LONGEST_BATCH_SECONDS - 5
+    worker.murder_pending()
+    assert theirs.recv(10) == b""
 
 
 def test_a_request_that_never_ends_is_ended(worker: Any, pair: tuple[socket.socket, socket.socket]) -> None:

@@ -20,7 +20,7 @@ def test_every_route_is_in_the_document_and_nothing_else(app: Flask) -> None:
     routes = set()
     for rule in app.url_map.iter_rules():
         (method,) = {"GET", "POST", "DELETE"} & (rule.methods or set())
-        path = re.sub(r"<(?:\w+:)?(?:job_)?(\w+)>", r"{\1}", rule.rule)
+        path = re.sub(r"<(?:\w+:)?(?:job_|batch_)?(\w+)>", r"{\1}", rule.rule)
         if rule.endpoint not in OF_THE_PAGE:
             routes.add((method, path, rule.endpoint))
     documented = {
@@ -47,6 +47,8 @@ def test_every_problem_that_a_request_can_have_is_in_the_document() -> None:
         *("NOT_FOUND", "METHOD_NOT_ALLOWED", "UNAVAILABLE", "QUEUE_UNAVAILABLE", "INVALID_MESSAGE"),
         *("JOB_FAILED", "INPUT_MISSING", "MODEL_ERROR", "POISON", "ATTEMPTS_EXHAUSTED", "DEADLINE_EXCEEDED"),
         "ENGINE_FAILED",
+        # Of an item, in the answer to its batch.
+        "INVALID_ITEM",
     }
 
 

@@ -14,7 +14,7 @@ def test_every_route_is_on_the_page(app: Flask) -> None:
     """With its method, in a heading."""
     headings = " ".join(re.findall(r"^## (.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
     for rule in app.url_map.iter_rules():
-        path = re.sub(r"<(?:\w+:)?(?:job_)?(\w+)>", r"&lt;\1&gt;", rule.rule)
+        path = re.sub(r"<(?:\w+:)?(?:job_|batch_)?(\w+)>", r"&lt;\1&gt;", rule.rule)
         (method,) = {"GET", "POST", "DELETE"} & (rule.methods or set())
         assert re.search(rf"{method} {re.escape(path)}(?![\w/&])", headings), rule
 

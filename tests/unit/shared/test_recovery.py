@@ -6,11 +6,31 @@ from dataclasses import replace
 import pytest
 
 from shared.archive import HEATMAPS, QUARANTINE, RESULTS, Archive
+from shared.batch_archive import BatchArchive
 from shared.envelope import AcceptedJob, seal
 from shared.errors import JobNotFound, LedgerRebuilding, ObjectStoreUnavailable
 from shared.job_store_memory import MemoryJobStore
-from shared.recovery import IN_FLIGHT_SECONDS, UPLOADS, Sweep, Swept, found_if_empty, founded, sweep_when_due
-from shared.schemas import Idempotency, InputInfo, Job, JobSpec, JobStatus, ModelRef, NewJob, new_job_id
+from shared.recovery import (
+    IN_FLIGHT_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    UPLOADS,
+    Sweep,
+    Swept,
+    found_if_empty,
+    founded,
+    sweep_when_due,
+)
+from shared.schemas import (
+    Idempotency,
+    InputInfo,
+    Job,
+    JobSpec,
+    JobStatus,
+    ModelRef,
+    NewBatch,
+    NewJob,
+    new_job_id,
+)
 from shared.services import Services, in_memory
 from shared.settings import Settings
 
@@ -31,7 +51,13 @@ class World:
         """Let time pass."""
         self.now_ms += int(seconds * 1000)
 
-    def accept(self, key: str | None = None, record: bool = True, expires_in: float = HOUR) -> NewJob:
+    def accept(
+        self,
+        key: str | None = None,
+        record: bool = True,
+        expires_in: float = HOUR,
+        batch: str | None = None,
+    ) -> NewJob:
         """Do what the API does; without `record`, as a request does that breaks off half-way."""
         job_id = new_job_id()
         new = NewJob(
@@ -48,6 +74,7 @@ class World:
                     mpp=0.5,
                 ),
                 custom_id="slide 7",
+                batch=batch,
             ),
             expires_in_seconds=expires_in,
             image_retention_seconds=60,
@@ -290,3 +317,66 @@ def test_a_store_that_goes_away_ends_the_comparison_and_the_next_one_goes_on(
             world.sweep()
     assert not world.services.jobs.is_founded()
     assert world.sweep() == Swept(restored=1)
+
+
+def begin_batch(world: World, members: int, is_whole: bool = True) -> tuple[NewBatch, list[NewJob]]:
+    """Do what the API does with a batch."""
+    batch = NewBatch(
+        id=new_job_id(),
+        owner="a",
+        expires_in_seconds=HOUR,
+        retention_seconds=600,
+        tombstone_seconds=600,
+        idempotency=Idempotency(key="batch", fingerprint="f"),
+    )
+    world.services.jobs.create_batch(batch)
+    archive = BatchArchive(world.services.objects)
+    archive.put(batch, world.now_ms)
+    jobs = [world.accept(batch=batch.id) for _ in range(members)]
+    archive.put_members(batch.id, [job.id for job in jobs])
+    if is_whole:
+        world.services.jobs.batch(batch.id, seal=True)
+        archive.put_whole(batch.id)
+    return batch, jobs
+
+
+def test_a_batch_comes_back_with_every_member(world: World) -> None:
+    """What had ended is told as before, what waits is run, and the key still finds it."""
+    batch, jobs = begin_batch(world, 3)
+    ended = world.finish(jobs[1])
+    world.wipe()
+    world.advance(20)
+    assert world.sweep() == Swept(restored=2)
+    ledger = world.services.jobs
+    found = ledger.batch(batch.id)
+    assert (found.counts[JobStatus.QUEUED], found.counts[JobStatus.SUCCEEDED], found.is_whole) == (2, 1, True)
+    assert found.owner == "a"
+    assert ledger.ended(batch.id, 0, 10) == [ended]
+    assert ledger.create_batch(batch) == batch.id
+    for job in (jobs[0], jobs[2]):
+        world.finish(job)
+    assert ledger.batch(batch.id).completed_at_ms is not None
+
+
+def test_a_batch_that_was_still_coming_in_is_not_taken_for_whole(world: World) -> None:
+    """Its request may be under way; in time it is whole by itself."""
+    batch, jobs = begin_batch(world, 1, is_whole=False)
+    world.finish(jobs[0])
+    world.wipe()
+    world.sweep()
+    assert world.services.jobs.batch(batch.id).completed_at_ms is None
+    world.advance(HOUR + 60)
+    assert world.services.jobs.batch(batch.id).completed_at_ms is not None
+
+
+def test_what_is_kept_of_a_batch_goes_when_its_time_is_over(world: World) -> None:
+    """And a ledger that has lost nothing takes nothing in."""
+    batch, jobs = begin_batch(world, 2)
+    for job in jobs:
+        world.finish(job)
+    world.sweep()
+    kept = world.services.objects.list_keys(f"batches/{batch.id}/")
+    assert len(kept) == 3
+    world.advance(SETTINGS.result_retention_seconds + SETTINGS.tombstone_seconds + LONGEST_WAIT_SECONDS + 1)
+    world.sweep()
+    assert world.services.objects.list_keys("batches/") == []

@@ -1,0 +1,258 @@
+"""The use case of a batch: each item becomes a job of its own, some hundred at a time."""
+
+import hashlib
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import structlog
+
+from api.batch_items import Intake, Item
+from api.options import BatchOptions
+from api.submission import check_room, discard, input_of, new_job, publish, repeat_of
+from api.uploads import checked_image
+from shared.batch_archive import BatchArchive
+from shared.crash_points import crash_point
+from shared.envelope import AcceptedJob, seal
+from shared.errors import CustomIdRepeated, HistoQueueError, NothingValid, QueueFull, Unavailable
+from shared.recovery import founded
+from shared.schemas import (
+    Batch,
+    Job,
+    JobSpec,
+    ModelRef,
+    NewBatch,
+    NewJob,
+    Priority,
+    new_job_id,
+    wall_clock_ms,
+)
+from shared.services import Services
+from shared.settings import Settings
+
+#: So many items are accepted in one exchange with the ledger.
+AT_ONCE = 100
+#: So many images of one batch are written at the same time.
+THREADS = 8
+_log = structlog.stdlib.get_logger("api.batches")
+
+
+@dataclass(frozen=True)
+class SubmittedBatch:
+    """What became of a batch's items: its name and its job's id, or its name and why it has none."""
+
+    batch: Batch
+    accepted: list[tuple[str, str]]
+    problems: list[tuple[str, HistoQueueError]]
+    #: An earlier request with the same idempotency key began it.
+    replayed: bool
+
+
+@dataclass
+class _Run:
+    """One request's way through its items."""
+
+    services: Services
+    settings: Settings
+    intake: Intake
+    options: BatchOptions
+    owner: str | None
+    request_id: str
+    model: ModelRef
+    pool: ThreadPoolExecutor
+    new: NewBatch
+    batch_id: str | None = None
+    accepted: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[tuple[str, HistoQueueError]] = field(default_factory=list)
+    #: Nothing more is tried: the queue is full, or a store is away.
+    stopped_by: Unavailable | None = None
+
+
+def submit_batch(
+    services: Services,
+    settings: Settings,
+    intake: Intake,
+    options: BatchOptions,
+    idempotency_key: str | None,
+    request_id: str,
+    owner: str | None,
+) -> SubmittedBatch:
+    """Accept what can be accepted: what is listed as accepted is never lost.
+
+    A repetition with the same idempotency key goes on where the first one ended: what was accepted is found
+    again, and what was refused for want of room is tried once more.
+
+    Raises:
+        CustomIdRepeated: if two items have the same name.
+        NothingValid: if no item can become a job.
+        QueueFull: if there is room for none of them.
+        IdempotencyKeyReused: if the key came with other items or options before.
+        UnknownModelVersion: if the options name a version that there is not.
+        Unavailable: if a store is away before anything is accepted, or no model is published.
+    """
+    _check_names(intake)
+    content = f"{intake.fingerprint}\n{options.canonical()}"
+    new = NewBatch(
+        id=new_job_id(),
+        owner=owner,
+        expires_in_seconds=options.expires_in or settings.job_expires_seconds,
+        retention_seconds=settings.result_retention_seconds,
+        tombstone_seconds=settings.tombstone_seconds,
+        idempotency=repeat_of(idempotency_key, "/batches", content, owner),
+    )
+    version = options.model_version
+    model = services.models.live() if version is None else services.models.reference(version)
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="batch") as pool:
+        run = _Run(services, settings, intake, options, owner, request_id, model, pool, new)
+        for start in range(0, len(intake.items), AT_ONCE):
+            _accept(run, intake.items[start : start + AT_ONCE])
+    if not run.accepted or run.batch_id is None:
+        raise _nothing_accepted(run)
+    batch = services.jobs.batch(run.batch_id, seal=True)
+    try:
+        BatchArchive(services.objects).put_whole(batch.id)
+    except Unavailable:
+        # A ledger that loses its data now takes it for unfinished, for a while.
+        _log.warning("end_of_batch_not_kept", batch_id=batch.id)
+    _log.info("batch_accepted", batch_id=batch.id, accepted=len(run.accepted), problems=len(run.problems))
+    return SubmittedBatch(batch, run.accepted, run.problems, replayed=run.batch_id != new.id)
+
+
+def member_id(batch_id: str, name: str) -> str:
+    """Return the id of a job: the same for the same item, and not to be guessed without its batch's."""
+    return str(uuid.UUID(bytes=hashlib.sha256(f"{batch_id}\n{name}".encode()).digest()[:16]))
+
+
+def _check_names(intake: Intake) -> None:
+    counted = Counter(item.name for item in intake.items)
+    if len(counted) < len(intake.items):
+        repeated = ", ".join(repr(name) for name, number in counted.most_common(5) if number > 1)
+        raise CustomIdRepeated(f"Expected a name for each item. Received more than once: {repeated}")
+
+
+def _accept(run: _Run, items: Sequence[Item]) -> None:
+    """Accept some items, or note why not; never raises for one of them."""
+    ready = list(_sound(run, items))
+    if not ready:
+        return
+    try:
+        if run.stopped_by is None:
+            _accept_sound(run, ready)
+            return
+    except Unavailable as error:
+        if run.batch_id is None:
+            raise
+        # Some of these may have been accepted: a repetition of the request finds them.
+        run.stopped_by = error
+        known = {name for name, _ in run.accepted} | {name for name, _ in run.problems}
+        ready = [item for item in ready if item.name not in known]
+    run.problems += [(item.name, run.stopped_by) for item in ready if run.stopped_by]
+
+
+def _sound(run: _Run, items: Sequence[Item]) -> Iterator[Item]:
+    """Yield the items that are images."""
+    problems = run.pool.map(lambda item: _problem(run, item), items)
+    for item, problem in zip(items, problems, strict=True):
+        if problem is None:
+            yield item
+        else:
+            run.problems.append((item.name, problem))
+
+
+def _problem(run: _Run, item: Item) -> HistoQueueError | None:
+    if item.problem is not None or run.stopped_by is not None:
+        return item.problem
+    try:
+        with run.intake.open(item) as file:
+            checked_image(file, run.settings)
+    except HistoQueueError as error:
+        return error
+    return None
+
+
+def _accept_sound(run: _Run, items: list[Item]) -> None:
+    services = run.services
+    batch_id = run.batch_id or _begin(run)
+    ids = {item.name: member_id(batch_id, item.name) for item in items}
+    unknown = set(services.jobs.unknown(list(ids.values())))
+    run.accepted += [(name, job_id) for name, job_id in ids.items() if job_id not in unknown]
+    items = [item for item in items if ids[item.name] in unknown]
+    if not items:
+        return
+    # Asked before the images are stored: a full queue, or a ledger that is away, then leaves nothing behind.
+    check_room(services, run.settings, run.owner)
+    BatchArchive(services.objects).put_members(batch_id, [ids[item.name] for item in items])
+    stored = list(run.pool.map(lambda item: _store(run, item, ids[item.name]), items))
+    news = [new for new in stored if isinstance(new, NewJob)]
+    crash_point("api.after_put")
+    run.problems += [
+        (item.name, found)
+        for item, found in zip(items, stored, strict=True)
+        if isinstance(found, HistoQueueError)
+    ]
+    _record(run, news)
+
+
+def _record(run: _Run, news: list[NewJob]) -> None:
+    services, settings = run.services, run.settings
+    made = services.jobs.create_many(news, settings.max_open_jobs, settings.max_open_jobs_per_key)
+    crash_point("api.after_create")
+    # Each waits for Redis to have it on the disk; several at a time wait together.
+    list(run.pool.map(lambda job: publish(services, job), [job for job in made if isinstance(job, Job)]))
+    for new, job in zip(news, made, strict=True):
+        name = new.spec.custom_id or ""
+        if isinstance(job, HistoQueueError):
+            if isinstance(job, QueueFull):
+                # Only a refusal is certain; else the record may have been written.
+                discard(services, new.spec.input.key)
+            run.problems.append((name, job))
+            run.stopped_by = job if isinstance(job, Unavailable) else run.stopped_by
+        else:
+            run.accepted.append((name, job.id))
+
+
+def _begin(run: _Run) -> str:
+    """Begin the batch, or find it by its key: in the ledger, and where that is rebuilt from."""
+    services, new = run.services, run.new
+    if new.idempotency is None:
+        # Room is asked for before anything is begun; a repetition may go on without.
+        check_room(services, run.settings, run.owner)
+    batch_id = founded(services, lambda: services.jobs.create_batch(new))
+    if batch_id == new.id:
+        BatchArchive(services.objects).put(new, wall_clock_ms())
+    run.batch_id = batch_id
+    return batch_id
+
+
+def _store(run: _Run, item: Item, job_id: str) -> NewJob | HistoQueueError:
+    """Store an item's image with its job behind it."""
+    try:
+        with run.intake.open(item) as file:
+            image = checked_image(file, run.settings)
+            spec = JobSpec(
+                model=run.model,
+                input=input_of(image, job_id, run.options.mpp),
+                custom_id=item.name,
+                request_id=run.request_id,
+                owner=run.owner,
+                priority=Priority.BULK,
+                batch=run.batch_id,
+            )
+            new = new_job(job_id, spec, run.settings, run.options.expires_in)
+            seal(file, AcceptedJob(job=new, accepted_at_ms=wall_clock_ms()))
+            run.services.objects.put(spec.input.key, file, image.media_type)
+    except HistoQueueError as error:
+        return error
+    return new
+
+
+def _nothing_accepted(run: _Run) -> HistoQueueError:
+    """Return why: a store or the queue, if that is at fault for any item, and else the items."""
+    for _, problem in run.problems:
+        if isinstance(problem, Unavailable):
+            return problem
+    return NothingValid(
+        f"Expected at least one item that is an image. None of {len(run.problems)} is.", run.problems
+    )

@@ -1,0 +1,71 @@
+"""What a batch is, kept in the object store too, so that a Redis that lost its data knows its members."""
+
+from collections.abc import Iterator, Sequence
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.object_store import ObjectStore, StoredObject
+from shared.schemas import NewBatch
+
+#: Where batches lie, a folder each: the batch, each hundred of its members, the word that it is whole.
+BATCHES = "batches/"
+_BATCH = "batch.json"
+#: There once every member has been put.
+WHOLE = "whole.json"
+_MOST_BYTES = 1_000_000
+
+
+class BegunBatch(BaseModel):
+    """All that is needed to begin the same batch once more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch: NewBatch
+    #: Milliseconds since the epoch, by the clock of the API server that began it.
+    begun_at_ms: int
+
+
+class Members(BaseModel):
+    """Ids of jobs that may have been accepted as members."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ids: list[str]
+
+
+class BatchArchive:
+    """A folder for each batch. Every method raises ObjectStoreUnavailable where the store does not answer."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    def put(self, batch: NewBatch, begun_at_ms: int) -> None:
+        """Keep a batch, before it has members."""
+        body = BegunBatch(batch=batch, begun_at_ms=begun_at_ms).model_dump_json().encode()
+        self._objects.put(f"{BATCHES}{batch.id}/{_BATCH}", body, "application/json")
+
+    def put_members(self, batch_id: str, job_ids: Sequence[str]) -> None:
+        """Keep the ids of members, before they are accepted; the same ones may be put again."""
+        body = Members(ids=list(job_ids)).model_dump_json().encode()
+        self._objects.put(f"{BATCHES}{batch_id}/members-{job_ids[0]}.json", body, "application/json")
+
+    def put_whole(self, batch_id: str) -> None:
+        """Note that the batch gets no more members."""
+        self._objects.put(f"{BATCHES}{batch_id}/{WHOLE}", b"{}", "application/json")
+
+    def walk(self) -> Iterator[tuple[StoredObject, str]]:
+        """Yield every object with the id of its batch; a batch before its members."""
+        for item in self._objects.walk(BATCHES):
+            yield item, item.key.split("/")[1]
+
+    def read(self, key: str) -> BegunBatch | list[str] | None:
+        """Return a batch, or ids of members; None where there is nothing that this version understands."""
+        try:
+            body = self._objects.get(key, _MOST_BYTES)
+            return (
+                BegunBatch.model_validate_json(body)
+                if key.endswith(_BATCH)
+                else Members.model_validate_json(body).ids
+            )
+        except (FileNotFoundError, ValidationError, ValueError):
+            return None

@@ -1,0 +1,123 @@
+"""The batches of the ledger in memory: counted anew whenever they are asked for."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from shared.batch_store import INTAKE_SECONDS, batch_expired, no_such_batch
+from shared.errors import HistoQueueError, LedgerRebuilding
+from shared.job_store import Created, key_reused
+from shared.memory_ledger import BatchRecord, MemoryLedger, Record
+from shared.schemas import Batch, Job, JobStatus, NewBatch, NewJob
+
+
+class MemoryBatches(MemoryLedger):
+    """See `shared.batch_store.BatchStore` for what each method promises."""
+
+    def create(
+        self, new: NewJob, max_open: int, accepted_at_ms: int | None = None, max_owned: int = 0
+    ) -> Created:
+        """Accept one job."""
+        raise NotImplementedError
+
+    def create_batch(self, new: NewBatch, begun_at_ms: int | None = None) -> str:
+        with self._lock:
+            if new.idempotency:
+                fingerprint, known = self._idempotency.get(new.idempotency.key, ("", ""))
+                if known in self._batches:
+                    if fingerprint != new.idempotency.fingerprint:
+                        raise key_reused()
+                    return known
+                if not self._founded and begun_at_ms is None:
+                    raise LedgerRebuilding
+                self._idempotency[new.idempotency.key] = (new.idempotency.fingerprint, new.id)
+            self._batches.setdefault(new.id, BatchRecord(new, begun_at_ms or self._clock()))
+            return new.id
+
+    def create_many(
+        self, news: Sequence[NewJob], max_open: int, max_owned: int = 0
+    ) -> list[Job | HistoQueueError]:
+        found: list[Job | HistoQueueError] = []
+        for new in news:
+            try:
+                found.append(self.create(new, max_open, max_owned=max_owned).job)
+            except HistoQueueError as error:
+                found.append(error)
+        return found
+
+    def batch(self, batch_id: str, seal: bool = False) -> Batch:
+        with self._lock:
+            batch = self._known_batch(batch_id)
+            if seal or self._clock() - batch.created_at_ms > INTAKE_SECONDS * 1000:
+                batch.is_whole = True
+                self._complete(batch)
+            kept_ms = int(batch.new.retention_seconds * 1000)
+            expires = None if batch.completed_at_ms is None else batch.completed_at_ms + kept_ms
+            if expires is not None and self._clock() > expires:
+                raise batch_expired(batch.new.owner)
+            members = [record for job_id in batch.job_ids if (record := self._find(job_id))]
+            kept = [record.job for record in members if not record.deleted]
+            counts = Counter(job.status for job in kept)
+            return Batch(
+                id=batch_id,
+                owner=batch.new.owner,
+                created_at_ms=batch.created_at_ms,
+                is_whole=batch.is_whole,
+                completed_at_ms=batch.completed_at_ms,
+                expires_at_ms=expires,
+                counts={status: counts[status] for status in JobStatus},
+                deleted=len(members) - len(kept),
+                reasons=dict(sorted(Counter(job.error.code for job in kept if job.error).items())),
+                ends=len(batch.ends),
+            )
+
+    def _known_batch(self, batch_id: str) -> BatchRecord:
+        batch = self._batches.get(batch_id)
+        if batch is not None and batch.completed_at_ms is not None:
+            kept = batch.new.retention_seconds + batch.new.tombstone_seconds
+            if self._clock() - batch.completed_at_ms > kept * 1000:
+                batch = None
+        if batch is None and not self._founded:
+            raise LedgerRebuilding
+        if batch is None:
+            raise no_such_batch(batch_id)
+        return batch
+
+    def members(self, batch_id: str, start: int, count: int) -> list[str]:
+        with self._lock:
+            batch = self._batches.get(batch_id)
+            return batch.job_ids[start : start + count] if batch else []
+
+    def ended(self, batch_id: str, start: int, count: int) -> list[Job]:
+        with self._lock:
+            ends = self._batches[batch_id].ends if batch_id in self._batches else []
+            numbered = list(enumerate(ends[start : start + count], start + 1))
+            return [
+                record.job
+                for number, job_id in numbered
+                if (record := self._find(job_id)) and record.ended_as == number
+            ]
+
+    def statuses(self, job_ids: Sequence[str]) -> list[JobStatus | None]:
+        with self._lock:
+            records = [self._find(job_id) for job_id in job_ids]
+            return [record.job.status if record and not record.deleted else None for record in records]
+
+    def restore_ended(self, job: Job, image_retention_seconds: float, tombstone_seconds: float) -> bool:
+        with self._lock:
+            if self._find(job.id) is not None or job.spec.batch not in self._batches:
+                return False
+            finished, expires = job.finished_at_ms or 0, job.expires_at_ms or 0
+            image_retention_ms = int(image_retention_seconds * 1000)
+            record = self._records[job.id] = Record(
+                job,
+                image_retention_ms=image_retention_ms,
+                retention_ms=expires - finished,
+                tombstone_ms=int(tombstone_seconds * 1000),
+                patience_ms=job.deadline_ms - job.created_at_ms,
+                clean_at_ms=finished + image_retention_ms,
+            )
+            self._batches[job.spec.batch].job_ids.append(job.id)
+            self._note_end_in_batch(job.spec.batch, record)
+            self._counted["accepted"] += 1
+            self._counted[job.status] += 1
+            return True

@@ -1,0 +1,241 @@
+"""What a ledger promises about batches, held against the Redis one and the one in memory."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from shared import keys
+from shared.batch_store import INTAKE_SECONDS
+from shared.errors import (
+    BatchNotFound,
+    IdempotencyKeyReused,
+    LedgerRebuilding,
+    QueueFull,
+    QuotaReached,
+    ResultExpired,
+)
+from shared.job_store import JobStore
+from shared.job_store_memory import MemoryJobStore
+from shared.job_store_redis import RedisJobStore
+from shared.schemas import Idempotency, Job, JobError, JobStatus, NewBatch, NewJob, Priority, new_job_id
+from tests.contract.test_job_store import LEASE, RUN, Clock, new_job
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Time that a test moves."""
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[JobStore]:
+    """Each side of the port, empty."""
+    if request.param == "memory":
+        yield MemoryJobStore(clock)
+    else:
+        redis_store = RedisJobStore(request.getfixturevalue("limited_client"), clock)
+        redis_store.found()
+        yield redis_store
+
+
+def begin(store: JobStore, idempotency: Idempotency | None = None, owner: str | None = None) -> str:
+    """Begin a batch whose results are kept for ten minutes."""
+    new = NewBatch(
+        id=new_job_id(),
+        owner=owner,
+        expires_in_seconds=3600,
+        retention_seconds=600,
+        tombstone_seconds=600,
+        idempotency=idempotency,
+    )
+    return store.create_batch(new)
+
+
+def member(batch_id: str, owner: str | None = None, expires_in: float = 3600) -> NewJob:
+    """Return a job of this batch."""
+    new = new_job(expires_in=expires_in)
+    spec = new.spec.model_copy(update={"batch": batch_id, "priority": Priority.BULK, "owner": owner})
+    return new.model_copy(update={"spec": spec})
+
+
+def fill(store: JobStore, batch_id: str, count: int, expires_in: float = 3600) -> list[Job]:
+    """Accept so many members."""
+    jobs = store.create_many([member(batch_id, expires_in=expires_in) for _ in range(count)], 1000)
+    return [job for job in jobs if isinstance(job, Job)]
+
+
+def fail(store: JobStore, job: Job, code: str) -> None:
+    """Run a job to its failure."""
+    assert store.claim(job.id, "t", LEASE, RUN)
+    assert store.fail(job.id, "t", JobError(code=code, detail="x"), {})
+
+
+def succeed(store: JobStore, job: Job) -> None:
+    """Run a job to its result."""
+    assert store.claim(job.id, "t", LEASE, RUN)
+    assert store.succeed(job.id, "t", {"class": "x"}, {})
+
+
+def test_a_batch_counts_its_members_whatever_becomes_of_them(store: JobStore, clock: Clock) -> None:
+    """By status and by reason, through every transition."""
+    batch_id = begin(store)
+    jobs = fill(store, batch_id, 8, expires_in=100)
+    store.batch(batch_id, seal=True)
+    succeed(store, jobs[0])
+    fail(store, jobs[1], "POISON")
+    fail(store, jobs[2], "POISON")
+    fail(store, jobs[3], "INPUT_MISSING")
+    store.cancel(jobs[4].id)
+    store.claim(jobs[5].id, "t", LEASE, RUN)
+    store.claim(jobs[6].id, "t", LEASE, RUN)
+    store.release(jobs[6].id, "t", 0)
+    batch = store.batch(batch_id)
+    assert batch.counts == {
+        "queued": 2, "running": 1, "succeeded": 1, "failed": 3, "canceled": 1, "expired": 0,
+    }  # fmt: skip
+    assert batch.reasons == {"INPUT_MISSING": 1, "POISON": 2}
+    assert batch.completed_at_ms is None
+    store.retry(jobs[1].id, 1000)
+    store.delete(jobs[2].id)
+    store.delete(jobs[2].id)
+    clock.advance(101)
+    store.reap(store.due({}, 100), {})
+    batch = store.batch(batch_id)
+    assert batch.counts == {
+        "queued": 0, "running": 0, "succeeded": 1, "failed": 1, "canceled": 1, "expired": 4,
+    }  # fmt: skip
+    assert (batch.deleted, batch.reasons) == (1, {"DEADLINE_EXCEEDED": 4, "INPUT_MISSING": 1})
+    assert batch.completed_at_ms == clock()
+
+
+def test_a_batch_is_completed_when_it_is_whole_and_nothing_is_open(store: JobStore, clock: Clock) -> None:
+    """Not while more may come, not while one is open; a retry opens it again."""
+    batch_id = begin(store)
+    first, second = fill(store, batch_id, 2)
+    succeed(store, first)
+    fail(store, second, "POISON")
+    assert store.batch(batch_id).completed_at_ms is None
+    assert store.batch(batch_id, seal=True).completed_at_ms == clock()
+    clock.advance(5)
+    store.retry(second.id, 1000)
+    assert store.batch(batch_id).completed_at_ms is None
+    succeed(store, second)
+    batch = store.batch(batch_id)
+    assert (batch.completed_at_ms, batch.expires_at_ms) == (clock(), clock() + 600_000)
+
+
+def test_a_batch_that_was_left_behind_gets_no_more_members(store: JobStore, clock: Clock) -> None:
+    """Whoever submitted it died in between: it is completed all the same."""
+    batch_id = begin(store)
+    succeed(store, fill(store, batch_id, 1)[0])
+    clock.advance(INTAKE_SECONDS - 1)
+    assert not store.batch(batch_id).is_whole
+    clock.advance(2)
+    assert store.batch(batch_id).is_whole
+
+
+def test_ends_are_told_in_order_and_each_job_once(store: JobStore) -> None:
+    """A job that is retried moves to where it ended last; a deleted one is told no more."""
+    batch_id = begin(store)
+    jobs = fill(store, batch_id, 4)
+    assert store.members(batch_id, 0, 10) == [job.id for job in jobs]
+    assert store.members(batch_id, 1, 2) == [job.id for job in jobs[1:3]]
+    for job in (jobs[2], jobs[0], jobs[3]):
+        fail(store, job, "POISON")
+    assert [job.id for job in store.ended(batch_id, 0, 2)] == [jobs[2].id, jobs[0].id]
+    store.retry(jobs[0].id, 1000)
+    store.delete(jobs[3].id)
+    assert [job.id for job in store.ended(batch_id, 0, 10)] == [jobs[2].id]
+    succeed(store, jobs[0])
+    assert [job.id for job in store.ended(batch_id, 0, 10)] == [jobs[2].id, jobs[0].id]
+    assert [job.id for job in store.ended(batch_id, 3, 10)] == [jobs[0].id]
+    assert store.batch(batch_id).ends == 4
+    assert store.statuses([job.id for job in jobs]) == ["succeeded", "queued", "failed", None]
+
+
+def test_many_are_accepted_until_there_is_no_room(store: JobStore) -> None:
+    """Those that came first are in; each of the others says why it is not; a repetition changes nothing."""
+    batch_id = begin(store)
+    news = [member(batch_id) for _ in range(5)]
+    found = store.create_many(news, max_open=3)
+    assert [isinstance(item, Job) for item in found] == [True] * 3 + [False] * 2
+    assert isinstance(found[4], QueueFull)
+    assert store.create_many(news[:3], max_open=3) == found[:3]
+    assert store.members(batch_id, 0, 10) == [new.id for new in news[:3]]
+    owned = store.create_many([member(batch_id, "a") for _ in range(3)], 1000, max_owned=2)
+    assert isinstance(owned[2], QuotaReached)
+    assert store.depth("a").owned == 2
+    assert store.create_many([], 10) == []
+
+
+def test_a_key_gives_the_first_batch_again(store: JobStore) -> None:
+    """With another request it is refused."""
+    repeat = Idempotency(key="k", fingerprint="f")
+    batch_id = begin(store, repeat)
+    assert begin(store, repeat) == batch_id
+    with pytest.raises(IdempotencyKeyReused):
+        begin(store, Idempotency(key="k", fingerprint="g"))
+
+
+def test_a_batch_expires_with_its_last_result(store: JobStore, clock: Clock) -> None:
+    """First 410, then unknown."""
+    batch_id = begin(store, owner="a")
+    (job,) = fill(store, batch_id, 1)
+    store.batch(batch_id, seal=True)
+    store.cancel(job.id)
+    clock.advance(601)
+    with pytest.raises(ResultExpired) as caught:
+        store.batch(batch_id)
+    assert caught.value.owner == "a"
+    with pytest.raises(BatchNotFound):
+        store.batch(new_job_id())
+
+
+def test_every_key_of_a_batch_has_a_time_to_live(redis_client: redis.Redis, clock: Clock) -> None:
+    """From the beginning: nothing is left of one that nobody comes back to."""
+    store = RedisJobStore(redis_client, clock)
+    batch_id = begin(store)
+    jobs = fill(store, batch_id, 2)
+    succeed(store, jobs[0])
+    for part in ("", ":jobs", ":ended"):
+        assert 4_700_000 < redis_client.pttl(f"{keys.BATCH}{batch_id}{part}") <= 4_800_000
+    store.batch(batch_id, seal=True)
+    succeed(store, jobs[1])
+    for part in ("", ":jobs", ":ended"):
+        assert redis_client.pttl(f"{keys.BATCH}{batch_id}{part}") <= 1_200_000
+
+
+@pytest.mark.parametrize("side", ["memory", "redis"])
+def test_a_member_that_had_ended_is_taken_in_again(
+    store: JobStore, clock: Clock, side: str, request: pytest.FixtureRequest
+) -> None:
+    """A ledger that lost its data has it as it was: counts, order, retention, and a retry."""
+    batch_id = begin(store)
+    done, failed = fill(store, batch_id, 2)
+    succeed(store, done)
+    fail(store, failed, "POISON")
+    jobs = [store.get(done.id), store.get(failed.id)]
+    if side == "memory":
+        empty: JobStore = MemoryJobStore(clock, founded=False)
+    else:
+        client = request.getfixturevalue("limited_client")
+        request.getfixturevalue("redis_client").flushall()
+        empty = RedisJobStore(client, clock)
+    with pytest.raises(LedgerRebuilding):
+        empty.batch(batch_id)
+    new = NewBatch(id=batch_id, expires_in_seconds=3600, retention_seconds=600, tombstone_seconds=600)
+    empty.create_batch(new, begun_at_ms=clock() - 5000)
+    for job in jobs:
+        assert empty.restore_ended(job, 60, 600)
+        assert not empty.restore_ended(job, 60, 600)
+    batch = empty.batch(batch_id, seal=True)
+    assert (batch.counts[JobStatus.SUCCEEDED], batch.reasons) == (1, {"POISON": 1})
+    assert batch.created_at_ms == clock() - 5000
+    assert batch.completed_at_ms is not None
+    assert empty.ended(batch_id, 0, 10) == jobs
+    totals = empty.totals()
+    assert totals.accepted + totals.retried == totals.open + sum(totals.ended.values())
+    assert empty.retry(failed.id, 10).status == JobStatus.QUEUED
+    clock.advance(61)
+    assert [item.job_id for item in empty.cleanable(10)] == [done.id]

@@ -1,0 +1,434 @@
+"""Many images in one request: each is a job of its own, and what cannot be one says why."""
+
+import csv
+import io
+import json
+import stat
+import struct
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from api import create_app
+from shared.api_keys import KeyStore, Scope
+from shared.errors import JobStoreUnavailable
+from shared.schemas import JobError, Priority, new_job_id
+from shared.services import Services
+from shared.settings import Settings
+from tests.factories import jpeg_bytes, png_bytes, truncated
+
+Finish = Callable[[str], None]
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(
+        max_image_bytes=300_000,
+        max_image_pixels=1_000_000,
+        max_open_jobs=20,
+        max_batch_items=30,
+        max_batch_bytes=2_000_000,
+        batch_key_prefix="incoming/",
+    )
+
+
+def form(files: dict[str, bytes], **fields: str) -> dict[str, Any]:
+    """Return a form with these files, all in one field."""
+    return {**fields, "file": [(io.BytesIO(body), name) for name, body in files.items()]}
+
+
+def archive(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Return a zip of these files."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as made:
+        for name, body in files.items():
+            made.writestr(name, body)
+    return packed.getvalue()
+
+
+def send_zip(client: FlaskClient, body: bytes, **how: Any) -> Any:
+    """Submit an archive as the body."""
+    return client.post("/batches", data=body, content_type="application/zip", **how)
+
+
+def send_files(client: FlaskClient, files: dict[str, bytes], **how: Any) -> Any:
+    """Submit files as a form."""
+    parts = [
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\n%s\r\n'
+        % (name.encode(), body)
+        for name, body in files.items()
+    ]
+    body = b"".join([*parts, b"--x--\r\n"])
+    return client.post("/batches", data=body, content_type="multipart/form-data; boundary=x", **how)
+
+
+def codes(answer: Any) -> dict[str, str]:
+    """Return the problems of a submission: name -> code."""
+    return {item["custom_id"]: item["code"] for item in answer.json["problems"]}
+
+
+TILES = {f"x{number}_y0.png": png_bytes(seed=number) for number in range(3)}
+
+
+def test_many_files_become_jobs_and_the_bad_ones_problems(client: FlaskClient, services: Services) -> None:
+    """202 with where the batch is; every item is a job by its name, and bulk."""
+    answer = send_files(client, {**TILES, "broken.png": truncated(png_bytes()), "page.html": b"<html>"})
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == f"/batches/{answer.json['id']}"
+    assert [item["custom_id"] for item in answer.json["items"]] == list(TILES)
+    assert codes(answer) == {"broken.png": "INVALID_IMAGE", "page.html": "UNSUPPORTED_IMAGE_FORMAT"}
+    assert (answer.json["accepted"], answer.json["rejected"], answer.json["total"]) == (3, 2, 3)
+    for item in answer.json["items"]:
+        job = services.jobs.get(item["id"])
+        assert (job.spec.custom_id, job.spec.priority) == (item["custom_id"], Priority.BULK)
+        assert client.get(item["links"]["self"]).json["batch"] == answer.json["id"]
+    assert len(services.queue.bulk_messages) == 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("way", ["body", "form"])
+def test_an_archive_is_its_files(client: FlaskClient, way: str) -> None:
+    """As the body, or as the one file of a form; folders are in the names."""
+    body = archive({f"slide 1/{name}": tile for name, tile in TILES.items()})
+    answer = send_zip(client, body) if way == "body" else send_files(client, {"tiles.zip": body})
+    assert answer.status_code == 202, answer.text
+    assert [item["custom_id"] for item in answer.json["items"]] == [f"slide 1/{name}" for name in TILES]
+
+
+def test_objects_of_the_bucket_are_submitted_by_their_keys(client: FlaskClient, services: Services) -> None:
+    """Below the one prefix alone; a name may be given, and else is the rest of the key."""
+    for name, body in TILES.items():
+        services.objects.put(f"incoming/day/{name}", body, "image/png")
+    keys = [
+        "incoming/day/x0_y0.png",
+        {"key": "incoming/day/x1_y0.png", "custom_id": "second"},
+        "incoming/none.png",
+        "uploads/x",
+        "incoming/../models/x",
+        "incoming/./x",
+    ]
+    answer = client.post("/batches", json={"keys": keys})
+    assert [item["custom_id"] for item in answer.json["items"]] == ["day/x0_y0.png", "second"]
+    assert codes(answer) == dict.fromkeys(("none.png", "uploads/x", "../models/x", "./x"), "INVALID_ITEM")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b'{"keys": "x"}', b'{"keys": [1]}', b'{"keys": [{"custom_id": "x"}]}', b"[" * 9000],
+)
+def test_a_malformed_list_of_keys_is_refused(client: FlaskClient, body: bytes) -> None:
+    """As a whole: 400."""
+    answer = client.post("/batches", data=body, content_type="application/json")
+    assert (answer.status_code, answer.json["code"]) == (400, "INVALID_REQUEST")
+
+
+def test_a_batch_is_refused_only_where_nothing_is_valid_or_names_repeat(
+    client: FlaskClient, services: Services
+) -> None:
+    """422, with why; and nothing is left of it."""
+    nothing = send_files(client, {"a.png": b"", "b.png": b"text"})
+    assert (nothing.status_code, nothing.json["code"]) == (422, "NOTHING_VALID")
+    assert codes(nothing) == {"a.png": "INVALID_IMAGE", "b.png": "UNSUPPORTED_IMAGE_FORMAT"}
+    files = [(io.BytesIO(jpeg_bytes()), "same.jpg"), (io.BytesIO(jpeg_bytes(seed=1)), "same.jpg")]
+    repeated = client.post("/batches", data={"file": files}, content_type="multipart/form-data")
+    assert (repeated.status_code, repeated.json["code"]) == (422, "CUSTOM_ID_REPEATED")
+    assert services.jobs.depth().open == 0
+    assert services.objects.list_keys("uploads/") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("../up.png", "leads out"),
+        ("a/../../up.png", "leads out"),
+        ("/etc/up.png", "leads out"),
+        ("C:\\up.png", "leads out"),
+        ("a//b.png", "leads out"),
+        ("n" * 129, "1 to 128"),
+        ("line\nend.png", "1 to 128"),
+    ],
+)
+def test_a_path_that_leads_out_of_its_archive_is_a_problem(client: FlaskClient, name: str, why: str) -> None:
+    """Of its item alone."""
+    answer = send_zip(client, archive({name: png_bytes(), "good.png": png_bytes(seed=1)}))
+    assert [item["custom_id"] for item in answer.json["items"]] == ["good.png"]
+    (problem,) = answer.json["problems"]
+    assert problem["code"] == "INVALID_ITEM"
+    assert why in problem["detail"]
+
+
+def test_a_bomb_in_an_archive_is_a_problem_and_takes_no_memory(client: FlaskClient) -> None:
+    """By its ratio, by its size, or as an archive in an archive; none is unpacked whole."""
+    bombs = {
+        "ratio.png": b"\0" * 250_000_000,
+        "nested.zip": archive({"inner.png": b"\0" * 1000}),
+    }
+    body = archive({**bombs, "good.png": png_bytes()})
+    del bombs
+    tracemalloc.start()
+    answer = send_zip(client, body)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert answer.status_code == 202, answer.text
+    assert codes(answer) == {"ratio.png": "REQUEST_TOO_LARGE", "nested.zip": "UNSUPPORTED_IMAGE_FORMAT"}
+    assert most_bytes < 20_000_000
+
+
+def test_the_ratio_of_an_entry_is_limited(services: Services) -> None:
+    """Also of one that is no larger than an image may be."""
+    app = create_app(services, Settings(max_image_bytes=20_000_000))
+    answer = send_zip(app.test_client(), archive({"flat.png": b"\0" * 5_000_000, "good.png": png_bytes()}))
+    assert codes(answer) == {"flat.png": "INVALID_ITEM"}
+
+
+def test_what_an_archive_states_of_its_sizes_is_not_believed(client: FlaskClient) -> None:
+    """An entry that unpacks to more than its header says is cut off there, and is no image."""
+    body = bytearray(archive({"liar.png": b"\0" * 200_000, "good.png": png_bytes()}))
+    at = body.index(b"PK\1\2")
+    body[at + 24 : at + 28] = struct.pack("<I", 1000)
+    answer = send_zip(client, bytes(body))
+    assert codes(answer) == {"liar.png": "INVALID_ITEM"}
+
+
+def test_files_that_lie_inside_each_other_are_unpacked_once(client: FlaskClient) -> None:
+    """A list whose entries all point at one body is how some bombs multiply it."""
+    body = bytearray(archive({"a.png": png_bytes(), "b.png": png_bytes(), "c.png": png_bytes(seed=2)}))
+    second = body.index(b"PK\1\2", body.index(b"PK\1\2") + 4)
+    body[second + 42 : second + 46] = struct.pack("<I", 0)
+    answer = send_zip(client, bytes(body))
+    assert codes(answer) == {"b.png": "INVALID_ITEM"}
+    assert len(answer.json["items"]) == 2
+
+
+def test_a_link_in_an_archive_is_a_file_like_any_other(client: FlaskClient) -> None:
+    """Its content is a path, and that is no image: nothing is followed."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as made:
+        link = zipfile.ZipInfo("link.png")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        made.writestr(link, "/etc/passwd")
+        made.writestr("good.png", png_bytes())
+    assert codes(send_zip(client, packed.getvalue())) == {"link.png": "UNSUPPORTED_IMAGE_FORMAT"}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_ways_of_packing_are_a_problem(client: FlaskClient, method: int) -> None:
+    """Whose memory nobody limits."""
+    answer = send_zip(client, archive({"a.png": png_bytes()}, method))
+    assert (answer.status_code, answer.json["code"]) == (422, "NOTHING_VALID")
+
+
+@pytest.mark.parametrize(
+    "body", [b"PK\3\4", b"PK\5\6", b"", b"no archive", archive(TILES)[:-30], b"PK\5\6" + b"\xff" * 18]
+)
+def test_a_broken_archive_is_refused_as_a_whole(client: FlaskClient, body: bytes) -> None:
+    """It cannot be told what was in it."""
+    answer = send_zip(client, body)
+    assert answer.status_code in (400, 413)
+    assert answer.content_type == "application/problem+json"
+
+
+def test_a_batch_has_limits(client: FlaskClient, services: Services) -> None:
+    """Items and bytes, packed and unpacked: 413, and nothing is stored."""
+    tile = png_bytes(8, 8)
+    large = jpeg_bytes(400, 400) + b"\0" * 200_000
+    for answer in (
+        send_files(client, {f"{number}.png": tile for number in range(31)}),
+        send_zip(client, archive({f"{number}.png": tile for number in range(31)})),
+        client.post("/batches", json={"keys": [f"incoming/{number}" for number in range(31)]}),
+        send_files(client, {f"{number}.jpg": large for number in range(15)}),
+        send_zip(client, archive({f"{number}.jpg": large for number in range(15)}, zipfile.ZIP_STORED)),
+        send_zip(client, archive({f"{number}.jpg": large for number in range(15)})),
+    ):
+        assert (answer.status_code, answer.json["code"]) == (413, "BATCH_TOO_LARGE")
+    assert services.objects.list_keys("uploads/") == []
+
+
+def test_an_image_that_is_too_large_is_a_problem_of_its_own(client: FlaskClient) -> None:
+    """The others are accepted."""
+    answer = send_files(client, {"large.jpg": jpeg_bytes() + b"\0" * 400_000, **TILES})
+    assert codes(answer) == {"large.jpg": "REQUEST_TOO_LARGE"}
+    alone = send_files(client, {"large.jpg": jpeg_bytes() + b"\0" * 400_000})
+    assert (alone.status_code, alone.json["code"]) == (422, "NOTHING_VALID")
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type"),
+    [
+        (b"x", "text/plain"),
+        (b"--x\r\n", "multipart/form-data; boundary=x"),
+        (b"--x", "multipart/form-data"),
+        (b"--x--\r\n", "multipart/form-data; boundary=x"),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="other"; filename="a"\r\n\r\nb\r\n--x--\r\n',
+            "multipart/form-data; boundary=x",
+        ),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nbreaks off',
+            "multipart/form-data; boundary=x",
+        ),
+    ],
+)
+def test_a_malformed_body_is_refused(client: FlaskClient, data: bytes, content_type: str) -> None:
+    """As a whole, by what is wrong with it."""
+    answer = client.post("/batches", data=data, content_type=content_type)
+    assert answer.status_code == (415 if content_type == "text/plain" else 400), answer.text
+
+
+def test_options_are_those_of_all_items(client: FlaskClient, services: Services) -> None:
+    """From the form or the query; what each item has for itself is none of them."""
+    answer = client.post(
+        "/batches?mpp=0.5", data=form(TILES, expires_in="60"), content_type="multipart/form-data"
+    )
+    job = services.jobs.get(answer.json["items"][0]["id"])
+    assert (job.spec.input.mpp, job.deadline_ms - job.created_at_ms) == (0.5, 60_000)
+    for name in ("custom_id", "priority", "other"):
+        assert send_files(client, TILES, query_string={name: "bulk"}).status_code == 400
+    unknown = send_files(client, TILES, query_string={"model_version": "9.9.9"})
+    assert (unknown.status_code, unknown.json["code"]) == (422, "UNKNOWN_MODEL_VERSION")
+
+
+def test_counts_and_results_follow_the_jobs(client: FlaskClient, services: Services, finish: Finish) -> None:
+    """By status and by reason; results so far by name, with a cursor that finds what ended since."""
+    batch = send_files(client, TILES).json
+    first, second, third = (item["id"] for item in batch["items"])
+    finish(second)
+    shown = client.get(batch["links"]["self"]).json
+    assert (shown["status"], shown["counts"]["queued"], shown["counts"]["succeeded"]) == ("running", 2, 1)
+    page = client.get(batch["links"]["results"])
+    assert [json.loads(line)["custom_id"] for line in page.text.splitlines()] == ["x1_y0.png"]
+    assert page.headers["X-Next-Cursor"] == "1"
+    services.jobs.claim(first, "t", 15, 300)
+    services.jobs.fail(first, "t", JobError(code="POISON", detail="x"), {})
+    finish(third)
+    following = page.headers["Link"].split(">")[0].removeprefix("<")
+    rows = [json.loads(line) for line in client.get(following).text.splitlines()]
+    assert [(row["custom_id"], row["status"]) for row in rows] == [
+        ("x0_y0.png", "failed"),
+        ("x2_y0.png", "succeeded"),
+    ]
+    shown = client.get(batch["links"]["self"]).json
+    assert (shown["status"], shown["reasons"]) == ("completed", {"POISON": 1})
+    last = client.get(batch["links"]["results"], query_string={"limit": "10"})
+    assert "Link" not in last.headers
+    assert len(last.text.splitlines()) == 3
+    assert client.get(batch["links"]["results"], query_string={"cursor": "99"}).text == ""
+
+
+def test_results_are_tables_and_shapes_too(client: FlaskClient, finish: Finish) -> None:
+    """CSV runs no formula in a spreadsheet; GeoJSON has a polygon where the name tells the place."""
+    batch = send_files(
+        client, {"=1+1.png": png_bytes(), "a [x=512,y=1024,w=256,h=256].png": png_bytes(seed=1)}
+    ).json
+    for item in batch["items"]:
+        finish(item["id"])
+    table = client.get(batch["links"]["results"], query_string={"format": "csv"})
+    rows = list(csv.DictReader(io.StringIO(table.text)))
+    assert rows[0]["custom_id"] == "'=1+1.png"
+    assert (rows[1]["class"], rows[1]["status"]) == ("lung_aca", "succeeded")
+    shapes = client.get(batch["links"]["results"], query_string={"format": "geojson"}).json
+    assert shapes["features"][0]["geometry"] is None
+    assert shapes["features"][1]["geometry"]["coordinates"][0][2] == [768, 1280]
+    assert shapes["features"][1]["properties"]["classification"]["name"] == "lung_aca"
+    for wrong in ({"format": "xml"}, {"cursor": "-1"}, {"limit": "99999"}, {"cursor": "x"}):
+        assert client.get(batch["links"]["results"], query_string=wrong).status_code == 400
+
+
+def test_a_full_queue_takes_what_there_is_room_for(client: FlaskClient, services: Services) -> None:
+    """The rest are problems that may be tried again; the same request with its key accepts them later."""
+    tiles = {f"{number}.png": png_bytes(8, 8, seed=number) for number in range(25)}
+    answer = send_files(client, tiles, headers={"Idempotency-Key": "k"})
+    assert (answer.status_code, answer.json["accepted"]) == (202, 20)
+    assert {item["retryable"] for item in answer.json["problems"]} == {True}
+    assert set(codes(answer).values()) == {"QUEUE_FULL"}
+    assert len(services.objects.list_keys("uploads/")) == 20
+    none = send_files(client, {"other.png": png_bytes(seed=3)})
+    assert (none.status_code, none.json["code"]) == (429, "QUEUE_FULL")
+    for item in answer.json["items"][:10]:
+        services.jobs.cancel(item["id"])
+    again = send_files(client, tiles, headers={"Idempotency-Key": "k"})
+    assert (again.json["id"], again.json["accepted"]) == (answer.json["id"], 25)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    other = send_files(client, TILES, headers={"Idempotency-Key": "k"})
+    assert (other.status_code, other.json["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+
+
+def test_a_ledger_that_goes_away_in_between_loses_nothing(
+    client: FlaskClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not accepted for sure is a problem that may be tried again, and found by the key."""
+    tiles = {f"{number}.png": png_bytes(8, 8, seed=number) for number in range(15)}
+    create_many = services.jobs.create_many
+
+    def break_off(news: Any, *limits: Any) -> Any:
+        return [*create_many(news[:5], *limits), *[JobStoreUnavailable("away")] * (len(news) - 5)]
+
+    monkeypatch.setattr(services.jobs, "create_many", break_off)
+    answer = send_files(client, tiles, headers={"Idempotency-Key": "k"})
+    assert (answer.json["accepted"], set(codes(answer).values())) == (5, {"JOB_STORE_UNAVAILABLE"})
+    assert len(services.objects.list_keys("uploads/")) == 15
+    monkeypatch.undo()
+    again = send_files(client, tiles, headers={"Idempotency-Key": "k"})
+    assert (again.json["accepted"], again.json["problems"]) == (15, [])
+    assert services.jobs.depth().open == 15
+
+
+def test_a_batch_is_canceled_and_retried_as_a_whole(
+    client: FlaskClient, services: Services, finish: Finish
+) -> None:
+    """What has ended stays; a retry takes what failed or expired, and not what its owner ended."""
+    batch = send_files(client, {f"{n}.png": png_bytes(8, 8, seed=n) for n in range(6)}).json
+    ids = [item["id"] for item in batch["items"]]
+    finish(ids[0])
+    services.jobs.claim(ids[1], "t", 15, 300)
+    services.jobs.fail(ids[1], "t", JobError(code="MODEL_ERROR", detail="x"), {})
+    services.jobs.claim(ids[2], "t", 15, 300)
+    canceled = client.post(batch["links"]["cancel"])
+    assert (canceled.status_code, canceled.json["canceled"], canceled.json["left"]) == (202, 4, 0)
+    assert canceled.json["counts"]["canceled"] == 4
+    assert not services.jobs.succeed(ids[2], "t", {}, {})
+    retried = client.post(canceled.json["links"]["retry"])
+    assert (retried.status_code, retried.json["retried"]) == (202, 1)
+    assert services.jobs.get(ids[1]).status == "queued"
+    assert retried.json["status"] == "running"
+    assert client.post(batch["links"]["cancel"]).json["canceled"] == 1
+
+
+def test_another_keys_batch_is_not_there(app: Flask, services: Services, submit: Any) -> None:
+    """404 for every route; the admin and its owner see it."""
+    store = KeyStore(services.objects)
+    mine, other, admin = (
+        {"Authorization": f"Bearer {store.create(name, scopes)[1]}"}
+        for name, scopes in (
+            ("a", frozenset({Scope.SUBMIT, Scope.READ})),
+            ("b", frozenset({Scope.SUBMIT, Scope.READ})),
+            ("c", frozenset({Scope.ADMIN})),
+        )
+    )
+    client = create_app(services, Settings()).test_client()
+    links = send_files(client, TILES, headers=mine).json["links"]
+    for call, path in (
+        (client.get, links["self"]),
+        (client.get, links["results"]),
+        (client.post, links["cancel"]),
+        (client.post, f"{links['self']}/retry"),
+    ):
+        refused = call(path, headers=other)
+        assert (refused.status_code, refused.json["code"]) == (404, "BATCH_NOT_FOUND")
+        assert call(path, headers=mine).status_code in (200, 202)
+        assert call(path, headers=admin).status_code in (200, 202)
+    for path in (f"/batches/{new_job_id()}", "/batches/nothing"):
+        assert client.get(path, headers=mine).status_code == 404
+
+
+def test_a_batch_past_its_retention_is_gone(client: FlaskClient, services: Services, clock: Any) -> None:
+    """410, as its jobs."""
+    batch = send_files(client, TILES).json
+    client.post(batch["links"]["cancel"])
+    clock.advance(8 * 86_400)
+    for path in (batch["links"]["self"], batch["links"]["results"]):
+        assert (client.get(path).status_code, client.get(path).json["code"]) == (410, "RESULT_EXPIRED")
