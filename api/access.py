@@ -31,6 +31,8 @@ SCOPES = {
     "jobs.heatmap": Scope.READ,
     "deliveries.show": Scope.READ,
     "deliveries.redeliver": Scope.SUBMIT,
+    "deliveries.show_batch": Scope.READ,
+    "deliveries.redeliver_batch": Scope.SUBMIT,
     "models.versions": Scope.READ,
     "models.version": Scope.READ,
     "models.card": Scope.READ,

@@ -89,12 +89,15 @@ class _FormReader:
         boundary = request.mimetype_params.get("boundary", "")
         if not boundary:
             raise InvalidRequest("Expected multipart/form-data with a boundary. Received: none")
-        self._decoder = MultipartDecoder(boundary.encode("latin-1", "replace"), _MOST_FIELD_BYTES)
+        # It holds a part's head, or the end of a block that may begin a boundary, and the next block.
+        most_held = _MOST_FIELD_BYTES + _BLOCK_BYTES
+        self._decoder = MultipartDecoder(boundary.encode("latin-1", "replace"), most_held)
         self._request = request
         self._settings = settings
         self._intake = FilesIntake(request.spool())
         self._digest = hashlib.sha256()
         self._field: tuple[str, bytearray] | None = None
+        self._field_bytes = 0
 
     def read(self, fields: MultiDict[str, str]) -> FilesIntake:
         """Return the files; text goes to `fields`.
@@ -142,6 +145,9 @@ class _FormReader:
     def _write(self, event: Data, fields: MultiDict[str, str]) -> None:
         if self._field is not None:
             name, text = self._field
+            self._field_bytes += len(event.data)
+            if self._field_bytes > _MOST_FIELD_BYTES:
+                raise InvalidRequest(f"Expected options of at most {_MOST_FIELD_BYTES} bytes. Received: more")
             text += event.data
             if not event.more_data:
                 if len(list(fields.items(multi=True))) >= _MOST_FIELDS:

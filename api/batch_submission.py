@@ -97,6 +97,7 @@ def submit_batch(
     new = NewBatch(
         id=new_job_id(),
         owner=owner,
+        webhook_url=options.webhook_url,
         expires_in_seconds=options.expires_in or settings.job_expires_seconds,
         retention_seconds=settings.result_retention_seconds,
         tombstone_seconds=settings.tombstone_seconds,

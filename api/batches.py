@@ -14,13 +14,13 @@ from api.batch_results import MEDIA_TYPES, MOST_RESULTS, lines
 from api.batch_submission import SubmittedBatch, submit_batch
 from api.body import upload_request
 from api.context import NOTICE, context
-from api.options import BatchOptions, read_options
+from api.options import BatchOptions, check_webhook, read_options
 from api.problems import item_problem
 from api.request_log import request_id
 from api.submission import retry_after
 from shared.batch_store import no_such_batch
 from shared.errors import InvalidRequest
-from shared.representation import timestamp
+from shared.representation import batch_body
 from shared.schemas import Batch, is_job_id
 
 bp = Blueprint("batches", __name__)
@@ -36,6 +36,7 @@ def submit() -> Response:
     here = context()
     intake, fields = receive(upload_request(), here.settings, here.services.objects)
     options = read_options(request.args, fields, BatchOptions)
+    check_webhook(options.webhook_url, here.settings)
     owner = key.id if (key := caller()) else None
     submitted = submit_batch(
         here.services,
@@ -59,7 +60,7 @@ def submit() -> Response:
 @bp.get("/batches/<batch_id>")
 def show(batch_id: str) -> Response:
     """Return how many members are in each status, and why those without a result have none."""
-    return _with_notice(jsonify(batch_json(_found(batch_id))))
+    return _with_notice(jsonify(batch_body(_found(batch_id))))
 
 
 @bp.get("/batches/<batch_id>/results")
@@ -113,33 +114,11 @@ def _number(name: str, usual: int, most: int) -> int:
     return int(text)
 
 
-def batch_json(batch: Batch) -> dict[str, Any]:
-    """Return the batch as docs/reference/http-api.md states it; links are paths on this server."""
-    is_open = batch.completed_at_ms is None
-    status = "completed" if not is_open else "running" if batch.is_whole else "accepting"
-    return {
-        "id": batch.id,
-        "status": status,
-        "created_at": timestamp(batch.created_at_ms),
-        "completed_at": timestamp(batch.completed_at_ms),
-        "expires_at": timestamp(batch.expires_at_ms),
-        "total": sum(batch.counts.values()) + batch.deleted,
-        "counts": {**{name.value: number for name, number in batch.counts.items()}, "deleted": batch.deleted},
-        "reasons": batch.reasons,
-        "links": {
-            "self": url_for("batches.show", batch_id=batch.id),
-            "results": url_for("batches.results", batch_id=batch.id),
-            "cancel": url_for("batches.cancel", batch_id=batch.id) if is_open else None,
-            "retry": url_for("batches.retry", batch_id=batch.id) if batch.reasons else None,
-        },
-    }
-
-
 def _submitted_json(submitted: SubmittedBatch) -> Iterator[str]:
     """Yield the answer in pieces: it is as long as the batch."""
     head = json.dumps(
         {
-            **batch_json(submitted.batch),
+            **batch_body(submitted.batch),
             "accepted": len(submitted.accepted),
             "rejected": len(submitted.problems),
         }
@@ -176,7 +155,7 @@ def _done(done: Done, verb: str) -> Response:
         {"id": job_id, **item_problem(error, url_for("jobs.result", job_id=job_id))}
         for job_id, error in done.problems[:MOST_RESULTS]
     ]
-    body = {**batch_json(done.batch), verb: done.changed, "left": done.left, "problems": problems}
+    body = {**batch_body(done.batch), verb: done.changed, "left": done.left, "problems": problems}
     answer = jsonify(body)
     answer.status_code = 202
     if done.left:

@@ -97,7 +97,7 @@ class DeliveryTry(Body):
 
 
 class Delivery(Body):
-    """One event of a job, and what became of telling it."""
+    """One event of a job or a batch, and what became of telling it."""
 
     id: str = Field(description="The `webhook-id`, the same at every attempt.")
     event: str
@@ -124,6 +124,22 @@ class Deliveries(Body):
     links: DeliveriesLinks
 
 
+class BatchDeliveriesLinks(Body):
+    """Where to go on."""
+
+    batch: str
+    redeliver: str | None
+
+
+class BatchDeliveries(Body):
+    """What the webhook of a batch was told, and is to be told."""
+
+    batch: str
+    disabled: bool = Field(description="The receiver answered 410: nothing more of this batch is told.")
+    deliveries: list[Delivery]
+    links: BatchDeliveriesLinks
+
+
 class BatchLinks(Body):
     """Where to go on: paths on this server, null where there is nothing to do."""
 
@@ -131,6 +147,7 @@ class BatchLinks(Body):
     results: str
     cancel: str | None
     retry: str | None
+    deliveries: str | None
 
 
 class Batch(Body):
@@ -178,4 +195,4 @@ class SubmittedBatch(Batch):
     problems: list[ItemProblem]
 
 
-SCHEMAS = (Problem, Job, Deliveries, Batch, SubmittedBatch)
+SCHEMAS = (Problem, Job, Deliveries, BatchDeliveries, Batch, SubmittedBatch)

@@ -1,13 +1,15 @@
-"""Routes: what a job's webhook was told, and the wish to tell it once more."""
+"""Routes: what the webhook of a job or a batch was told, and the wish to tell it once more."""
 
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, url_for
+from flask import Blueprint, Response, jsonify
 
 from api.access import caller
+from api.batch_actions import find_batch
 from api.context import context
 from api.lookup import find_job
-from shared.deliveries import Delivery, DeliveryState, job_subject
+from shared.batch_store import no_such_batch
+from shared.deliveries import Delivery, DeliveryState, batch_subject, job_subject
 from shared.errors import JobNotFound, NoDelivery
 from shared.representation import timestamp
 from shared.schemas import is_job_id
@@ -18,38 +20,57 @@ bp = Blueprint("deliveries", __name__)
 @bp.get("/result/<any_text:job_id>/deliveries")
 def show(job_id: str) -> Response:
     """Return each event of the job and what became of telling it; no address is named."""
-    _check(job_id)
-    return _answer(job_id)
+    return _answer(_job(job_id), "job", f"/result/{job_id}")
 
 
 @bp.post("/result/<any_text:job_id>/redeliver")
 def redeliver(job_id: str) -> Response:
     """Tell the newest event once more, now, under its id; 202. It turns on again what a 410 turned off."""
-    _check(job_id)
-    if context().services.deliveries.redeliver(job_subject(job_id)) is None:
-        raise NoDelivery("Expected an ended job with a webhook_url. This one has nothing to tell.")
-    answer = _answer(job_id)
+    return _tell_again(_job(job_id), "job", f"/result/{job_id}")
+
+
+@bp.get("/batches/<batch_id>/deliveries")
+def show_batch(batch_id: str) -> Response:
+    """Return each time that the batch was completed and what became of telling it."""
+    return _answer(_batch(batch_id), "batch", f"/batches/{batch_id}")
+
+
+@bp.post("/batches/<batch_id>/redeliver")
+def redeliver_batch(batch_id: str) -> Response:
+    """Tell once more, now, that the batch is completed; 202."""
+    return _tell_again(_batch(batch_id), "batch", f"/batches/{batch_id}")
+
+
+def _job(job_id: str) -> str:
+    if not is_job_id(job_id):
+        raise JobNotFound(f"Expected an id that POST /predict returned. Received: {job_id[:40]!r}")
+    find_job(context().services, job_id, caller())
+    return job_subject(job_id)
+
+
+def _batch(batch_id: str) -> str:
+    if not is_job_id(batch_id):
+        raise no_such_batch(batch_id[:40])
+    find_batch(context().services, batch_id, caller())
+    return batch_subject(batch_id)
+
+
+def _tell_again(subject: str, kind: str, path: str) -> Response:
+    if context().services.deliveries.redeliver(subject) is None:
+        raise NoDelivery(f"Expected an ended {kind} with a webhook_url. This one has nothing to tell.")
+    answer = _answer(subject, kind, path)
     answer.status_code = 202
     return answer
 
 
-def _check(job_id: str) -> None:
-    if not is_job_id(job_id):
-        raise JobNotFound(f"Expected an id that POST /predict returned. Received: {job_id[:40]!r}")
-    find_job(context().services, job_id, caller())
-
-
-def _answer(job_id: str) -> Response:
-    deliveries, subject = context().services.deliveries, job_subject(job_id)
+def _answer(subject: str, kind: str, path: str) -> Response:
+    deliveries = context().services.deliveries
     told = deliveries.of(subject)
     body = {
-        "job": job_id,
+        kind: path.rpartition("/")[2],
         "disabled": deliveries.is_off(subject),
         "deliveries": [_delivery_json(delivery) for delivery in told],
-        "links": {
-            "job": url_for("jobs.result", job_id=job_id),
-            "redeliver": url_for("deliveries.redeliver", job_id=job_id) if told else None,
-        },
+        "links": {kind: path, "redeliver": f"{path}/redeliver" if told else None},
     }
     answer = jsonify(body)
     answer.headers["Cache-Control"] = "no-store"

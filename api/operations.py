@@ -122,6 +122,7 @@ _MANY = {
         }
     },
 }
+_BATCH_DELIVERIES = {"$ref": "#/components/schemas/BatchDeliveries"}
 _BATCH = {"$ref": "#/components/schemas/Batch"}
 _LOCATION = {"Location": _header(_TEXT)}
 _SOON = {"Retry-After": _header({"type": "integer", "minimum": 1, "maximum": 30})}
@@ -240,6 +241,8 @@ OPERATIONS = (
         },
         (
             "INVALID_REQUEST",
+            "WEBHOOKS_OFF",
+            "WEBHOOK_REFUSED",
             "BATCH_TOO_LARGE",
             "UNSUPPORTED_IMAGE_FORMAT",
             "UNKNOWN_MODEL_VERSION",
@@ -321,6 +324,24 @@ OPERATIONS = (
         "Tell the webhook the newest event once more",
         {"202": _answer("It is on its way", _DELIVERIES)},
         ("NO_DELIVERY", *_FIND),
+        (_ID,),
+    ),
+    Operation(
+        "get",
+        "/batches/{id}/deliveries",
+        "deliveries.show_batch",
+        "What became of telling a batch's webhook",
+        {"200": _answer("Each time that the batch was completed, oldest first", _BATCH_DELIVERIES)},
+        _FIND_BATCH,
+        (_ID,),
+    ),
+    Operation(
+        "post",
+        "/batches/{id}/redeliver",
+        "deliveries.redeliver_batch",
+        "Tell the webhook once more that the batch is completed",
+        {"202": _answer("It is on its way", _BATCH_DELIVERIES)},
+        ("NO_DELIVERY", *_FIND_BATCH),
         (_ID,),
     ),
     Operation(

@@ -32,6 +32,9 @@ class BatchOptions(BaseModel):
     mpp: Annotated[float, Field(ge=0.05, le=10, allow_inf_nan=False)] | None = Field(
         default=None, description="micrometres per pixel, from 0.05 to 10"
     )
+    webhook_url: Annotated[str, Field(min_length=1, max_length=MOST_URL_CHARACTERS)] | None = Field(
+        default=None, description="an http:// or https:// URL of at most 2000 characters"
+    )
 
     def canonical(self) -> str:
         """Return the same text for the same options, in whatever order and spelling they came."""
@@ -50,9 +53,6 @@ class Options(BatchOptions):
     explain: bool = Field(default=False, description="true or false: make a heat map too")
     custom_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_is_printable)] | None = (
         Field(default=None, description="1 to 128 printable characters")
-    )
-    webhook_url: Annotated[str, Field(min_length=1, max_length=MOST_URL_CHARACTERS)] | None = Field(
-        default=None, description="an http:// or https:// URL of at most 2000 characters"
     )
 
 

@@ -5,7 +5,7 @@
                     └── lost message, lost sender   ├──> failed: its time is over
                                                     └──> disabled: the receiver wants no more of this subject
 
-A subject is what an event is about: a job, by the key of its record. Its deliveries go when its result goes.
+A subject is what an event is about: a job or a batch, by the key of its record. Its deliveries go with it.
 No host gets more than so many at a time, and one whose places are all taken costs the others nothing.
 
 `deliveries_redis.py` is the real side, `deliveries_memory.py` the one for tests; both are held to
@@ -20,7 +20,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict
 
 from shared import keys
-from shared.schemas import Job
+from shared.schemas import Batch, Job
 
 #: How many attempts of a delivery are remembered, the newest.
 MOST_TRIES = 50
@@ -68,12 +68,12 @@ class Delivery:
 
     #: Also the `webhook-id`, the same at every attempt.
     id: str
-    #: Such as job.succeeded.
+    #: Such as job.succeeded, or batch.completed.
     event: str
     url: str
     host: str
-    #: The job as it was when the event happened.
-    job: Job
+    #: The job, or the batch, as it was when the event happened.
+    about: Job | Batch
     state: DeliveryState
     attempt: int
     announced_at_ms: int
@@ -105,10 +105,15 @@ def job_subject(job_id: str) -> str:
     return keys.JOB + job_id
 
 
+def batch_subject(batch_id: str) -> str:
+    """Return what the deliveries of this batch are found by."""
+    return keys.BATCH + batch_id
+
+
 class Deliveries(Protocol):
     """What can be done with them. Every method raises JobStoreUnavailable where it cannot answer in time.
 
-    They come to be in the job store, with the end of a job whose `webhook_url` is set.
+    They come to be in the job store, with the end of a job or a batch whose `webhook_url` is set.
     """
 
     def take(

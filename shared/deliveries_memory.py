@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from shared.deliveries import HOSTS_AT_ONCE, MOST_TRIES, Delivery, DeliveryState, DeliveryTotals, Taken, Try
-from shared.schemas import Job, wall_clock_ms
+from shared.schemas import Batch, Job, wall_clock_ms
 
 
 @dataclass
@@ -30,19 +30,22 @@ class MemoryDeliveries:
         self._counted: Counter[str] = Counter()
         self._lock = threading.RLock()
 
-    def announce(self, subject: str, job: Job) -> None:
-        """Have the end of a job delivered, if it has a webhook that is not off."""
-        url = job.spec.webhook_url
+    def announce(self, subject: str, about: Job | Batch, url: str | None) -> None:
+        """Have the end of a job or a batch delivered, if it has a webhook that is not off."""
         with self._lock:
             if url is None or subject in self._off:
                 return
             now = self._clock()
+            if isinstance(about, Batch):
+                delivery_id, event = f"{about.id}_{about.ends}", "batch.completed"
+            else:
+                delivery_id, event = f"{about.id}_{about.version}_{now}", f"job.{about.status}"
             new = Delivery(
-                id=f"{job.id}_{job.version}_{now}",
-                event=f"job.{job.status}",
+                id=delivery_id,
+                event=event,
                 url=url,
                 host=url.partition("://")[2].partition("/")[0].partition("?")[0].lower(),
-                job=job,
+                about=about,
                 state=DeliveryState.PENDING,
                 attempt=0,
                 announced_at_ms=now,

@@ -17,7 +17,7 @@ from shared.deliveries import (
     Try,
 )
 from shared.lua_scripts import read, webhook_functions
-from shared.redis_ledger import USES_ALL_MEMORY, answering, to_job
+from shared.redis_ledger import USES_ALL_MEMORY, answering, to_batch, to_job
 
 _SCRIPTS = ("take", "claim", "settle", "redeliver")
 
@@ -100,7 +100,7 @@ def _to_delivery(fields: Mapping[str, str]) -> Delivery:
         event=fields["event"],
         url=fields["url"],
         host=fields["host"],
-        job=to_job(json.loads(fields["data"])),
+        about=(to_batch if fields["event"].startswith("batch.") else to_job)(json.loads(fields["data"])),
         state=DeliveryState(fields["state"]),
         attempt=int(fields["attempt"]),
         announced_at_ms=int(fields["announced_at_ms"]),

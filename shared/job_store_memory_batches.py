@@ -1,6 +1,5 @@
 """The batches of the ledger in memory: counted anew whenever they are asked for."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 from shared.batch_store import INTAKE_SECONDS, batch_expired, no_such_batch
@@ -50,25 +49,10 @@ class MemoryBatches(MemoryLedger):
             if seal or self._clock() - batch.created_at_ms > INTAKE_SECONDS * 1000:
                 batch.is_whole = True
                 self._complete(batch)
-            kept_ms = int(batch.new.retention_seconds * 1000)
-            expires = None if batch.completed_at_ms is None else batch.completed_at_ms + kept_ms
-            if expires is not None and self._clock() > expires:
-                raise batch_expired(batch.new.owner)
-            members = [record for job_id in batch.job_ids if (record := self._find(job_id))]
-            kept = [record.job for record in members if not record.deleted]
-            counts = Counter(job.status for job in kept)
-            return Batch(
-                id=batch_id,
-                owner=batch.new.owner,
-                created_at_ms=batch.created_at_ms,
-                is_whole=batch.is_whole,
-                completed_at_ms=batch.completed_at_ms,
-                expires_at_ms=expires,
-                counts={status: counts[status] for status in JobStatus},
-                deleted=len(members) - len(kept),
-                reasons=dict(sorted(Counter(job.error.code for job in kept if job.error).items())),
-                ends=len(batch.ends),
-            )
+            found = self._describe_batch(batch)
+            if found.expires_at_ms is not None and self._clock() > found.expires_at_ms:
+                raise batch_expired(found.owner)
+            return found
 
     def _known_batch(self, batch_id: str) -> BatchRecord:
         batch = self._batches.get(batch_id)

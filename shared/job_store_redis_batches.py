@@ -16,11 +16,10 @@ from shared.redis_ledger import (
     milliseconds,
     monotonic_ms,
     spec_text,
+    to_batch,
     to_job,
 )
 from shared.schemas import Batch, Job, JobStatus, NewBatch, NewJob
-
-_REASON = "reason:"
 
 
 class RedisBatches(RedisLedger):
@@ -38,6 +37,7 @@ class RedisBatches(RedisLedger):
             milliseconds(new.retention_seconds),
             new.idempotency.fingerprint if new.idempotency else "",
             begun_at_ms or 0,
+            new.webhook_url or "",
             extra_keys=[keys.IDEMPOTENCY + new.idempotency.key] if new.idempotency else [],
         )
         if outcome == "conflict":
@@ -69,7 +69,7 @@ class RedisBatches(RedisLedger):
         if outcome == "unknown":
             raise no_such_batch(batch_id)
         flat, ends = found
-        batch = _to_batch(batch_id, dict(zip(flat[::2], flat[1::2], strict=True)), int(ends))
+        batch = to_batch([*flat, "id", batch_id, "ends", str(ends)])
         if batch.expires_at_ms is not None and int(now) > batch.expires_at_ms:
             raise batch_expired(batch.owner)
         return batch
@@ -119,23 +119,3 @@ class RedisBatches(RedisLedger):
 
 _TIMES = ("created_at_ms", "deadline_ms", "published_at_ms", "started_at_ms", "finished_at_ms",
           "expires_at_ms", "attempt", "lost", "strikes")  # fmt: skip
-
-
-def _to_batch(batch_id: str, fields: dict[str, str], ends: int) -> Batch:
-    completed = int(fields["completed_at_ms"]) if "completed_at_ms" in fields else None
-    return Batch(
-        id=batch_id,
-        owner=fields["owner"] or None,
-        created_at_ms=int(fields["created_at_ms"]),
-        is_whole="is_whole" in fields,
-        completed_at_ms=completed,
-        expires_at_ms=None if completed is None else completed + int(fields["retention_ms"]),
-        counts={status: int(fields.get(status, 0)) for status in JobStatus},
-        deleted=int(fields.get("deleted", 0)),
-        reasons={
-            name.removeprefix(_REASON): int(number)
-            for name, number in sorted(fields.items())
-            if name.startswith(_REASON)
-        },
-        ends=ends,
-    )

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.deliveries import job_subject
+from shared.deliveries import batch_subject, job_subject
 from shared.deliveries_memory import MemoryDeliveries
-from shared.schemas import Job, JobError, JobStatus, NewBatch, Priority, wall_clock_ms
+from shared.schemas import Batch, Job, JobError, JobStatus, NewBatch, Priority, wall_clock_ms
 
 
 @dataclass
@@ -109,7 +109,7 @@ class MemoryLedger:
         if not record.job.cached:
             self._ended_at.append((now, record.job.spec.priority))
         self._counted[status] += 1
-        self.deliveries.announce(job_subject(record.job.id), record.job)
+        self.deliveries.announce(job_subject(record.job.id), record.job, record.job.spec.webhook_url)
         if record.job.spec.batch is not None:
             self._note_end_in_batch(record.job.spec.batch, record)
         self._tell(record.job.id)
@@ -124,8 +124,30 @@ class MemoryLedger:
 
     def _complete(self, batch: BatchRecord) -> None:
         members = [self._records[job_id] for job_id in batch.job_ids if job_id in self._records]
-        if batch.is_whole and all(member.job.status.is_final for member in members):
-            batch.completed_at_ms = batch.completed_at_ms or self._clock()
+        is_over = batch.is_whole and all(member.job.status.is_final for member in members)
+        if is_over and batch.completed_at_ms is None:
+            batch.completed_at_ms = self._clock()
+            whole = self._describe_batch(batch)
+            self.deliveries.announce(batch_subject(whole.id), whole, batch.new.webhook_url)
+
+    def _describe_batch(self, batch: BatchRecord) -> Batch:
+        completed = batch.completed_at_ms
+        members = [record for job_id in batch.job_ids if (record := self._find(job_id))]
+        kept = [record.job for record in members if not record.deleted]
+        counts = Counter(job.status for job in kept)
+        return Batch(
+            id=batch.new.id,
+            owner=batch.new.owner,
+            webhook_url=batch.new.webhook_url,
+            created_at_ms=batch.created_at_ms,
+            is_whole=batch.is_whole,
+            completed_at_ms=completed,
+            expires_at_ms=None if completed is None else completed + int(batch.new.retention_seconds * 1000),
+            counts={status: counts[status] for status in JobStatus},
+            deleted=len(members) - len(kept),
+            reasons=dict(sorted(Counter(job.error.code for job in kept if job.error).items())),
+            ends=len(batch.ends),
+        )
 
     def _join_batch(self, job: Job, is_new: bool) -> None:
         batch = self._batches.get(job.spec.batch or "")

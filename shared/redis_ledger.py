@@ -13,7 +13,7 @@ from shared import keys
 from shared.errors import HistoQueueError, JobStoreUnavailable, LedgerRebuilding, QueueFull, QuotaReached
 from shared.job_store import key_reused
 from shared.lua_scripts import read, webhook_functions
-from shared.schemas import InputInfo, Job, JobError, JobSpec, JobStatus, ModelRef, NewJob, Priority
+from shared.schemas import Batch, InputInfo, Job, JobError, JobSpec, JobStatus, ModelRef, NewJob, Priority
 
 #: A create that reaches Redis this late after it was sent is refused: its caller was told "try again".
 CREATE_PATIENCE_MS = 3_000
@@ -26,6 +26,8 @@ _SETTLING = ("get", "claim", "renew", "finish", "release", "strike", "cancel", "
 USES_ALL_MEMORY = "#!lua flags=allow-oom\n"
 #: What else a spec says, in the order in which the record has it; new ones come last.
 _SAID = ("custom_id", "request_id", "explain")
+#: What counts the members that ended without a result, before the code of their error.
+_REASON = "reason:"
 _NUMBERS = ("version", "created_at_ms", "deadline_ms", "published_at_ms", "started_at_ms", "finished_at_ms",
             "expires_at_ms", "attempt", "lost", "strikes")  # fmt: skip
 
@@ -189,4 +191,27 @@ def to_job(flat: Sequence[str]) -> Job:
         cached="cached" in fields,
         timings_ms=json.loads(fields["timings_ms"]) if "timings_ms" in fields else None,
         **{name: int(fields[name]) for name in _NUMBERS if name in fields},
+    )
+
+
+def to_batch(flat: Sequence[str]) -> Batch:
+    """Read a batch, as a script returns it: a list of names and values."""
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    completed = int(fields["completed_at_ms"]) if "completed_at_ms" in fields else None
+    return Batch(
+        id=fields["id"],
+        owner=fields["owner"] or None,
+        webhook_url=fields.get("webhook_url"),
+        created_at_ms=int(fields["created_at_ms"]),
+        is_whole="is_whole" in fields,
+        completed_at_ms=completed,
+        expires_at_ms=None if completed is None else completed + int(fields["retention_ms"]),
+        counts={status: int(fields.get(status, 0)) for status in JobStatus},
+        deleted=int(fields.get("deleted", 0)),
+        reasons={
+            name.removeprefix(_REASON): int(number)
+            for name, number in sorted(fields.items())
+            if name.startswith(_REASON)
+        },
+        ends=int(fields["ends"]),
     )

@@ -1,10 +1,10 @@
-"""A job as its JSON: the only place that decides what is seen of the ledger's record."""
+"""A job and a batch as JSON: the only place that decides what is seen of the ledger's records."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 from shared.problems import job_problem
-from shared.schemas import RETRYABLE, Job
+from shared.schemas import RETRYABLE, Batch, Job
 from shared.settings import Settings
 
 #: Said wherever a result may be read.
@@ -42,6 +42,29 @@ def job_body(
             "events": f"{here}/events",
             "heatmap": f"{here}/heatmap.png" if _may_have_heatmap(job) else None,
             "deliveries": f"{here}/deliveries" if spec.webhook_url else None,
+        },
+    }
+
+
+def batch_body(batch: Batch, root: str = "") -> dict[str, Any]:
+    """Return the batch as docs/reference/http-api.md states it; links are paths below `root`."""
+    is_open, here = batch.completed_at_ms is None, f"{root}/batches/{batch.id}"
+    status = "completed" if not is_open else "running" if batch.is_whole else "accepting"
+    return {
+        "id": batch.id,
+        "status": status,
+        "created_at": timestamp(batch.created_at_ms),
+        "completed_at": timestamp(batch.completed_at_ms),
+        "expires_at": timestamp(batch.expires_at_ms),
+        "total": sum(batch.counts.values()) + batch.deleted,
+        "counts": {**{name.value: number for name, number in batch.counts.items()}, "deleted": batch.deleted},
+        "reasons": batch.reasons,
+        "links": {
+            "self": here,
+            "results": f"{here}/results",
+            "cancel": f"{here}/cancel" if is_open else None,
+            "retry": f"{here}/retry" if batch.reasons else None,
+            "deliveries": f"{here}/deliveries" if batch.webhook_url else None,
         },
     }
 

@@ -169,6 +169,8 @@ class NewBatch(_Value):
     id: str
     #: Id of the API key that it belongs to; None where the installation had none.
     owner: str | None = None
+    #: Who is told that its last member has ended.
+    webhook_url: str | None = None
     #: How long a member may wait in the queue.
     expires_in_seconds: float
     #: How long after its last end its results are kept, and after that the word that they expired.
@@ -182,6 +184,7 @@ class Batch(_Value):
 
     id: str
     owner: str | None
+    webhook_url: str | None
     created_at_ms: int
     #: It gets no more members.
     is_whole: bool

@@ -6,13 +6,15 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 from standardwebhooks import Webhook
 
 from shared.deliveries import Deliveries, Delivery, DeliveryState, Taken, Try
 from shared.errors import Unavailable
-from shared.representation import NOTICE, job_body, timestamp
+from shared.representation import NOTICE, batch_body, job_body, timestamp
+from shared.schemas import Batch, Job
 from shared.settings import Settings
 from worker.webhook_http import Answer, WebhookSender
 
@@ -114,7 +116,7 @@ class Deliverer:
             {
                 "type": delivery.event,
                 "timestamp": timestamp(delivery.announced_at_ms),
-                "data": job_body(delivery.job, self._settings),
+                "data": self._data(delivery.about),
             },
             separators=(",", ":"),
         )
@@ -127,6 +129,10 @@ class Deliverer:
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": " ".join(signer.sign(delivery.id, now, body) for signer in self._signers),
         }
+
+    def _data(self, about: Job | Batch) -> dict[str, Any]:
+        """Return what the subject's own route answers."""
+        return batch_body(about) if isinstance(about, Batch) else job_body(about, self._settings)
 
     def _verdict(self, delivery: Delivery, answer: Answer) -> tuple[DeliveryState, float]:
         """Return what becomes of the delivery, and in how many seconds it is tried again."""

@@ -1,7 +1,7 @@
 -- Begin a batch, or find the one that its idempotency key began.
 -- KEYS[13]: the idempotency key, where there is one.
 -- ARGV: 4 id of the batch, 5 owner ('': nobody), 6 ms that it is kept once completed, 7 ms before that,
--- 8 retention ms, 9 fingerprint, 10 when it was begun (ms; 0: now).
+-- 8 retention ms, 9 fingerprint, 10 when it was begun (ms; 0: now), 11 who is told of its end ('': nobody).
 local key, begun = batches .. ARGV[4], tonumber(ARGV[10])
 if KEYS[13] then
   local fingerprint, first = string.match(redis.call('GET', KEYS[13]) or '', '^(%S+) (%S+)$')
@@ -16,5 +16,8 @@ if KEYS[13] then
 end
 redis.call('HSET', key, 'created_at_ms', begun > 0 and begun or now, 'owner', ARGV[5], 'keep_ms', ARGV[6],
   'retention_ms', ARGV[8])
+if ARGV[11] ~= '' then
+  redis.call('HSET', key, 'webhook_url', ARGV[11])
+end
 keep_batch(ARGV[4], ARGV[7])
 return {'created', ARGV[4]}

@@ -94,7 +94,7 @@ end
 
 -- A batch whose every member has ended, and which gets no more of them, is completed, and kept from then on
 -- as long as the record of its last member. This is the only place that notes it, once for each time that it
--- happens: what is to be told of it begins here.
+-- happens, and has it told. One that is restored and had been told before is told under the same id.
 local function complete_batch(name)
   local key = batches .. name
   local state = redis.call('HMGET', key, 'queued', 'running', 'is_whole', 'completed_at_ms', 'keep_ms')
@@ -103,6 +103,14 @@ local function complete_batch(name)
   end
   redis.call('HSET', key, 'completed_at_ms', now)
   keep_batch(name, state[5])
+  local url = redis.call('HGET', key, 'webhook_url')
+  if url then
+    local data, ends = redis.call('HGETALL', key), tostring(redis.call('LLEN', key .. ':ended'))
+    for _, part in ipairs({'id', name, 'ends', ends}) do
+      data[#data + 1] = part
+    end
+    announce_webhook(now, key, name .. '_' .. ends, 'batch.completed', url, cjson.encode(data), state[5])
+  end
 end
 
 -- Queue the job as one that nobody has tried yet, in every index that it belongs to; its message is due now.

@@ -6,13 +6,24 @@ import pytest
 import redis
 
 from shared import keys
-from shared.deliveries import Deliveries, DeliveryState, Taken, Try, job_subject
+from shared.deliveries import Deliveries, DeliveryState, Taken, Try, batch_subject, job_subject
 from shared.deliveries_redis import RedisDeliveries
 from shared.errors import JobAlreadyFinal
 from shared.job_store import JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore
-from shared.schemas import InputInfo, JobError, JobSpec, ModelRef, NewJob, new_job_id, wall_clock_ms
+from shared.schemas import (
+    Batch,
+    InputInfo,
+    JobError,
+    JobSpec,
+    JobStatus,
+    ModelRef,
+    NewBatch,
+    NewJob,
+    new_job_id,
+    wall_clock_ms,
+)
 
 URL = "https://Receiver.example.org:8443/hook?a=1"
 HOST = "receiver.example.org:8443"
@@ -119,7 +130,7 @@ def test_every_end_of_a_job_is_announced_once_with_the_job_as_it_is(ledger: Ledg
     job_id = end(ledger, how)
     (delivery,) = ledger.deliveries.of(job_subject(job_id))
     assert (delivery.event, delivery.url, delivery.host) == (f"job.{how}", URL, HOST)
-    assert delivery.job == ledger.jobs.get(job_id)
+    assert delivery.about == ledger.jobs.get(job_id)
     assert (delivery.state, delivery.attempt, delivery.tries) == (DeliveryState.PENDING, 0, ())
     assert delivery.due_ms == delivery.since_ms == delivery.announced_at_ms == ledger.now_ms
     assert delivery.id.startswith(job_id)
@@ -134,8 +145,8 @@ def test_a_job_that_is_answered_at_once_is_announced(ledger: Ledger) -> None:
     created = ledger.jobs.answer(ledger.new_job(URL), other)
     assert created is not None
     (delivery,) = ledger.deliveries.of(job_subject(created.job.id))
-    assert (delivery.event, delivery.job) == ("job.succeeded", created.job)
-    assert delivery.job.cached
+    assert (delivery.event, delivery.about) == ("job.succeeded", created.job)
+    assert delivery.about.cached
 
 
 def test_an_end_that_is_written_twice_is_announced_once(ledger: Ledger) -> None:
@@ -267,7 +278,7 @@ def test_a_retried_job_announces_its_second_end_too(ledger: Ledger) -> None:
     ledger.jobs.succeed(job_id, "w", {"class": "lung_n"}, {})
     deliveries = ledger.deliveries.of(job_subject(job_id))
     assert [item.event for item in deliveries] == ["job.canceled", "job.succeeded"]
-    assert [item.job.status for item in deliveries] == ["canceled", "succeeded"]
+    assert [item.about.status for item in deliveries] == ["canceled", "succeeded"]
     assert len({item.id for item in deliveries}) == 2
     assert len(ledger.take()) == 2
 
@@ -395,3 +406,51 @@ def test_a_record_of_a_delivery_goes_by_itself_with_the_result(redis_client: red
     redis_client.delete(keys.WEBHOOK + taken.delivery_id)
     assert ledger.deliveries.claim(taken, "t", LEASE) is None
     assert ledger.deliveries.totals().pending == 0
+
+
+def batch_of(ledger: Ledger, members: int, url: str | None = URL) -> tuple[str, list[str]]:
+    """Return a whole batch with so many queued jobs."""
+    new = NewBatch(
+        id=new_job_id(), webhook_url=url, expires_in_seconds=600, retention_seconds=3600, tombstone_seconds=60
+    )
+    ledger.jobs.create_batch(new)
+    news = [ledger.new_job(None) for _ in range(members)]
+    news = [item.model_copy(update={"spec": item.spec.model_copy(update={"batch": new.id})}) for item in news]
+    ledger.jobs.create_many(news, 1000)
+    ledger.jobs.batch(new.id, seal=True)
+    return new.id, [item.id for item in news]
+
+
+def test_a_batch_is_announced_once_its_last_job_has_ended(ledger: Ledger) -> None:
+    """With the batch as it is then; its jobs are not told of one by one."""
+    batch_id, (first, second) = batch_of(ledger, 2)
+    ledger.jobs.cancel(first)
+    assert ledger.deliveries.of(batch_subject(batch_id)) == []
+    ledger.jobs.cancel(second)
+    ledger.jobs.batch(batch_id, seal=True)
+    (delivery,) = ledger.deliveries.of(batch_subject(batch_id))
+    assert (delivery.event, delivery.url, delivery.host) == ("batch.completed", URL, HOST)
+    assert delivery.about == ledger.jobs.batch(batch_id)
+    assert isinstance(delivery.about, Batch)
+    assert delivery.about.counts[JobStatus.CANCELED] == 2
+    assert ledger.deliveries.of(job_subject(first)) == []
+    (taken,) = ledger.take()
+    assert ledger.deliveries.claim(taken, "t", LEASE) is not None
+
+
+def test_a_batch_that_is_opened_again_is_announced_again(ledger: Ledger) -> None:
+    """Under another id: the second end is another event."""
+    batch_id, (job_id,) = batch_of(ledger, 1)
+    ledger.jobs.cancel(job_id)
+    ledger.jobs.retry(job_id, 10)
+    ledger.jobs.cancel(job_id)
+    deliveries = ledger.deliveries.of(batch_subject(batch_id))
+    assert [item.id for item in deliveries] == [f"{batch_id}_1", f"{batch_id}_2"]
+
+
+def test_a_batch_without_a_webhook_announces_nothing(ledger: Ledger) -> None:
+    """Nor does one that is still open."""
+    batch_id, (job_id,) = batch_of(ledger, 1, None)
+    ledger.jobs.cancel(job_id)
+    assert ledger.deliveries.of(batch_subject(batch_id)) == []
+    assert ledger.take() == []

@@ -286,3 +286,19 @@ def test_no_log_names_a_receiver(system: WebhookSystem) -> None:
     logs = system.story()
     assert "webhook_sent" in logs
     assert "of-the-receiver" not in "".join(path.read_text() for path in system.folder.glob("*.log"))
+
+
+def test_the_end_of_a_batch_is_told_with_the_batch(system: WebhookSystem, receiver: Receiver) -> None:
+    """Once, after the last of its jobs; what its own route answers."""
+    files = [("file", (f"{seed}.png", png(seed), "image/png")) for seed in range(5)]
+    answer = system.http.post("/batches", files=files, params={"webhook_url": receiver.url})
+    assert answer.status_code == 202, answer.text
+    path = answer.headers["Location"]
+    (call,) = receiver.expect(1)
+    body = verified(system, call)
+    assert body["type"] == "batch.completed"
+    batch = system.http.get(path).json()
+    assert body["data"] == batch
+    assert (batch["status"], batch["counts"]["succeeded"]) == ("completed", 5)
+    assert wait_until(lambda: system.states(path) == ["delivered"], 60, 0.1)
+    assert len(receiver.calls) == 1

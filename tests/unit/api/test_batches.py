@@ -90,6 +90,23 @@ def test_many_files_become_jobs_and_the_bad_ones_problems(client: FlaskClient, s
     assert len(services.queue.bulk_messages) == 3  # type: ignore[attr-defined]
 
 
+def test_files_larger_than_what_is_read_at_once_come_whole(client: FlaskClient, services: Services) -> None:
+    """Each over several blocks, with ends at every place of one."""
+    files = {f"{extra}.png": png_bytes() + bytes(100_000 + 997 * extra) for extra in range(12)}
+    answer = send_files(client, files)
+    assert (answer.status_code, answer.json["accepted"]) == (202, 12)
+    for item, body in zip(answer.json["items"], files.values(), strict=True):
+        assert services.jobs.get(item["id"]).spec.input.bytes == len(body)
+
+
+def test_a_form_with_a_flood_of_text_is_refused(client: FlaskClient) -> None:
+    """It never lies in memory."""
+    flood = b'--x\r\nContent-Disposition: form-data; name="mpp"\r\n\r\n' + b"1" * 1_000_000 + b"\r\n--x--\r\n"
+    answer = client.post("/batches", data=flood, content_type="multipart/form-data; boundary=x")
+    assert (answer.status_code, answer.json["code"]) == (400, "INVALID_REQUEST")
+    assert "65536 bytes" in answer.json["detail"]
+
+
 @pytest.mark.parametrize("way", ["body", "form"])
 def test_an_archive_is_its_files(client: FlaskClient, way: str) -> None:
     """As the body, or as the one file of a form; folders are in the names."""

@@ -189,6 +189,12 @@ def told_once_more(world: World) -> Any:
     return world.ask("POST", f"{path}/redeliver")
 
 
+def a_told_batch(world: World) -> str:
+    path = str(world.submit_batch(query="?webhook_url=https://receiver.example.org/").headers["Location"])
+    world.ask("POST", f"{path}/cancel")
+    return path
+
+
 def nobody_works(world: World) -> Any:
     bare = replace(world.services, workers=MemoryWorkerRegistry())
     return create_app(bare, context(world.app).settings).test_client().get("/readyz")
@@ -266,6 +272,21 @@ ROWS: dict[Row, Scenario] = {
     ("post", f"{_BATCH}/cancel", "202"): lambda world: world.ask("POST", f"{world.batch()}/cancel"),
     ("post", f"{_BATCH}/cancel", "404"): lambda world: world.ask("POST", f"{_NO_BATCH}/cancel"),
     ("post", f"{_BATCH}/cancel", "410"): lambda world: world.ask("POST", f"{world.expired_batch()}/cancel"),
+    ("get", f"{_BATCH}/deliveries", "200"): lambda world: world.ask(
+        "GET", f"{a_told_batch(world)}/deliveries"
+    ),
+    ("get", f"{_BATCH}/deliveries", "404"): lambda world: world.ask("GET", f"{_NO_BATCH}/deliveries"),
+    ("get", f"{_BATCH}/deliveries", "410"): lambda world: world.ask(
+        "GET", f"{world.expired_batch()}/deliveries"
+    ),
+    ("post", f"{_BATCH}/redeliver", "202"): lambda world: world.ask(
+        "POST", f"{a_told_batch(world)}/redeliver"
+    ),
+    ("post", f"{_BATCH}/redeliver", "404"): lambda world: world.ask("POST", f"{_NO_BATCH}/redeliver"),
+    ("post", f"{_BATCH}/redeliver", "409"): lambda world: world.ask("POST", f"{world.batch()}/redeliver"),
+    ("post", f"{_BATCH}/redeliver", "410"): lambda world: world.ask(
+        "POST", f"{world.expired_batch()}/redeliver"
+    ),
     ("post", f"{_BATCH}/retry", "202"): lambda world: world.ask("POST", f"{world.batch()}/retry"),
     ("post", f"{_BATCH}/retry", "404"): lambda world: world.ask("POST", f"{_NO_BATCH}/retry"),
     ("post", f"{_BATCH}/retry", "410"): lambda world: world.ask("POST", f"{world.expired_batch()}/retry"),
