@@ -9,6 +9,10 @@ from flask import Flask, Response, g, request
 
 #: What is taken over from a caller: it goes into headers, log lines and the job's record.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+#: https://www.w3.org/TR/trace-context/: version, trace, parent, flags; a trace of zeros is none.
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+)
 _PROBES = ("/healthz", "/readyz")
 _log = structlog.stdlib.get_logger("api")
 
@@ -27,11 +31,16 @@ def request_id() -> str:
 
 def _begin() -> None:
     given = request.headers.get("X-Request-Id", "")
-    g.request_id = given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+    trace = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
+    # A caller that traces its requests finds this one, and its job in the worker's log, by the trace.
+    fallback = trace[1] if trace else str(uuid.uuid4())
+    g.request_id = given if REQUEST_ID.fullmatch(given) else fallback
     g.began_at = time.monotonic()
     # The thread has served another request before.
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
+    if trace and g.request_id != trace[1]:
+        structlog.contextvars.bind_contextvars(trace_id=trace[1])
 
 
 def _end(response: Response) -> Response:

@@ -2,7 +2,7 @@
 
 Starts Redis, the object store and one API process, and no worker; whatever is not the API's own process does
 not count. Prints, a line each: requests a second and core (the reciprocal of the CPU seconds that the kernel
-books to the API for one request) for submissions and for reading results; how fast `/healthz` answers while
+books to the API for one request) for submissions, cached answers and reading results; how fast `/healthz` answers while
 200 requests wait for a job; and the memory before and after REQUESTS mixed requests (100,000 unless given).
 """
 
@@ -118,6 +118,7 @@ def main(requests: int) -> None:
         read = f"/result/{job_id}"
         for what, count, call in (
             ("submissions", SUBMISSIONS, lambda: submit(api, tile)),
+            ("cached answers", SUBMISSIONS, lambda: submit_known(api, tile)),
             ("result reads", READS, lambda: api.ask("GET", read)),
         ):
             say(what, **cost_of(api, pool, call, count))
@@ -138,16 +139,28 @@ def tile_of_12_kb() -> bytes:
 
 def submit(api: Api, tile: bytes) -> str:
     """Submit a tile; return its job's id."""
-    status, body = api.ask("POST", "/predict", tile)
-    if status != 202:
-        raise RuntimeError(f"Expected 202. Received: {status} {body[:200]!r}")
+    return _post(api, "/predict?cache=false", tile, 202)
+
+
+def submit_known(api: Api, tile: bytes) -> str:
+    """Submit a tile that was answered before; return its job's id."""
+    return _post(api, "/predict", tile, 200)
+
+
+def _post(api: Api, path: str, tile: bytes, expected: int) -> str:
+    status, body = api.ask("POST", path, tile)
+    if status != expected:
+        raise RuntimeError(f"Expected {expected}. Received: {status} {body[:200]!r}")
     return str(json.loads(body)["id"])
 
 
 def finish(services: Services, job_id: str) -> None:
     """Do what a worker does when it has an answer."""
-    services.jobs.claim(job_id, "token", 60, 60)
-    services.jobs.succeed(job_id, "token", RESULT, {"fetch": 1.0, "decode": 1.0, "inference": 9.0})
+    job = services.jobs.claim(job_id, "token", 60, 60)
+    if job is None:
+        raise RuntimeError("Expected a job that can be claimed.")
+    timings = {"fetch": 1.0, "decode": 1.0, "inference": 9.0}
+    services.jobs.succeed(job_id, "token", RESULT, timings, job.spec.answer_key)
 
 
 def cost_of(api: Api, pool: ThreadPoolExecutor, call: Callable[[], object], count: int) -> dict[str, float]:

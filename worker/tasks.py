@@ -127,7 +127,7 @@ class JobRunner:
                 crash_point("worker.inferred")
                 self.breaker.worked()
                 timings.update(outcome.get("timings_ms", {}))
-                self._keep_heatmap(job, outcome)
+                self._keep_heatmap(job, outcome, timings)
                 return outcome
 
     def _book(self, job: Job, lease: Lease, strikes: int, image: bytes, error: EngineFailed) -> None:
@@ -154,10 +154,11 @@ class JobRunner:
             # The copy is for whoever mends the engine; the job's outcome does not wait for it.
             _log.warning("not_quarantined", error=str(error))
 
-    def _keep_heatmap(self, job: Job, outcome: Outcome) -> None:
+    def _keep_heatmap(self, job: Job, outcome: Outcome, timings: dict[str, float]) -> None:
         """Store it before the outcome is known, so that whoever reads the result finds it."""
         if heatmap := outcome.get("heatmap"):
-            Archive(self.objects).put_heatmap(job.id, base64.b64decode(heatmap))
+            with _timed(timings, "store"):
+                Archive(self.objects).put_heatmap(job.id, base64.b64decode(heatmap))
 
     def _fetch(self, job: Job) -> bytes:
         accepted = job.spec.input

@@ -312,6 +312,7 @@ def test_a_heat_map_is_there_before_its_result_and_goes_with_the_image(world: Wo
     world.runner.run(job_id)
     assert world.services.objects.get(heatmap_key(job_id), 100) == b"heat of tile"
     assert "heatmap" not in (world.job(job_id).result or {})
+    assert "store" in (world.job(job_id).timings_ms or {})
     world.now_ms += 61_000
     clean_once(world.services.jobs, world.services.objects)
     assert [key for key in world.services.objects.list_keys("") if job_id in key] == []
