@@ -2,8 +2,9 @@
 
 Starts Redis, the object store and one API process, and no worker; whatever is not the API's own process does
 not count. Prints, a line each: requests a second and core (the reciprocal of the CPU seconds that the kernel
-books to the API for one request) for submissions, cached answers and reading results; how fast `/healthz` answers while
-200 requests wait for a job; and the memory before and after REQUESTS mixed requests (100,000 unless given).
+books to the API for one request) for submissions, cached answers and reading results; how fast `/healthz`
+answers while 200 requests wait for a job; and the memory before and after REQUESTS mixed requests (100,000
+unless given).
 """
 
 import http.client
