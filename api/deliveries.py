@@ -7,10 +7,10 @@ from flask import Blueprint, Response, jsonify
 from api.access import caller
 from api.batch_actions import find_batch
 from api.context import context
-from api.lookup import find_job
+from api.lookup import checked_id, find_job
 from shared.batch_store import no_such_batch
 from shared.deliveries import Delivery, DeliveryState, batch_subject, job_subject
-from shared.errors import JobNotFound, NoDelivery
+from shared.errors import NoDelivery
 from shared.representation import timestamp
 from shared.schemas import is_job_id
 
@@ -42,9 +42,7 @@ def redeliver_batch(batch_id: str) -> Response:
 
 
 def _job(job_id: str) -> str:
-    if not is_job_id(job_id):
-        raise JobNotFound(f"Expected an id that POST /predict returned. Received: {job_id[:40]!r}")
-    find_job(context().services, job_id, caller())
+    find_job(context().services, checked_id(job_id), caller())
     return job_subject(job_id)
 
 

@@ -7,7 +7,7 @@ from werkzeug.routing import BaseConverter
 from api.access import caller
 from api.body import upload_request
 from api.context import NOTICE, context
-from api.lookup import check_owner, find_job
+from api.lookup import check_owner, checked_id, find_job
 from api.options import Options, check_webhook, read_options
 from api.preferences import Wait, preferred_wait, wanted_wait
 from api.removal import cancel_job, delete_job
@@ -17,8 +17,8 @@ from api.streams import EVENT_STREAM, event_stream
 from api.submission import idempotency, retry_after, retry_job, submit
 from api.uploads import received_image
 from shared.archive import Archive
-from shared.errors import JobNotFound, NoHeatmap
-from shared.schemas import Job, is_job_id
+from shared.errors import NoHeatmap
+from shared.schemas import Job
 
 bp = Blueprint("jobs", __name__)
 
@@ -61,7 +61,7 @@ def result(job_id: str) -> Response:
     """Return the job: 200 where it is final, else 202; held back where the caller asks for it."""
     here = context()
     wait = wanted_wait(request)
-    job = find_job(here.services, _checked(job_id), caller())
+    job = find_job(here.services, checked_id(job_id), caller())
     job = here.waiting.until_final(job, wait.seconds)
     if request.if_none_match.contains_weak(_tag(job)):
         return _with_headers(Response(status=304), job, None)
@@ -90,7 +90,7 @@ def retry(job_id: str) -> Response:
 def events(job_id: str) -> Response:
     """Tell every change of the job, as server-sent events; 204 where it is final and that was told before."""
     here = context()
-    job = find_job(here.services, _checked(job_id), caller())
+    job = find_job(here.services, checked_id(job_id), caller())
     last = request.headers.get("Last-Event-ID")
     if job.status.is_final and last == str(job.version):
         return Response(status=204)
@@ -108,7 +108,7 @@ def events(job_id: str) -> Response:
 def heatmap(job_id: str) -> Response:
     """Return where the network looked, as a PNG to lay over the image; 202 with the job while it is open."""
     here = context()
-    job = find_job(here.services, _checked(job_id), caller())
+    job = find_job(here.services, checked_id(job_id), caller())
     if not job.status.is_final and job.spec.explain:
         return _answer(job)
     png = Archive(here.services.objects).get_heatmap(job_id) if job.spec.explain else None
@@ -127,14 +127,8 @@ def delete(job_id: str) -> Response:
     return Response(status=204)
 
 
-def _checked(job_id: str) -> str:
-    if not is_job_id(job_id):
-        raise JobNotFound(f"Expected an id that POST /predict returned. Received: {job_id[:40]!r}")
-    return job_id
-
-
 def _owned(job_id: str) -> str:
-    check_owner(context().services, _checked(job_id), caller())
+    check_owner(context().services, checked_id(job_id), caller())
     return job_id
 
 

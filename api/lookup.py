@@ -3,9 +3,21 @@
 from shared.api_keys import ApiKey
 from shared.archive import Archive
 from shared.errors import JobNotFound, LedgerRebuilding, ResultExpired
+from shared.job_store import no_such_job
 from shared.recovery import founded
-from shared.schemas import Job, wall_clock_ms
+from shared.schemas import Job, is_job_id, wall_clock_ms
 from shared.services import Services
+
+
+def checked_id(job_id: str) -> str:
+    """Return what stands in a path, if it could be an id of ours.
+
+    Raises:
+        JobNotFound: if it is anything else.
+    """
+    if not is_job_id(job_id):
+        raise JobNotFound(f"Expected an id that POST /predict returned. Received: {job_id[:40]!r}")
+    return job_id
 
 
 def find_job(services: Services, job_id: str, caller: ApiKey | None) -> Job:
@@ -42,7 +54,7 @@ def is_of(caller: ApiKey | None, owner: str | None) -> bool:
 
 def _check_owner(owner: str | None, job_id: str, caller: ApiKey | None) -> None:
     if not is_of(caller, owner):
-        raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
+        raise no_such_job(job_id)
 
 
 def _find(services: Services, job_id: str) -> Job:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from shared.batch_store import BatchStore
-from shared.errors import IdempotencyKeyReused
+from shared.errors import IdempotencyKeyReused, JobNotFound
 from shared.queue_order import Place
 from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Totals
 
@@ -84,6 +84,11 @@ def key_reused() -> IdempotencyKeyReused:
         "This Idempotency-Key was used with another image or other options. "
         "Send a new key with a new request."
     )
+
+
+def no_such_job(job_id: str) -> JobNotFound:
+    """Return what says that no job has this id."""
+    return JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
 
 
 def not_retryable(status: JobStatus) -> str:

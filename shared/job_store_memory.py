@@ -8,7 +8,6 @@ from typing import Any
 from shared.deliveries import job_subject
 from shared.errors import (
     JobAlreadyFinal,
-    JobNotFound,
     JobNotRetryable,
     LedgerRebuilding,
     QueueFull,
@@ -24,6 +23,7 @@ from shared.job_store import (
     Heads,
     Published,
     key_reused,
+    no_such_job,
     not_retryable,
 )
 from shared.job_store_memory_batches import MemoryBatches
@@ -368,7 +368,7 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
         if record is None and not self._founded:
             raise LedgerRebuilding
         if record is None:
-            raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
+            raise no_such_job(job_id)
         return record
 
     def _held(self, job_id: str, token: str) -> Record | None:

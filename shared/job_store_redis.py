@@ -12,7 +12,6 @@ from shared import keys
 from shared.errors import (
     HistoQueueError,
     JobAlreadyFinal,
-    JobNotFound,
     JobNotRetryable,
     LedgerRebuilding,
     QueueFull,
@@ -28,6 +27,7 @@ from shared.job_store import (
     Heads,
     Published,
     key_reused,
+    no_such_job,
     not_retryable,
 )
 from shared.job_store_redis_batches import RedisBatches
@@ -299,4 +299,4 @@ def _check_known(outcome: str, job_id: str) -> None:
     if outcome == "rebuilding":
         raise LedgerRebuilding
     if outcome == "unknown":
-        raise JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
+        raise no_such_job(job_id)
