@@ -27,6 +27,7 @@ from ops.servers import HOST, ObjectServer, RedisServer, free_port
 from shared.object_store import Patience
 from shared.services import Services, from_settings
 from shared.settings import Settings
+from tests.api_server import RESULT
 from tests.factories import encoded
 from tests.factories import tile as drawn_tile
 
@@ -37,16 +38,6 @@ WAITERS = 200
 PROBES = 200
 BUCKET = "histoqueue"
 MEBIBYTE = 2**20
-RESULT = {
-    "class": "lung_aca",
-    "label": "Lung adenocarcinoma",
-    "confidence": 0.972,
-    "probabilities": {"lung_n": 0.011, "lung_aca": 0.972, "lung_scc": 0.017},
-    "cancer_probability": 0.989,
-    "verdict": "classified",
-    "reasons": [],
-    "quality": {"background_fraction": 0.03, "sharpness": 214.0, "domain_distance": 2.1},
-}
 
 
 class Api:

@@ -1,7 +1,5 @@
 """What a ledger promises about batches, held against the Redis one and the one in memory."""
 
-from collections.abc import Iterator
-
 import pytest
 import redis
 
@@ -19,24 +17,7 @@ from shared.job_store import JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore
 from shared.schemas import Idempotency, Job, JobError, JobStatus, NewBatch, NewJob, Priority, new_job_id
-from tests.contract.test_job_store import LEASE, RUN, Clock, new_job
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Time that a test moves."""
-    return Clock()
-
-
-@pytest.fixture(params=["memory", "redis"])
-def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[JobStore]:
-    """Each side of the port, empty."""
-    if request.param == "memory":
-        yield MemoryJobStore(clock)
-    else:
-        redis_store = RedisJobStore(request.getfixturevalue("limited_client"), clock)
-        redis_store.found()
-        yield redis_store
+from tests.contract.conftest import LEASE, RUN, Clock, new_job
 
 
 def begin(store: JobStore, idempotency: Idempotency | None = None, owner: str | None = None) -> str:

@@ -1,37 +1,15 @@
 """A job that takes over another one's result, held against the Redis ledger and the one in memory."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis
 
 from shared.errors import IdempotencyKeyReused
 from shared.job_store import JobStore
-from shared.job_store_memory import MemoryJobStore
-from shared.job_store_redis import RedisJobStore
 from shared.schemas import Idempotency, JobSpec, JobStatus, NewJob
-from tests.contract.test_job_store import Clock, new_job
+from tests.contract.conftest import Clock, new_job
 
 RESULT = {"class": "lung_aca", "confidence": 0.97}
-
-
-@pytest.fixture(params=["memory", "redis"])
-def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[JobStore]:
-    """Each side of the port, empty."""
-    if request.param == "memory":
-        yield MemoryJobStore(clock)
-        return
-    client: redis.Redis = request.getfixturevalue("limited_client")
-    made = RedisJobStore(client, clock)
-    made.found()
-    yield made
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Time that a test moves."""
-    return Clock()
 
 
 def succeed(store: JobStore, new: NewJob, may_answer: bool = True) -> None:

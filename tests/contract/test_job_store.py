@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from ops.processes import wait_until
+from ops.processes import Child, wait_until
 from ops.servers import RedisServer, free_port
 from shared import keys
 from shared.errors import (
@@ -29,78 +29,35 @@ from shared.queue_order import Place
 from shared.redis_ledger import CREATE_PATIENCE_MS
 from shared.schemas import (
     Idempotency,
-    InputInfo,
     Job,
     JobError,
-    JobSpec,
     JobStatus,
-    ModelRef,
     NewJob,
     Priority,
     new_job_id,
     wall_clock_ms,
 )
 from shared.services import REDIS_TIMEOUT_SECONDS
-
-LEASE = 15.0
-RUN = 300.0
+from tests.contract.conftest import LEASE, RUN, Clock, new_job
 
 
-class Clock:
-    """Time that a test moves; starts now."""
-
-    def __init__(self) -> None:
-        self.now_ms = wall_clock_ms()
-
-    def __call__(self) -> int:
-        """Return the time."""
-        return self.now_ms
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now_ms += int(seconds * 1000)
+#: A client, and its server.
+OwnRedis = tuple[redis.Redis, Child]
 
 
 @pytest.fixture
-def clock() -> Clock:
-    """Time that a test moves."""
-    return Clock()
-
-
-@pytest.fixture(params=["memory", "redis"])
-def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[JobStore]:
-    """Each side of the port, empty."""
-    if request.param == "memory":
-        yield MemoryJobStore(clock)
-    else:
-        client = request.getfixturevalue("limited_client")
-        redis_store = RedisJobStore(client, clock)
-        redis_store.found()
-        yield redis_store
-
-
-def new_job(
-    expires_in: float = 3600,
-    idempotency: Idempotency | None = None,
-    retention: float = 600,
-    image_retention: float = 60,
-) -> NewJob:
-    """Return a job that can be accepted."""
-    return NewJob(
-        id=new_job_id(),
-        spec=JobSpec(
-            model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
-            input=InputInfo(
-                key="uploads/x", sha256="1" * 64, bytes=10, width=224, height=224, media_type="image/png"
-            ),
-            custom_id="Grüße",
-        ),
-        expires_in_seconds=expires_in,
-        image_retention_seconds=image_retention,
-        retention_seconds=retention,
-        tombstone_seconds=600,
-        idempotency=idempotency,
-    )
+def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
+    """A server of the test's own, which it may harm, and a client that gives up as the program's does."""
+    server = RedisServer(free_port(), "password", tmp_path / "data")
+    child = server.child(tmp_path / "log")
+    child.start()
+    try:
+        assert wait_until(server.is_ready, 20)
+        with connect(server.url, REDIS_TIMEOUT_SECONDS) as client:
+            yield client, child
+    finally:
+        child.send(signal.SIGCONT)
+        child.stop(10)
 
 
 def accept(store: JobStore, **options: float) -> Job:
@@ -550,32 +507,27 @@ def test_redis_keeps_no_index_entry_of_an_ended_job(redis_client: object, clock:
 
 
 @pytest.mark.integration
-def test_a_submission_that_reaches_redis_too_late_is_not_accepted(tmp_path: Path) -> None:
+def test_a_submission_that_reaches_redis_too_late_is_not_accepted(
+    own_redis: OwnRedis,
+) -> None:
     """Its caller was told "try again": no job may come to life when a hung Redis goes on."""
-    server = RedisServer(free_port(), "password", tmp_path / "data")
-    child = server.child(tmp_path / "log")
-    child.start()
-    try:
-        assert wait_until(server.is_ready, 20)
-        with connect(server.url, REDIS_TIMEOUT_SECONDS) as client:
-            store = RedisJobStore(client)
-            store.found()
-            known, late = new_job(), new_job()
-            store.create(known, max_open=10)
-            child.send(signal.SIGSTOP)
-            started = time.monotonic()
-            with pytest.raises(JobStoreUnavailable):
-                store.create(late, max_open=10)
-            assert time.monotonic() - started < 5
-            time.sleep(max(0.0, started + CREATE_PATIENCE_MS / 1000 + 0.5 - time.monotonic()))
-            child.send(signal.SIGCONT)
-            assert wait_until(lambda: bool(client.ping()), 5)
-            with pytest.raises(JobNotFound):
-                store.get(late.id)
-            assert store.depth().open == 1
-            assert store.create(late, max_open=10).job.status == JobStatus.QUEUED
-    finally:
-        child.kill()
+    client, child = own_redis
+    store = RedisJobStore(client)
+    store.found()
+    known, late = new_job(), new_job()
+    store.create(known, max_open=10)
+    child.send(signal.SIGSTOP)
+    started = time.monotonic()
+    with pytest.raises(JobStoreUnavailable):
+        store.create(late, max_open=10)
+    assert time.monotonic() - started < 5
+    time.sleep(max(0.0, started + CREATE_PATIENCE_MS / 1000 + 0.5 - time.monotonic()))
+    child.send(signal.SIGCONT)
+    assert wait_until(lambda: bool(client.ping()), 5)
+    with pytest.raises(JobNotFound):
+        store.get(late.id)
+    assert store.depth().open == 1
+    assert store.create(late, max_open=10).job.status == JobStatus.QUEUED
 
 
 def test_a_deleted_job_is_forgotten_at_once(store: JobStore, clock: Clock) -> None:
@@ -707,32 +659,25 @@ def test_a_ledger_that_lost_its_data_says_so(wiped: JobStore) -> None:
 
 
 @pytest.mark.integration
-def test_a_full_redis_refuses_new_jobs_and_ends_old_ones(tmp_path: Path) -> None:
+def test_a_full_redis_refuses_new_jobs_and_ends_old_ones(own_redis: OwnRedis) -> None:
     """With no byte left, accepted work still gets its outcome, and gets out of the way."""
-    server = RedisServer(free_port(), "password", tmp_path / "data")
-    child = server.child(tmp_path / "log")
-    child.start()
-    try:
-        assert wait_until(server.is_ready, 20)
-        with connect(server.url, REDIS_TIMEOUT_SECONDS) as client:
-            store = RedisJobStore(client)
-            store.found()
-            first, second = accept(store), accept(store)
-            client.config_set("maxmemory", 1)
-            fresh = RedisJobStore(client)
-            assert fresh.memory_share() > 1
-            with pytest.raises(JobStoreUnavailable):
-                accept(store)
-            assert store.claim(first.id, "token", LEASE, RUN) is not None
-            assert store.renew(first.id, "token", LEASE)
-            assert store.succeed(first.id, "token", {"class": "x"}, {})
-            assert store.cancel(second.id).job.status == JobStatus.CANCELED
-            assert len(store.unarchived(10)) == 2
-            assert store.archived([first.id, second.id]) == []
-            store.delete(first.id)
-            assert store.depth().open == 0
-    finally:
-        child.kill()
+    client, _ = own_redis
+    store = RedisJobStore(client)
+    store.found()
+    first, second = accept(store), accept(store)
+    client.config_set("maxmemory", 1)
+    fresh = RedisJobStore(client)
+    assert fresh.memory_share() > 1
+    with pytest.raises(JobStoreUnavailable):
+        accept(store)
+    assert store.claim(first.id, "token", LEASE, RUN) is not None
+    assert store.renew(first.id, "token", LEASE)
+    assert store.succeed(first.id, "token", {"class": "x"}, {})
+    assert store.cancel(second.id).job.status == JobStatus.CANCELED
+    assert len(store.unarchived(10)) == 2
+    assert store.archived([first.id, second.id]) == []
+    store.delete(first.id)
+    assert store.depth().open == 0
 
 
 def test_no_limit_is_no_share(store: JobStore) -> None:
