@@ -40,7 +40,6 @@ from shared.schemas import (
 from shared.services import REDIS_TIMEOUT_SECONDS
 from tests.contract.conftest import LEASE, RUN, Clock, new_job
 
-
 #: A client, and its server.
 OwnRedis = tuple[redis.Redis, Child]
 
