@@ -59,11 +59,12 @@ fuzz: $(VENV)/dev.stamp ## Ask the API what nobody thought of: EXAMPLES requests
 compose-test: $(VENV)/dev.stamp ## Build, start, harm and end `docker compose up` on the engine of this machine
 	@COMPOSE_TESTS=1 $(BIN)/python -m pytest tests/compose -v
 
-check: $(VENV)/dev.stamp ## Check style, types and the direction of imports; changes nothing
+check: $(VENV)/dev.stamp ## Check style, types, the direction of imports, and what Kubernetes and Prometheus are given
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=client $(BIN)/lint-imports
+	$(BIN)/python -m pytest --quiet tests/unit/test_kubernetes.py tests/unit/test_monitoring.py
 
 fix: $(VENV)/dev.stamp ## Mend what `make check` finds and a tool can mend
 	$(BIN)/ruff check --fix .
