@@ -44,6 +44,12 @@ STAGE_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=REGISTRY,
 )
+BATCH_SIZE = Histogram(
+    "histoqueue_worker_batch_size",
+    "Images in a micro-batch that the engine was given.",
+    buckets=(1, 2, 4, 8, 16, 32, 64),
+    registry=REGISTRY,
+)
 ETA_ERROR_SECONDS = Histogram(
     "histoqueue_worker_eta_error_seconds",
     "Seconds by which a job ended later than its client was told; below 0: earlier.",

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from shared import metrics
 from shared.errors import EngineFailed, HistoQueueError, Unavailable
 from shared.schemas import ModelRef
 from worker.supervisor import Outcome
@@ -171,6 +172,7 @@ class Batcher:
 
     def _run(self, batch: list[_Item]) -> None:
         model = batch[0].model
+        metrics.BATCH_SIZE.observe(len(batch))
         try:
             outcomes = self._engine.run(
                 model,

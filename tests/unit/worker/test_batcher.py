@@ -9,6 +9,7 @@ import pytest
 
 from ops.processes import wait_until
 from shared.errors import EngineCrashed, InvalidModel
+from shared.metrics import REGISTRY
 from shared.schemas import ModelRef
 from tests.fake_engine import CRASH, HANG
 from worker.batcher import Batcher, Draining, EngineUnusable, Unwanted
@@ -93,12 +94,15 @@ def hold(batcher: Batcher, engine: GatedEngine):  # type: ignore[no-untyped-def]
 
 def test_what_arrives_while_the_engine_is_busy_goes_together(batcher: Batcher, engine: GatedEngine) -> None:
     """A lone image starts at once; those behind it form the next micro-batch, up to the largest."""
+    sizes = ("1.0", "4.0", "+Inf")
+    counted = [batches(size) for size in sizes]
     first = hold(batcher, engine)
     rest = submit(batcher, b"a", b"b", b"c", b"d", b"e")
     engine.gate.set()
     assert first.result(5)["result"]["text"] == "first"
     assert [future.result(5)["result"]["text"] for future in rest] == ["a", "b", "c", "d", "e"]
     assert [images for _, images in engine.batches] == [[b"first"], [b"a", b"b", b"c", b"d"], [b"e"]]
+    assert [batches(size) - before for size, before in zip(sizes, counted, strict=True)] == [2, 3, 3]
 
 
 def test_each_image_keeps_its_own_scale(batcher: Batcher, engine: GatedEngine) -> None:
@@ -237,3 +241,8 @@ def test_an_engine_that_dies_idle_comes_back_without_a_job(supervisor: EngineSup
     assert wait_until(lambda: supervisor.pid != first and supervisor.model == MODEL, 10)
     batcher.drain()
     batcher.join(5)
+
+
+def batches(at_most: str) -> float:
+    """Return how many micro-batches of at most so many images there were so far."""
+    return REGISTRY.get_sample_value("histoqueue_worker_batch_size_bucket", {"le": at_most}) or 0.0
