@@ -1,4 +1,5 @@
--- Make a subject's newest delivery once more, at its owner's wish, under the same id and with all its time before it.
+-- Make a subject's newest delivery once more, at its owner's wish, under the same id and with all its time
+-- before it.
 -- ARGV: 1 time, 2 subject.
 local now, subject = tonumber(ARGV[1]) or webhook_now(), ARGV[2]
 local id

@@ -1,6 +1,6 @@
 -- Give out deliveries whose time has come, no more of a host at a time than it has places.
--- ARGV: 1 time, 2 most hosts, 3 places of a host, 4 most of one host now, 5 ms that a message may be under way,
--- 6 one host ('': each whose time has come).
+-- ARGV: 1 time, 2 most hosts, 3 places of a host, 4 most of one host now, 5 ms that a message may be under
+-- way, 6 one host ('': each whose time has come).
 local now, places, most = tonumber(ARGV[1]) or webhook_now(), tonumber(ARGV[3]), tonumber(ARGV[4])
 local hosts = {ARGV[6]}
 if ARGV[6] == '' then

@@ -1,6 +1,6 @@
--- Prepended to every script, after the names of the keys (`webhook`, `webhook_hosts` …, as shared/keys.py has them):
--- what is to be told to webhooks. A subject is the key of the job or the batch that a delivery tells of; which
--- deliveries are its own stands in its field `webhooks`.
+-- Prepended to every script, after the names of the keys (`webhook`, `webhook_hosts` …, as shared/keys.py has
+-- them): what is to be told to webhooks. A subject is the key of the job or the batch that a delivery tells of;
+-- which deliveries are its own stands in its field `webhooks`.
 
 local function webhook_now()
   local clock = redis.call('TIME')
