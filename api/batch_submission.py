@@ -14,7 +14,6 @@ from api.options import BatchOptions
 from api.submission import check_room, discard, input_of, new_job, publish, repeat_of
 from api.uploads import checked_image
 from shared.batch_archive import BatchArchive
-from shared.crash_points import crash_point
 from shared.envelope import AcceptedJob, seal
 from shared.errors import CustomIdRepeated, HistoQueueError, NothingValid, QueueFull, Unavailable
 from shared.recovery import founded
@@ -187,7 +186,6 @@ def _accept_sound(run: _Run, items: list[Item]) -> None:
     BatchArchive(services.objects).put_members(batch_id, [ids[item.name] for item in items])
     stored = list(run.pool.map(lambda item: _store(run, item, ids[item.name]), items))
     news = [new for new in stored if isinstance(new, NewJob)]
-    crash_point("api.after_put")
     run.problems += [
         (item.name, found)
         for item, found in zip(items, stored, strict=True)
@@ -199,7 +197,6 @@ def _accept_sound(run: _Run, items: list[Item]) -> None:
 def _record(run: _Run, news: list[NewJob]) -> None:
     services, settings = run.services, run.settings
     made = services.jobs.create_many(news, settings.max_open_jobs, settings.max_open_jobs_per_key)
-    crash_point("api.after_create")
     # Each waits for Redis to have it on the disk; several at a time wait together.
     list(run.pool.map(lambda job: publish(services, job), [job for job in made if isinstance(job, Job)]))
     for new, job in zip(news, made, strict=True):

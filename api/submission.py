@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from threading import Thread
+from time import monotonic
 
 import structlog
 
@@ -41,6 +43,10 @@ from shared.schemas import (
 from shared.services import Services
 from shared.settings import Settings
 
+#: An image that took longer to be stored is not recorded, and a job that took longer to be recorded is not
+#: published, which the reaper then does: with a Redis that hangs on top the answer would take over 5 s.
+LATEST_RECORD_SECONDS = 2.0
+LATEST_PUBLICATION_SECONDS = 1.5
 #: From this share of Redis' memory on, what is left belongs to the jobs that were accepted.
 MOST_MEMORY_SHARE = 0.75
 #: The longest that a client is told to stay away, in seconds.
@@ -90,8 +96,13 @@ def submit(
     key = new.spec.input.key
     seal(upload.file, AcceptedJob(job=new, accepted_at_ms=wall_clock_ms()))
     crash_point("api.before_put")
+    began = monotonic()
     services.objects.put(key, upload.file, upload.media_type)
     crash_point("api.after_put")
+    if monotonic() - began > LATEST_RECORD_SECONDS:
+        # Nobody waits for the deletion either.
+        Thread(target=discard, args=(services, key), daemon=True).start()
+        raise ObjectStoreUnavailable("The object store took too long. Nothing was accepted; send it again.")
     # A ledger that goes away right here may have recorded the job before its answer was lost. Then the
     # repeated request finds that job, so its image stays; only a refusal is certain.
     with _discarding_when_refused(services, key):
@@ -101,7 +112,10 @@ def submit(
         return Submitted(jobs.get(created.job.id), replayed=True)
     crash_point("api.after_create")
     place = queue_place(jobs, created.job)
-    publish(services, created.job, place)
+    if monotonic() - began < LATEST_PUBLICATION_SECONDS:
+        publish(services, created.job, place)
+    else:
+        _log.warning("publication_left_to_the_reaper", job_id=created.job.id)
     crash_point("api.after_publish")
     return Submitted(created.job, replayed=False, place=place)
 

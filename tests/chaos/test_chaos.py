@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from shared.job_store import SWEEP_EVERY_SECONDS
 from tests.chaos import report
 from tests.chaos.faults import DECK, GROUPS, Faults
 from tests.chaos.load import Load
@@ -69,6 +70,12 @@ def test_nothing_is_lost_whatever_dies(tmp_path: Path, capsys: pytest.CaptureFix
         assert not history.wrong(), [history.ended[job_id] for job_id in history.wrong()][:3]
         assert not history.contradictory
         assert not system.open_jobs()
-        assert system.known_jobs() == set(history.accepted) | known_before
+        known, expected = system.known_jobs(), set(history.accepted) | known_before
+        assert known >= expected
+        # The half-hourly comparison runs the upload of a request that broke off before its job was recorded.
+        broken_off = (
+            history.refused["503"] + history.refused["broken"] if SECONDS > SWEEP_EVERY_SECONDS else 0
+        )
+        assert len(known - expected) <= broken_off
         assert history.accepted
         assert faults.done

@@ -8,7 +8,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from api import create_app
+from api import create_app, submission
+from ops.processes import wait_until
 from shared.errors import JobStoreUnavailable, ObjectStoreUnavailable, QueueUnavailable
 from shared.services import Services
 from shared.settings import Settings
@@ -178,3 +179,27 @@ def test_an_accepted_job_is_never_an_error_because_its_place_is_unknown(
     answer = post(create_app(replace(services, jobs=jobs), settings), headers={"Prefer": "wait=1"})
     assert answer.status_code == 202
     assert answer.get_json()["queue"] == {"position": None, "eta_seconds": None}
+
+
+def test_an_image_that_took_long_to_store_is_refused_and_removed(
+    submit: Submit, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a Redis that hangs on top, the answer would come too late: nothing is recorded."""
+    times = iter([0.0, submission.LATEST_RECORD_SECONDS + 0.1])
+    monkeypatch.setattr(submission, "monotonic", lambda: next(times))
+    answer = submit()
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "OBJECT_STORE_UNAVAILABLE")
+    assert answer.headers["Retry-After"]
+    assert wait_until(lambda: services.objects.list_keys("uploads/") == [], 10)
+    assert services.jobs.depth().open == 0
+
+
+def test_a_job_that_took_long_to_record_is_published_by_the_reaper(
+    submit: Submit, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is accepted; a queue that hangs would only hold its answer up."""
+    times = iter([0.0, 0.1, submission.LATEST_PUBLICATION_SECONDS + 0.1])
+    monkeypatch.setattr(submission, "monotonic", lambda: next(times))
+    assert submit().status_code == 202
+    assert services.jobs.depth().open == 1
+    assert not services.queue.messages  # type: ignore[attr-defined]
