@@ -14,7 +14,13 @@ from worker.engine.__main__ import _load
 
 def verdict(folder: str) -> dict[str, object]:
     """Return the code that the parent would be told, or `ready`, and the peak of the memory so far."""
-    options = {"folder": folder, "runtime": "tensorflow", "threads": 1, "max_batch_size": 1}
+    options = {
+        "folder": folder,
+        "runtime": "tensorflow",
+        "threads": 1,
+        "max_batch_size": 1,
+        "needs_gpu": False,
+    }
     try:
         _load(options)
     except HistoQueueError as error:
