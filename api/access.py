@@ -53,6 +53,12 @@ def caller() -> ApiKey | None:
     return key
 
 
+def owner() -> str | None:
+    """Return whose what the present request makes is: an id of a key; None where there are no keys."""
+    key = caller()
+    return key.id if key else None
+
+
 def _check() -> None:
     g.caller = None
     endpoint = request.endpoint

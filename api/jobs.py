@@ -4,7 +4,7 @@ from flask import Blueprint, Response, jsonify, request, stream_with_context, ur
 from werkzeug.http import http_date
 from werkzeug.routing import BaseConverter
 
-from api.access import caller
+from api.access import caller, owner
 from api.body import upload_request
 from api.context import NOTICE, context
 from api.lookup import check_owner, checked_id, find_job
@@ -45,11 +45,11 @@ def predict() -> Response:
     with received_image(upload_request(), here.settings) as upload:
         options = read_options(request.args, request.form, Options)
         check_webhook(options.webhook_url, here.settings)
-        owner = key.id if (key := caller()) else None
-        repeat = idempotency(request.headers.get("Idempotency-Key"), request.path, upload, options, owner)
-        submitted = submit(here.services, here.settings, upload, options, repeat, request_id(), owner)
+        repeat = idempotency(request.headers.get("Idempotency-Key"), request.path, upload, options, owner())
+        submitted = submit(here.services, here.settings, upload, options, repeat, request_id(), owner())
     job = here.waiting.until_final(submitted.job, wait.seconds)
-    answer = _answer(job, wait, submitted.place if job == submitted.job else None)
+    # Where it stood before a wait is not where it stands now.
+    answer = _answer(job, wait, None if wait.seconds else submitted.place)
     answer.headers["Location"] = url_for("jobs.result", job_id=job.id)
     if submitted.replayed:
         answer.headers["Idempotency-Replayed"] = "true"

@@ -102,6 +102,18 @@ def test_a_wait_that_is_not_met_is_an_ordinary_202(submit: Submit, client: Flask
     assert 0.2 <= time.monotonic() - began < 1.5
 
 
+def test_after_a_wait_the_place_in_the_queue_is_the_present_one(
+    submit: Submit, services: Services, finish: Finish
+) -> None:
+    """The one ahead has ended meanwhile."""
+    first = submit().get_json()["id"]
+    timer = later(0.2, lambda: finish(first))
+    answer = submit(headers={"Prefer": "wait=1"})
+    timer.join()
+    assert answer.status_code == 202
+    assert answer.get_json()["queue"]["position"] == 0
+
+
 @pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "1e3", "1,5"])
 def test_a_wait_that_is_no_number_is_refused_in_the_query(
     submit: Submit, client: FlaskClient, value: str
