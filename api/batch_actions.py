@@ -19,7 +19,7 @@ from shared.errors import (
     ResultExpired,
 )
 from shared.recovery import founded
-from shared.schemas import Batch, Job, JobStatus
+from shared.schemas import Batch, Job, JobStatus, is_job_id
 from shared.services import Services
 from shared.settings import Settings
 
@@ -50,6 +50,8 @@ def find_batch(services: Services, batch_id: str, caller: ApiKey | None) -> Batc
         ResultExpired: if its results are past their retention.
         Unavailable: if the ledger is away, or is being rebuilt.
     """
+    if not is_job_id(batch_id):
+        raise no_such_batch(batch_id[:40])
     try:
         batch = founded(services, lambda: services.jobs.batch(batch_id))
     except ResultExpired as expired:

@@ -19,7 +19,6 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
 #: What an entry takes in the archive's list beside its name; and a name, with what tools add.
 _MOST_LISTED_BYTES = 1_000
-_BLOCK_BYTES = 65_536
 _END, _END_BYTES, _MOST_COMMENT = b"PK\5\6", 22, 65_535
 _END64, _LOCATOR64, _LOCATOR64_BYTES = b"PK\6\6", b"PK\6\7", 20
 
@@ -42,7 +41,8 @@ class ArchiveIntake:
             BatchTooLarge: if it lists more items than it may, or would unpack to more bytes.
         """
         self._settings = settings
-        self.fingerprint = _digest(file)
+        file.seek(0)
+        self.fingerprint = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto
         _check_list(file, settings.max_batch_items)
         try:
             self._archive = zipfile.ZipFile(file)
@@ -119,11 +119,3 @@ def _check_list(file: BinaryIO, most_items: int) -> None:
     # Folders are listed, too.
     if listed > 2 * most_items or listed_bytes > most_items * _MOST_LISTED_BYTES:
         raise too_many(most_items)
-
-
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    file.seek(0)
-    while block := file.read(_BLOCK_BYTES):
-        digest.update(block)
-    return digest.hexdigest()

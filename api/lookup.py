@@ -3,7 +3,7 @@
 from shared.api_keys import ApiKey
 from shared.archive import Archive
 from shared.errors import JobNotFound, LedgerRebuilding, ResultExpired
-from shared.job_store import no_such_job
+from shared.job_store import no_such_job, result_expired
 from shared.recovery import founded
 from shared.schemas import Job, is_job_id, wall_clock_ms
 from shared.services import Services
@@ -65,7 +65,5 @@ def _find(services: Services, job_id: str) -> Job:
         if job is None:
             return founded(services, lambda: services.jobs.get(job_id))
     if job.expires_at_ms is not None and wall_clock_ms() > job.expires_at_ms:
-        raise ResultExpired(
-            "The result is past its retention and was dropped. Submit the image again.", job.spec.owner
-        )
+        raise result_expired(job.spec.owner)
     return job

@@ -33,7 +33,8 @@ def make_passwords(folder: Path, redis_host: str = REDIS_HOST) -> bool:
     `redis_url` is read by the API and the workers, `redis.conf` by Redis, `s3_key` by the object store,
     `aws_credentials` by whoever talks to it, and `webhook_secret` signs what webhooks are told.
     """
-    _add_webhook_secret(folder / "webhook_secret")
+    # First, and alone: an installation of an earlier version lacks it.
+    write_once(folder / "webhook_secret", webhook_secret())
     if (folder / "redis_url").exists():
         return False
     password, key, secret = (secrets.token_hex(24) for _ in range(3))
@@ -52,13 +53,6 @@ def make_passwords(folder: Path, redis_host: str = REDIS_HOST) -> bool:
 def webhook_secret() -> str:
     """Return a new secret as Standard Webhooks writes it."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-
-
-def _add_webhook_secret(path: Path) -> None:
-    """Write it where there is none: an installation of an earlier version has none."""
-    if not path.exists():
-        path.write_text(webhook_secret())
-        path.chmod(0o444)
 
 
 def make_bucket(services: Services, may_publish: bool = True) -> str:

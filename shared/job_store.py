@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from shared.batch_store import BatchStore
-from shared.errors import IdempotencyKeyReused, JobNotFound
+from shared.errors import IdempotencyKeyReused, JobNotFound, ResultExpired
 from shared.queue_order import Place
 from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Totals
 
@@ -89,6 +89,16 @@ def key_reused() -> IdempotencyKeyReused:
 def no_such_job(job_id: str) -> JobNotFound:
     """Return what says that no job has this id."""
     return JobNotFound(f"No job has the id {job_id}. Expected an id that POST /predict returned.")
+
+
+def result_expired(owner: str | None) -> ResultExpired:
+    """Return what says that the result is dropped."""
+    return ResultExpired("The result is past its retention and was dropped. Submit the image again.", owner)
+
+
+def image_expired() -> ResultExpired:
+    """Return what says that the job cannot be run again."""
+    return ResultExpired("The image is past its retention and was dropped. Submit it again.")
 
 
 def not_retryable(status: JobStatus) -> str:

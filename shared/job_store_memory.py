@@ -7,12 +7,12 @@ from typing import Any
 
 from shared.deliveries import job_subject
 from shared.errors import (
+    HistoQueueError,
     JobAlreadyFinal,
     JobNotRetryable,
     LedgerRebuilding,
     QueueFull,
     QuotaReached,
-    ResultExpired,
 )
 from shared.job_store import (
     DRAIN_WINDOW_SECONDS,
@@ -22,9 +22,11 @@ from shared.job_store import (
     Created,
     Heads,
     Published,
+    image_expired,
     key_reused,
     no_such_job,
     not_retryable,
+    result_expired,
 )
 from shared.job_store_memory_batches import MemoryBatches
 from shared.job_store_memory_upkeep import MemoryUpkeep
@@ -51,6 +53,17 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
     ) -> Created:
         with self._lock:
             return self._create(new, max_open, accepted_at_ms, max_owned)
+
+    def create_many(
+        self, news: Sequence[NewJob], max_open: int, max_owned: int = 0
+    ) -> list[Job | HistoQueueError]:
+        found: list[Job | HistoQueueError] = []
+        for new in news:
+            try:
+                found.append(self.create(new, max_open, max_owned=max_owned).job)
+            except HistoQueueError as error:
+                found.append(error)
+        return found
 
     def find_answer(self, answer_key: str) -> str | None:
         with self._lock:
@@ -127,10 +140,7 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
             record = self._known(job_id)
             self._end_if_late(record)
             if record.job.expires_at_ms is not None and self._clock() > record.job.expires_at_ms:
-                raise ResultExpired(
-                    "The result is past its retention and was dropped. Submit the image again.",
-                    record.job.spec.owner,
-                )
+                raise result_expired(record.job.spec.owner)
             return record.job
 
     def claim(self, job_id: str, token: str, lease_seconds: float, max_run_seconds: float) -> Job | None:
@@ -243,7 +253,7 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
                 raise JobNotRetryable(not_retryable(record.job.status))
             now = self._clock()
             if record.deleted or record.image_gone or now >= (record.clean_at_ms or 0):
-                raise ResultExpired("The image is past its retention and was dropped. Submit it again.")
+                raise image_expired()
             self._check_room(record.job.spec.owner, max_open, max_owned)
             self._counted["retried"] += 1
             self._join_batch(record.job, is_new=False)

@@ -3,20 +3,14 @@
 from collections.abc import Sequence
 
 from shared.batch_store import INTAKE_SECONDS, batch_expired, no_such_batch
-from shared.errors import HistoQueueError, LedgerRebuilding
-from shared.job_store import Created, key_reused
+from shared.errors import LedgerRebuilding
+from shared.job_store import key_reused
 from shared.memory_ledger import BatchRecord, MemoryLedger, Record
-from shared.schemas import Batch, Job, JobStatus, NewBatch, NewJob
+from shared.schemas import Batch, Job, JobStatus, NewBatch
 
 
 class MemoryBatches(MemoryLedger):
     """See `shared.batch_store.BatchStore` for what each method promises."""
-
-    def create(
-        self, new: NewJob, max_open: int, accepted_at_ms: int | None = None, max_owned: int = 0
-    ) -> Created:
-        """Accept one job."""
-        raise NotImplementedError
 
     def create_batch(self, new: NewBatch, begun_at_ms: int | None = None) -> str:
         with self._lock:
@@ -31,17 +25,6 @@ class MemoryBatches(MemoryLedger):
                 self._idempotency[new.idempotency.key] = (new.idempotency.fingerprint, new.id)
             self._batches.setdefault(new.id, BatchRecord(new, begun_at_ms or self._clock()))
             return new.id
-
-    def create_many(
-        self, news: Sequence[NewJob], max_open: int, max_owned: int = 0
-    ) -> list[Job | HistoQueueError]:
-        found: list[Job | HistoQueueError] = []
-        for new in news:
-            try:
-                found.append(self.create(new, max_open, max_owned=max_owned).job)
-            except HistoQueueError as error:
-                found.append(error)
-        return found
 
     def batch(self, batch_id: str, seal: bool = False) -> Batch:
         with self._lock:

@@ -16,7 +16,6 @@ from shared.errors import (
     LedgerRebuilding,
     QueueFull,
     QuotaReached,
-    ResultExpired,
 )
 from shared.job_store import (
     DRAIN_WINDOW_SECONDS,
@@ -26,9 +25,11 @@ from shared.job_store import (
     Created,
     Heads,
     Published,
+    image_expired,
     key_reused,
     no_such_job,
     not_retryable,
+    result_expired,
 )
 from shared.job_store_redis_batches import RedisBatches
 from shared.job_store_redis_upkeep import RedisUpkeep
@@ -131,9 +132,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         _check_known(outcome, job_id)
         job = to_job(record)
         if job.expires_at_ms is not None and int(now) > job.expires_at_ms:
-            raise ResultExpired(
-                "The result is past its retention and was dropped. Submit the image again.", job.spec.owner
-            )
+            raise result_expired(job.spec.owner)
         return job
 
     def claim(self, job_id: str, token: str, lease_seconds: float, max_run_seconds: float) -> Job | None:
@@ -204,7 +203,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         if outcome == "refused":
             raise JobNotRetryable(not_retryable(JobStatus(payload[0])))
         if outcome == "gone":
-            raise ResultExpired("The image is past its retention and was dropped. Submit it again.")
+            raise image_expired()
         if outcome == "full":
             raise QueueFull(int(payload[0]), max_open)
         if outcome == "quota":

@@ -12,6 +12,7 @@ from shared.object_store import WORKER_PATIENCE
 from shared.services import from_settings
 from shared.settings import Settings, read_settings
 from shared.task_queue import EXPECTED_END, INFER_TASK, make_celery
+from worker.consumer import consume
 from worker.gpu import NoGpu, check_device
 from worker.lifecycle import Worker
 
@@ -100,20 +101,12 @@ def main() -> None:
 
 def run(settings: Settings, worker: Worker) -> None:
     """Consume until SIGTERM; then finish what runs, hand back the rest, and end."""
-    app = make_app(settings, worker)
-    app.worker_main(
-        [
-            "--quiet",
-            "worker",
-            # Threads only wait for the object store and the engine; twice the largest micro-batch keeps the
-            # next one ready while one runs.
-            "--pool=threads",
-            f"--concurrency={2 * settings.max_batch_size}",
-            f"--hostname={worker.name}@histoqueue",
-            f"--loglevel={settings.log_level}",
-            "--without-gossip",
-            "--without-mingle",
-            # An event of Celery's; our own report goes to the ledger.
-            *([] if settings.task_events else ["--without-heartbeat"]),
-        ]
+    # Threads only wait for the object store and the engine; twice the largest micro-batch keeps the next one
+    # ready while one runs. A heartbeat is an event of Celery's; our own report goes to the ledger.
+    consume(
+        make_app(settings, worker),
+        worker.name,
+        2 * settings.max_batch_size,
+        settings.log_level,
+        tells_events=settings.task_events,
     )

@@ -15,6 +15,7 @@ from shared.object_store import WORKER_PATIENCE
 from shared.services import from_settings
 from shared.settings import Settings, read_settings
 from shared.webhook_queue import DELIVER_TASK, CeleryWebhookQueue, make_webhook_celery
+from worker.consumer import consume
 from worker.reaper import Routine
 from worker.webhook_delivery import Deliverer
 
@@ -79,19 +80,9 @@ def main() -> None:
     """Deliver until SIGTERM; then finish what is being sent, and end."""
     settings = read_settings(Settings)
     configure_logs(settings.log_level, settings.log_json)
-    make_app(settings).worker_main(
-        [
-            "--quiet",
-            "worker",
-            # Threads only wait for the network.
-            "--pool=threads",
-            f"--concurrency={settings.webhook_threads}",
-            f"--hostname=webhooks-{socket.gethostname()}@histoqueue",
-            f"--loglevel={settings.log_level}",
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-        ]
+    # Threads only wait for the network.
+    consume(
+        make_app(settings), f"webhooks-{socket.gethostname()}", settings.webhook_threads, settings.log_level
     )
 
 
