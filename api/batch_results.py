@@ -54,7 +54,7 @@ def _ended(jobs: JobStore, batch_id: str, start: int, count: int) -> Iterator[Jo
 
 def _ndjson(ended: Iterator[Job]) -> Iterator[str]:
     for job in ended:
-        yield json.dumps({**job_json(job, None), "notice": NOTICE}, ensure_ascii=False) + "\n"
+        yield json.dumps({**job_json(job), "notice": NOTICE}, ensure_ascii=False) + "\n"
 
 
 def _csv(ended: Iterator[Job]) -> Iterator[str]:
@@ -65,7 +65,7 @@ def _csv(ended: Iterator[Job]) -> Iterator[str]:
     for job in ended:
         line.seek(0)
         line.truncate()
-        writer.writerow({name: _cell(value) for name, value in _row(job_json(job, None)).items()})
+        writer.writerow({name: _cell(value) for name, value in _row(job_json(job)).items()})
         yield line.getvalue()
 
 

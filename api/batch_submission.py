@@ -11,7 +11,7 @@ import structlog
 
 from api.batch_items import Intake, Item
 from api.options import BatchOptions
-from api.submission import check_room, discard, input_of, new_job, publish, repeat_of
+from api.submission import check_room, discard, input_of, new_job, repeat_of
 from api.uploads import checked_image
 from shared.batch_archive import BatchArchive
 from shared.envelope import AcceptedJob, seal
@@ -19,7 +19,6 @@ from shared.errors import CustomIdRepeated, HistoQueueError, NothingValid, Queue
 from shared.recovery import founded
 from shared.schemas import (
     Batch,
-    Job,
     JobSpec,
     ModelRef,
     NewBatch,
@@ -182,7 +181,7 @@ def _accept_sound(run: _Run, items: list[Item]) -> None:
     if not items:
         return
     # Asked before the images are stored: a full queue, or a ledger that is away, then leaves nothing behind.
-    check_room(services, run.settings, run.owner)
+    check_room(services, run.settings, services.jobs.admission(run.owner), run.owner)
     BatchArchive(services.objects).put_members(batch_id, [ids[item.name] for item in items])
     stored = list(run.pool.map(lambda item: _store(run, item, ids[item.name]), items))
     news = [new for new in stored if isinstance(new, NewJob)]
@@ -197,8 +196,6 @@ def _accept_sound(run: _Run, items: list[Item]) -> None:
 def _record(run: _Run, news: list[NewJob]) -> None:
     services, settings = run.services, run.settings
     made = services.jobs.create_many(news, settings.max_open_jobs, settings.max_open_jobs_per_key)
-    # Each waits for Redis to have it on the disk; several at a time wait together.
-    list(run.pool.map(lambda job: publish(services, job), [job for job in made if isinstance(job, Job)]))
     for new, job in zip(news, made, strict=True):
         name = new.spec.custom_id or ""
         if isinstance(job, HistoQueueError):
@@ -216,7 +213,7 @@ def _begin(run: _Run) -> str:
     services, new = run.services, run.new
     if new.idempotency is None:
         # Room is asked for before anything is begun; a repetition may go on without.
-        check_room(services, run.settings, run.owner)
+        check_room(services, run.settings, services.jobs.admission(run.owner), run.owner)
     batch_id = founded(services, lambda: services.jobs.create_batch(new))
     if batch_id == new.id:
         BatchArchive(services.objects).put(new, wall_clock_ms())

@@ -11,13 +11,14 @@ from api.lookup import check_owner, checked_id, find_job
 from api.options import Options, check_webhook, read_options
 from api.preferences import Wait, preferred_wait, wanted_wait
 from api.removal import cancel_job, delete_job
-from api.representation import QueuePlace, job_json, queue_place
+from api.representation import job_json
 from api.request_log import request_id
 from api.streams import EVENT_STREAM, event_stream
 from api.submission import idempotency, retry_after, retry_job, submit
 from api.uploads import received_image
 from shared.archive import Archive
 from shared.errors import NoHeatmap
+from shared.queue_order import place_of
 from shared.schemas import Job
 
 bp = Blueprint("jobs", __name__)
@@ -48,8 +49,7 @@ def predict() -> Response:
         repeat = idempotency(request.headers.get("Idempotency-Key"), request.path, upload, options, owner())
         submitted = submit(here.services, here.settings, upload, options, repeat, request_id(), owner())
     job = here.waiting.until_final(submitted.job, wait.seconds)
-    # Where it stood before a wait is not where it stands now.
-    answer = _answer(job, wait, None if wait.seconds else submitted.place)
+    answer = _answer(job, wait)
     answer.headers["Location"] = url_for("jobs.result", job_id=job.id)
     if submitted.replayed:
         answer.headers["Idempotency-Replayed"] = "true"
@@ -64,7 +64,7 @@ def result(job_id: str) -> Response:
     job = find_job(here.services, checked_id(job_id), caller())
     job = here.waiting.until_final(job, wait.seconds)
     if request.if_none_match.contains_weak(_tag(job)):
-        return _with_headers(Response(status=304), job, None)
+        return _with_headers(Response(status=304), job)
     return _answer(job, wait)
 
 
@@ -117,7 +117,7 @@ def heatmap(job_id: str) -> Response:
             "Expected a job that was submitted with explain=true, has a class, and whose image is still kept."
             f" This one is {job.status}, with explain={str(job.spec.explain).lower()}."
         )
-    return _with_headers(Response(png, content_type="image/png"), job, None)
+    return _with_headers(Response(png, content_type="image/png"), job)
 
 
 @bp.delete("/result/<any_id:job_id>")
@@ -132,16 +132,15 @@ def _owned(job_id: str) -> str:
     return job_id
 
 
-def _answer(job: Job, wait: Wait | None = None, place: QueuePlace | None = None) -> Response:
-    place = place or queue_place(context().services.jobs, job)
-    answer = jsonify(job_json(job, place))
+def _answer(job: Job, wait: Wait | None = None) -> Response:
+    answer = jsonify(job_json(job))
     answer.status_code = 200 if job.status.is_final else 202
     if wait and wait.preferred and job.status.is_final:
         answer.headers["Preference-Applied"] = f"wait={wait.seconds:.0f}"
-    return _with_headers(answer, job, place)
+    return _with_headers(answer, job)
 
 
-def _with_headers(answer: Response, job: Job, place: QueuePlace | None) -> Response:
+def _with_headers(answer: Response, job: Job) -> Response:
     """Add what a 304 carries too: the tag, how long the answer holds, when to ask again."""
     answer.set_etag(_tag(job))
     answer.headers["X-HistoQueue-Notice"] = NOTICE
@@ -151,6 +150,7 @@ def _with_headers(answer: Response, job: Job, place: QueuePlace | None) -> Respo
         answer.headers["Expires"] = http_date(job.expires_at_ms / 1000)
     else:
         answer.headers["Cache-Control"] = "no-store"
+        place = place_of(job)
         answer.headers["Retry-After"] = str(retry_after((place and place.eta_seconds) or 0))
     return answer
 

@@ -3,8 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from api.context import context
-from api.representation import job_json, queue_place
+from api.representation import job_json
 from shared.schemas import Job
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -22,5 +21,4 @@ def event_stream(changes: Iterator[Job | None], last_event_id: str | None) -> It
         if job is None:
             yield ": nothing new\n\n"
         elif str(job.version) != last_event_id:
-            place = queue_place(context().services.jobs, job)
-            yield f"id: {job.version}\ndata: {json.dumps(job_json(job, place))}\n\n"
+            yield f"id: {job.version}\ndata: {json.dumps(job_json(job))}\n\n"

@@ -1,4 +1,4 @@
-"""The use case of a submission: store the image, record its job, enqueue it; or find what it repeats."""
+"""The use case of a submission: store the image, record and enqueue its job; or find what it repeats."""
 
 import hashlib
 import math
@@ -13,7 +13,6 @@ from time import monotonic
 import structlog
 
 from api.options import Options
-from api.representation import QueuePlace, queue_place
 from api.uploads import ImageUpload
 from shared.archive import Archive
 from shared.crash_points import crash_point
@@ -25,13 +24,13 @@ from shared.errors import (
     LedgerRebuilding,
     ObjectStoreUnavailable,
     QueueFull,
-    QueueUnavailable,
     QuotaReached,
 )
 from shared.job_store import JobStore
 from shared.recovery import UPLOADS, found_if_empty, founded
 from shared.schemas import (
     RETRYABLE,
+    Admission,
     Idempotency,
     InputInfo,
     Job,
@@ -43,10 +42,9 @@ from shared.schemas import (
 from shared.services import Services
 from shared.settings import Settings
 
-#: An image that took longer to be stored is not recorded, and a job that took longer to be recorded is not
-#: published, which the reaper then does: with a Redis that hangs on top the answer would take over 5 s.
+#: An image that took longer to be stored is not recorded: with a Redis that hangs on top the answer would
+#: take over 5 s.
 LATEST_RECORD_SECONDS = 2.0
-LATEST_PUBLICATION_SECONDS = 1.5
 #: From this share of Redis' memory on, what is left belongs to the jobs that were accepted.
 MOST_MEMORY_SHARE = 0.75
 #: The longest that a client is told to stay away, in seconds.
@@ -62,8 +60,6 @@ class Submitted:
 
     job: Job
     replayed: bool
-    #: Where it stands, as it was found for its message; None where it was not asked.
-    place: QueuePlace | None = None
 
 
 def submit(
@@ -89,10 +85,12 @@ def submit(
     if repeat and (known := founded(services, lambda: jobs.find_replay(repeat))):
         return Submitted(jobs.get(known.id), replayed=True)
     new = _describe(services, settings, upload, options, repeat, request_id, owner)
-    if options.cache and settings.cache_answers and (answered := _answer(jobs, new)):
-        return answered
+    may_answer = options.cache and settings.cache_answers
     # Asked before the image is stored: a full queue, or a ledger that is away, then leaves nothing behind.
-    check_room(services, settings, owner)
+    found = jobs.admission(owner, new.spec.answer_key if may_answer else None)
+    if found.answered_by and (answered := _answer(jobs, new, found.answered_by)):
+        return answered
+    check_room(services, settings, found, owner)
     key = new.spec.input.key
     seal(upload.file, AcceptedJob(job=new, accepted_at_ms=wall_clock_ms()))
     crash_point("api.before_put")
@@ -111,20 +109,13 @@ def submit(
         discard(services, key)
         return Submitted(jobs.get(created.job.id), replayed=True)
     crash_point("api.after_create")
-    place = queue_place(jobs, created.job)
-    if monotonic() - began < LATEST_PUBLICATION_SECONDS:
-        publish(services, created.job, place)
-    else:
-        _log.warning("publication_left_to_the_reaper", job_id=created.job.id)
-    crash_point("api.after_publish")
-    return Submitted(created.job, replayed=False, place=place)
+    _log.info("job_accepted", job_id=created.job.id)
+    return Submitted(created.job, replayed=False)
 
 
-def _answer(jobs: JobStore, new: NewJob) -> Submitted | None:
-    """End a job with what an earlier one has found in the same image; None where none has."""
-    answer_key = new.spec.answer_key
-    known = jobs.find_answer(answer_key) if answer_key else None
-    created = jobs.answer(new, known) if known else None
+def _answer(jobs: JobStore, new: NewJob, answered_by: str) -> Submitted | None:
+    """End a job with what an earlier one has found in the same image; None where that is kept no more."""
+    created = jobs.answer(new, answered_by)
     if created is None:
         return None
     if not created.replayed:
@@ -136,8 +127,8 @@ def _answer(jobs: JobStore, new: NewJob) -> Submitted | None:
     return Submitted(jobs.get(created.job.id), replayed=True)
 
 
-def check_room(services: Services, settings: Settings, owner: str | None) -> None:
-    """Return if one more job of this owner would be accepted now.
+def check_room(services: Services, settings: Settings, known: Admission, owner: str | None) -> None:
+    """Return if, by what is known, one more job of this owner would be accepted now.
 
     Raises:
         QueueFull: if as many jobs are open as are admitted, in all or (QuotaReached) of one owner.
@@ -145,12 +136,12 @@ def check_room(services: Services, settings: Settings, owner: str | None) -> Non
         Unavailable: if the ledger or the object store is away.
     """
     jobs = services.jobs
-    depth, most_owned = jobs.depth(owner), settings.max_open_jobs_per_key
-    if depth.open >= settings.max_open_jobs:
-        raise QueueFull(depth.open, settings.max_open_jobs, seconds_until_room(jobs))
-    if owner and most_owned and depth.owned >= most_owned:
-        raise QuotaReached(depth.owned, most_owned, seconds_until_room(jobs))
-    if not depth.is_founded:
+    most_owned = settings.max_open_jobs_per_key
+    if known.open >= settings.max_open_jobs:
+        raise QueueFull(known.open, settings.max_open_jobs, seconds_until_room(jobs))
+    if owner and most_owned and known.owned >= most_owned:
+        raise QuotaReached(known.owned, most_owned, seconds_until_room(jobs))
+    if not known.is_founded:
         # A new installation is whole before its first upload; after that only a comparison could tell.
         found_if_empty(services)
     if jobs.memory_share() >= MOST_MEMORY_SHARE:
@@ -177,7 +168,7 @@ def retry_job(services: Services, settings: Settings, job_id: str) -> Job:
         job = jobs.retry(job_id, settings.max_open_jobs, settings.max_open_jobs_per_key)
     except QueueFull as full:
         raise type(full)(full.depth, full.limit, seconds_until_room(jobs)) from None
-    publish(services, job, queue_place(jobs, job))
+    _log.info("job_retried", job_id=job_id)
     return job
 
 
@@ -291,19 +282,6 @@ def discard(services: Services, key: str) -> None:
         services.objects.delete(key)
     except ObjectStoreUnavailable:
         _log.warning("upload_left_behind", key=key)
-
-
-def publish(services: Services, job: Job, place: QueuePlace | None = None) -> None:
-    """Enqueue a job; a queue that is away is left to the reaper."""
-    eta = place.eta_seconds if place else None
-    expected_end_ms = None if eta is None else job.published_at_ms + int(1000 * eta)
-    try:
-        services.queue.enqueue(job.id, job.published_at_ms, job.spec.priority, expected_end_ms)
-    except QueueUnavailable:
-        # The job is recorded, which is what counts: the reaper publishes it.
-        _log.warning("publication_left_to_the_reaper", job_id=job.id)
-    else:
-        _log.info("job_accepted", job_id=job.id)
 
 
 def _sha256(text: str) -> str:

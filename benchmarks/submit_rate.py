@@ -90,8 +90,7 @@ def accept(services: Services, body: bytes) -> None:
         tombstone_seconds=3600,
     )
     services.objects.put(image.key, io.BytesIO(body), image.media_type)
-    job = services.jobs.create(new, 100_000).job
-    services.queue.enqueue(job.id, job.published_at_ms, job.spec.priority)
+    services.jobs.create(new, 100_000)
 
 
 def submit(system: Stack, folder: Path, number: int, files: int) -> float:

@@ -30,7 +30,7 @@ class BatchStore(Protocol):
     def create_many(
         self, news: Sequence[NewJob], max_open: int, max_owned: int = 0
     ) -> list[Job | HistoQueueError]:
-        """Accept jobs; return each one's record, or why it was not accepted, in order."""
+        """Accept and publish jobs; return each one's record, or why it was not accepted, in order."""
 
     def batch(self, batch_id: str, seal: bool = False) -> Batch:
         """Return a batch; `seal` says that it gets no more members.

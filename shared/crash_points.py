@@ -10,8 +10,7 @@ from typing import Final
 CRASH_POINTS: Final = {
     "api.before_put": "the upload is checked; nothing is stored",
     "api.after_put": "the image is stored; its job has no record",
-    "api.after_create": "the record is written; no message is published",
-    "api.after_publish": "the message is published; the client has no answer",
+    "api.after_create": "the record is written and its message published; the client has no answer",
     "worker.received": "the message is taken from the queue; the job is not claimed",
     "worker.claimed": "the job is claimed, its attempt counted; its image is not fetched",
     "worker.fetched": "the image is fetched; the engine has not got it",
@@ -20,8 +19,7 @@ CRASH_POINTS: Final = {
     "worker.inferred": "the engine has answered; the outcome is not written",
     "worker.finished": "the outcome is written; the message is not acknowledged",
     "worker.struck": "a crash of the engine is booked on the image that was alone in it",
-    "reaper.reaped": "a lost job is queued again in the ledger; its message is not published",
-    "reaper.republished": "the first of its messages is published; the others are not",
+    "reaper.republished": "lost jobs are queued and published again; their reaper has not said so",
     "archiver.put": "how jobs ended is in the object store too; the ledger does not know that",
     "cleaner.deleted": "an image past its retention is deleted; the ledger does not know it",
 }

@@ -1,6 +1,6 @@
 """The job ledger: the only truth about a job, whatever the queue does.
 
-A record is written before its message is published, and every later change is one atomic transition:
+Every change of a record is one atomic transition, and one that queues a job publishes its message too:
 
     create ─> queued ─claim─> running ─finish─> succeeded | failed
                 │  ^             │
@@ -23,18 +23,15 @@ from typing import Any, Protocol
 
 from shared.batch_store import BatchStore
 from shared.errors import IdempotencyKeyReused, JobNotFound, ResultExpired
-from shared.queue_order import Place
-from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Totals
+from shared.schemas import Admission, Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Totals
 
 #: A job ends as failed when this many workers were lost while they ran it.
 MOST_LOST_WORKERS = 10
 #: A message is taken to be lost when newer ones have left the queue and its job is still unclaimed after
-#: this long; covers the moment between the record and the publication, and between delivery and the claim.
+#: this long; covers the moment between delivery and the claim.
 REPUBLISH_AFTER_MS = 3_000
 #: The object store is compared with the ledger this often, and at once when the ledger has lost its data.
 SWEEP_EVERY_SECONDS = 1800
-#: The drain rate is taken over this long.
-DRAIN_WINDOW_SECONDS = 60
 
 
 #: When the message that leaves each queue next was published, in ms; None, or left out, where it is empty.
@@ -55,15 +52,6 @@ class Canceled:
 
     job: Job
     was_running: bool
-
-
-@dataclass(frozen=True)
-class Published:
-    """A job whose message must be published, with the time that the message carries."""
-
-    job_id: str
-    published_at_ms: int
-    priority: Priority
 
 
 @dataclass(frozen=True)
@@ -112,7 +100,7 @@ class JobStore(BatchStore, Protocol):
     def create(
         self, new: NewJob, max_open: int, accepted_at_ms: int | None = None, max_owned: int = 0
     ) -> Created:
-        """Accept a job, or find the one that its idempotency key made.
+        """Accept a job and publish its message, or find the one that its idempotency key made.
 
         `accepted_at_ms` restores a job that was accepted before this ledger lost its data.
 
@@ -123,8 +111,8 @@ class JobStore(BatchStore, Protocol):
             LedgerRebuilding: if the job has a key, and the ledger cannot tell yet whether it is new.
         """
 
-    def find_answer(self, answer_key: str) -> str | None:
-        """Return the id of a job that succeeded with this key and whose result may still be kept."""
+    def admission(self, owner: str | None = None, answer_key: str | None = None) -> Admission:
+        """Return what decides whether one more job of this owner is accepted, and what may answer it."""
 
     def answer(self, new: NewJob, answered_by: str) -> Created | None:
         """Record a job that has ended already, with another one's result; None where that is kept no more.
@@ -199,7 +187,9 @@ class JobStore(BatchStore, Protocol):
         """
 
     def retry(self, job_id: str, max_open: int, max_owned: int = 0) -> Job:
-        """Queue an ended job that has no result once more, under its own id, with all its time before it.
+        """Queue and publish an ended job that has no result once more, under its own id.
+
+        It has all its time before it.
 
         Raises:
             JobNotFound: if the id is unknown.
@@ -215,8 +205,8 @@ class JobStore(BatchStore, Protocol):
         `limit` is how many ids at the most of each sort.
         """
 
-    def reap(self, job_ids: Sequence[str], heads: Heads) -> list[Published]:
-        """Put those jobs right, each in one transition; return those whose message must be published."""
+    def reap(self, job_ids: Sequence[str], heads: Heads) -> list[str]:
+        """Put those jobs right, each in one transition; return those that were published again."""
 
     def cleanable(self, limit: int) -> list[Cleanable]:
         """Return ended jobs whose image, or after it whose result, is past its retention."""
@@ -257,11 +247,8 @@ class JobStore(BatchStore, Protocol):
     def memory_share(self) -> float:
         """Return how much of the memory it may use is in use, 0 to 1; 0 where there is no limit."""
 
-    def depth(self, owner: str | None = None) -> Depth:
-        """Count the open work, and how much of it is this owner's."""
-
-    def place(self, job_id: str) -> Place | None:
-        """Return where the job stands among those that wait; None if it does not."""
+    def depth(self) -> Depth:
+        """Count the open work."""
 
     def drain_rate(self, priority: Priority | None = None) -> float:
         """Return how many jobs (of this priority) ended per second, over the last minute."""

@@ -3,6 +3,7 @@
 import json
 import queue
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from shared.deliveries import job_subject
@@ -15,13 +16,11 @@ from shared.errors import (
     QuotaReached,
 )
 from shared.job_store import (
-    DRAIN_WINDOW_SECONDS,
     MOST_LOST_WORKERS,
     REPUBLISH_AFTER_MS,
     Canceled,
     Created,
     Heads,
-    Published,
     image_expired,
     key_reused,
     no_such_job,
@@ -31,9 +30,10 @@ from shared.job_store import (
 from shared.job_store_memory_batches import MemoryBatches
 from shared.job_store_memory_upkeep import MemoryUpkeep
 from shared.memory_ledger import Record, forgotten
-from shared.queue_order import Place
+from shared.queue_order import DRAIN_WINDOW_SECONDS
 from shared.schemas import (
     RETRYABLE,
+    Admission,
     Depth,
     Idempotency,
     Job,
@@ -41,6 +41,7 @@ from shared.schemas import (
     JobStatus,
     NewJob,
     Priority,
+    Standing,
     Waiting,
 )
 
@@ -52,7 +53,11 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
         self, new: NewJob, max_open: int, accepted_at_ms: int | None = None, max_owned: int = 0
     ) -> Created:
         with self._lock:
-            return self._create(new, max_open, accepted_at_ms, max_owned)
+            is_new = new.id not in self._records
+            created = self._create(new, max_open, accepted_at_ms, max_owned)
+            if is_new and not created.replayed:
+                self.queue.publish(created.job)
+            return replace(created, job=self._told(created.job))
 
     def create_many(
         self, news: Sequence[NewJob], max_open: int, max_owned: int = 0
@@ -65,12 +70,17 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
                 found.append(error)
         return found
 
-    def find_answer(self, answer_key: str) -> str | None:
+    def admission(self, owner: str | None = None, answer_key: str | None = None) -> Admission:
         with self._lock:
-            record = self._find(self._answers.get(answer_key, ""))
-            if record is None or self._clock() > (record.job.expires_at_ms or 0):
-                return None
-            return record.job.id
+            open_ = [record.job for record in self._records.values() if not record.job.status.is_final]
+            record = self._find(self._answers.get(answer_key or "", ""))
+            is_kept = record is not None and self._clock() <= (record.job.expires_at_ms or 0)
+            return Admission(
+                open=len(open_),
+                owned=sum(1 for job in open_ if owner and job.spec.owner == owner),
+                is_founded=self._founded,
+                answered_by=record.job.id if record and is_kept else None,
+            )
 
     def answer(self, new: NewJob, answered_by: str) -> Created | None:
         with self._lock:
@@ -141,7 +151,7 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
             self._end_if_late(record)
             if record.job.expires_at_ms is not None and self._clock() > record.job.expires_at_ms:
                 raise result_expired(record.job.spec.owner)
-            return record.job
+            return self._told(record.job)
 
     def claim(self, job_id: str, token: str, lease_seconds: float, max_run_seconds: float) -> Job | None:
         with self._lock:
@@ -266,8 +276,9 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
                 **dict.fromkeys(("error", "timings_ms", "started_at_ms", "finished_at_ms", "expires_at_ms")),
                 **dict.fromkeys(("attempt", "lost", "strikes"), 0),
             )
+            self.queue.publish(record.job)
             self._tell(job_id)
-            return record.job
+            return self._told(record.job)
 
     def due(self, heads: Heads, limit: int) -> list[str]:
         with self._lock:
@@ -286,13 +297,9 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
                 )
             ][:limit]
 
-    def reap(self, job_ids: Sequence[str], heads: Heads) -> list[Published]:
+    def reap(self, job_ids: Sequence[str], heads: Heads) -> list[str]:
         with self._lock:
-            return [
-                Published(job_id, self._clock(), self._records[job_id].job.spec.priority)
-                for job_id in job_ids
-                if self._reap(job_id, heads)
-            ]
+            return [job_id for job_id in job_ids if self._reap(job_id, heads)]
 
     def _reap(self, job_id: str, heads: Heads) -> bool:
         record = self._find(job_id)
@@ -308,16 +315,17 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
             return False
         record.look_at_ms = None
         record.job = record.job.model_copy(update={"published_at_ms": now})
+        self.queue.publish(record.job)
         return True
 
     def _check_room(self, owner: str | None, max_open: int, max_owned: int) -> None:
-        depth = self.depth(owner)
-        if depth.open >= max_open:
-            raise QueueFull(depth.open, max_open)
-        if max_owned and depth.owned >= max_owned:
-            raise QuotaReached(depth.owned, max_owned)
+        known = self.admission(owner)
+        if known.open >= max_open:
+            raise QueueFull(known.open, max_open)
+        if max_owned and known.owned >= max_owned:
+            raise QuotaReached(known.owned, max_owned)
 
-    def depth(self, owner: str | None = None) -> Depth:
+    def depth(self) -> Depth:
         with self._lock:
             open_ = [record for record in self._records.values() if not record.job.status.is_final]
             waiting = self._waiting()
@@ -333,8 +341,6 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
                     )
                     for priority in Priority
                 },
-                owned=sum(1 for record in open_ if owner and record.job.spec.owner == owner),
-                is_founded=self._founded,
             )
 
     def _waiting(self) -> list[Job]:
@@ -346,20 +352,29 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
         ]
         return sorted(jobs, key=lambda job: (job.published_at_ms, job.id))
 
-    def place(self, job_id: str) -> Place | None:
-        with self._lock:
-            waiting = self._waiting()
-            job = next((job for job in waiting if job.id == job_id), None)
-            if job is None:
-                return None
-            own = [other.id for other in waiting if other.spec.priority == job.spec.priority]
-            return Place(job.spec.priority, ahead=own.index(job_id), others=len(waiting) - len(own))
+    def _told(self, job: Job) -> Job:
+        """Return the job with where it stands."""
+        waiting = self._waiting()
+        own = [other.id for other in waiting if other.spec.priority == job.spec.priority]
+        if job.id not in own:
+            return job
+        standing = Standing(
+            ahead=own.index(job.id),
+            others=len(waiting) - len(own),
+            ended_lately=self._ended_lately(None),
+            bulk_ended_lately=self._ended_lately(Priority.BULK),
+        )
+        return job.model_copy(update={"standing": standing})
 
     def drain_rate(self, priority: Priority | None = None) -> float:
         with self._lock:
-            first = self._clock() - DRAIN_WINDOW_SECONDS * 1000
-            counted = [ended for ended, kind in self._ended_at if priority in (None, kind)]
-            return sum(1 for ended in counted if ended > first) / DRAIN_WINDOW_SECONDS
+            return self._ended_lately(priority) / DRAIN_WINDOW_SECONDS
+
+    def _ended_lately(self, priority: Priority | None) -> int:
+        # By intervals of ten seconds, as on Redis.
+        first = (self._clock() - DRAIN_WINDOW_SECONDS * 1000) / 10_000
+        ended = [time for time, kind in self._ended_at if priority in (None, kind)]
+        return sum(1 for time in ended if time // 10_000 > first)
 
     def changes(self) -> Iterator[str | None]:
         changed: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -414,8 +429,3 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
     def _watermark(self, record: Record, heads: Heads) -> int:
         now, head_ms = self._clock(), heads.get(record.job.spec.priority)
         return min(now, head_ms if head_ms is not None else now) - REPUBLISH_AFTER_MS
-
-
-def _waiting_of(jobs: list[Job]) -> Waiting:
-    oldest = min((job.published_at_ms for job in jobs), default=None)
-    return Waiting(queued=len(jobs), oldest_published_at_ms=oldest)

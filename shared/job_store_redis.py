@@ -18,13 +18,11 @@ from shared.errors import (
     QuotaReached,
 )
 from shared.job_store import (
-    DRAIN_WINDOW_SECONDS,
     MOST_LOST_WORKERS,
     REPUBLISH_AFTER_MS,
     Canceled,
     Created,
     Heads,
-    Published,
     image_expired,
     key_reused,
     no_such_job,
@@ -33,7 +31,7 @@ from shared.job_store import (
 )
 from shared.job_store_redis_batches import RedisBatches
 from shared.job_store_redis_upkeep import RedisUpkeep
-from shared.queue_order import Place
+from shared.queue_order import DRAIN_WINDOW_SECONDS
 from shared.redis_address import RedisAddress
 from shared.redis_ledger import (
     answering,
@@ -44,7 +42,7 @@ from shared.redis_ledger import (
     spec_text,
     to_job,
 )
-from shared.schemas import Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Waiting
+from shared.schemas import Admission, Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Waiting
 
 _PUBLISHED = {Priority.INTERACTIVE: keys.PUBLISHED, Priority.BULK: keys.PUBLISHED_BULK}
 
@@ -74,10 +72,17 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         assert created is not None, "only an answer can be gone"  # noqa: S101
         return created
 
-    def find_answer(self, answer_key: str) -> str | None:
+    def admission(self, owner: str | None = None, answer_key: str | None = None) -> Admission:
         with answering():
-            job_id = self._redis.get(keys.ANSWER + answer_key)
-        return str(job_id) if job_id else None
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.zcard(keys.OPEN)
+            pipe.hget(keys.OWNED, owner or "")
+            pipe.exists(keys.FOUNDED)
+            pipe.get(keys.ANSWER + (answer_key or ""))
+            open_, owned, is_founded, answered_by = pipe.execute()
+        return Admission(
+            open=open_, owned=int(owned or 0), is_founded=bool(is_founded), answered_by=answered_by
+        )
 
     def answer(self, new: NewJob, answered_by: str) -> Created | None:
         return self._create(new, 0, None, 0, answered_by)
@@ -224,27 +229,25 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
             found: list[list[str]] = pipe.execute()
         return list(dict.fromkeys(job_id for ids in found for job_id in ids))
 
-    def reap(self, job_ids: Sequence[str], heads: Heads) -> list[Published]:
-        publish = []
+    def reap(self, job_ids: Sequence[str], heads: Heads) -> list[str]:
+        published = []
         for job_id in job_ids:
             now_ms = int(self._redis_now_ms())
             watermarks = [_watermark(heads, priority, now_ms) for priority in Priority]
-            outcome, now, *priority = self._call("reap", job_id, MOST_LOST_WORKERS, *watermarks)
-            if outcome == "publish":
-                publish.append(Published(job_id, int(now), Priority(priority[0])))
-        return publish
+            outcome, _ = self._call("reap", job_id, MOST_LOST_WORKERS, *watermarks)
+            if outcome == "published":
+                published.append(job_id)
+        return published
 
-    def depth(self, owner: str | None = None) -> Depth:
+    def depth(self) -> Depth:
         with answering():
             pipe = self._redis.pipeline(transaction=False)
             pipe.zcard(keys.OPEN)
             pipe.zcard(keys.LEASED)
-            pipe.exists(keys.FOUNDED)
-            pipe.hget(keys.OWNED, owner or "")
             for priority in Priority:
                 pipe.zcard(_PUBLISHED[priority])
                 pipe.zrange(_PUBLISHED[priority], 0, 0, withscores=True)
-            open_, leased, is_founded, owned, *queues = pipe.execute()
+            open_, leased, *queues = pipe.execute()
         return Depth(
             open=open_,
             running=leased,
@@ -252,22 +255,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
                 priority: Waiting(queued=queued, oldest_published_at_ms=int(oldest[0][1]) if oldest else None)
                 for priority, queued, oldest in zip(Priority, queues[::2], queues[1::2], strict=True)
             },
-            owned=int(owned or 0),
-            is_founded=bool(is_founded),
         )
-
-    def place(self, job_id: str) -> Place | None:
-        with answering():
-            pipe = self._redis.pipeline(transaction=False)
-            for priority in Priority:
-                pipe.zrank(_PUBLISHED[priority], job_id)
-                pipe.zcard(_PUBLISHED[priority])
-            rank, queued, bulk_rank, bulk_queued = pipe.execute()
-        if rank is not None:
-            return Place(Priority.INTERACTIVE, ahead=rank, others=bulk_queued)
-        if bulk_rank is not None:
-            return Place(Priority.BULK, ahead=bulk_rank, others=queued)
-        return None
 
     def drain_rate(self, priority: Priority | None = None) -> float:
         with answering():

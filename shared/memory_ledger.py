@@ -10,6 +10,7 @@ from typing import Any
 from shared.deliveries import batch_subject, job_subject
 from shared.deliveries_memory import MemoryDeliveries
 from shared.schemas import Batch, Job, JobError, JobStatus, NewBatch, Priority, wall_clock_ms
+from shared.task_queue import MemoryTaskQueue
 
 
 @dataclass
@@ -71,6 +72,8 @@ class MemoryLedger:
         self._counted: Counter[str] = Counter()
         self._batches: dict[str, BatchRecord] = {}
         self._listeners: list[queue.SimpleQueue[str]] = []
+        #: Where the messages go.
+        self.queue = MemoryTaskQueue()
         #: What webhooks are to be told.
         self.deliveries = MemoryDeliveries(clock_ms)
         self._lock = threading.RLock()

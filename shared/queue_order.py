@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared import keys
-from shared.schemas import Priority
+from shared.schemas import Job, JobStatus, Priority, Standing
 
+#: The drain rate is taken over this long.
+DRAIN_WINDOW_SECONDS = 60
 #: A worker takes so many interactive messages in a row at the most while a bulk one waits.
 INTERACTIVE_TURNS = 9
 #: The share of the work that bulk jobs have, however many interactive ones wait.
@@ -40,30 +42,38 @@ class WeightedOrder:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a queued job stands."""
+    """What a client is told of its queued job; None is "not known"."""
 
-    priority: Priority
-    #: Queued jobs of its own priority that are ahead of it.
-    ahead: int
-    #: Queued jobs of the other priority.
-    others: int
+    #: How many queued jobs leave before it, if none is added.
+    position: int | None = None
+    #: In how many seconds it ends.
+    eta_seconds: float | None = None
 
-    @property
-    def position(self) -> int:
-        """How many queued jobs leave before it, if none is added."""
-        if self.priority == Priority.INTERACTIVE:
-            return self.ahead + min(self.others, self.ahead // INTERACTIVE_TURNS)
-        return self.ahead + min(self.others, (self.ahead + 1) * INTERACTIVE_TURNS)
 
-    def eta_seconds(self, drain_rate: float, bulk_rate: float) -> float | None:
-        """Return in how many seconds it ends; None where nothing ended lately.
+def place_of(job: Job) -> Place | None:
+    """Return where a queued job stood when it was read; None for any other."""
+    if job.status != JobStatus.QUEUED:
+        return None
+    if job.standing is None:
+        return Place()
+    return Place(_position(job.spec.priority, job.standing), eta_seconds(job.spec.priority, job.standing))
 
-        `drain_rate` is of all jobs and `bulk_rate` of the bulk ones, each in jobs a second over the last
-        minute: a bulk job waits for interactive ones that are still to come, too.
-        """
-        if not drain_rate:
-            return None
-        seconds = (self.position + 1) / drain_rate
-        if self.priority == Priority.BULK:
-            seconds = max(seconds, (self.ahead + 1) / max(bulk_rate, drain_rate * BULK_SHARE))
-        return round(seconds, 1)
+
+def eta_seconds(priority: Priority, standing: Standing) -> float | None:
+    """Return in how many seconds a job that stands so ends; None where nothing ended lately."""
+    drain_rate = standing.ended_lately / DRAIN_WINDOW_SECONDS
+    if not drain_rate:
+        return None
+    seconds = (_position(priority, standing) + 1) / drain_rate
+    if priority == Priority.BULK:
+        # A bulk job waits for interactive ones that are still to come, too.
+        bulk_rate = standing.bulk_ended_lately / DRAIN_WINDOW_SECONDS
+        seconds = max(seconds, (standing.ahead + 1) / max(bulk_rate, drain_rate * BULK_SHARE))
+    return round(seconds, 1)
+
+
+def _position(priority: Priority, standing: Standing) -> int:
+    ahead, others = standing.ahead, standing.others
+    if priority == Priority.INTERACTIVE:
+        return ahead + min(others, ahead // INTERACTIVE_TURNS)
+    return ahead + min(others, (ahead + 1) * INTERACTIVE_TURNS)

@@ -16,7 +16,7 @@ import structlog
 from shared.archive import HEATMAPS, QUARANTINE, RESULTS, Archive
 from shared.batch_archive import WHOLE, BatchArchive, BegunBatch
 from shared.envelope import MOST_ADDED_BYTES, AcceptedJob, read_job
-from shared.errors import CallerError, IdempotencyKeyReused, LedgerRebuilding, QueueUnavailable
+from shared.errors import CallerError, IdempotencyKeyReused, LedgerRebuilding
 from shared.object_store import StoredObject
 from shared.schemas import is_job_id, wall_clock_ms
 from shared.services import Services
@@ -60,7 +60,6 @@ class Sweep:
     ) -> None:
         self._jobs = services.jobs
         self._objects = services.objects
-        self._queue = services.queue
         self._archive = Archive(services.objects)
         self._batches = BatchArchive(services.objects)
         self._settings = settings
@@ -174,10 +173,6 @@ class Sweep:
             # from here, so both are run; the key stays with the other.
             alone = accepted.job.model_copy(update={"idempotency": None})
             created = self._jobs.create(alone, _NO_LIMIT, accepted.accepted_at_ms)
-        try:
-            self._queue.enqueue(created.job.id, created.job.published_at_ms, created.job.spec.priority)
-        except QueueUnavailable:
-            _log.info("publication_left_to_the_reaper", job_id=created.job.id)
         self._swept.restored += 1
         _log.info("job_restored", job_id=created.job.id)
 

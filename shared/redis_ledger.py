@@ -13,12 +13,24 @@ from shared import keys
 from shared.errors import HistoQueueError, JobStoreUnavailable, LedgerRebuilding, QueueFull, QuotaReached
 from shared.job_store import key_reused
 from shared.lua_scripts import read, webhook_functions
-from shared.schemas import Batch, InputInfo, Job, JobError, JobSpec, JobStatus, ModelRef, NewJob, Priority
+from shared.schemas import (
+    Batch,
+    InputInfo,
+    Job,
+    JobError,
+    JobSpec,
+    JobStatus,
+    ModelRef,
+    NewJob,
+    Priority,
+    Standing,
+)
 
 #: A create that reaches Redis this late after it was sent is refused: its caller was told "try again".
 CREATE_PATIENCE_MS = 3_000
 _INDEXES = [keys.OPEN, keys.PUBLISHED, keys.PUBLISHED_BULK, keys.LEASED, keys.DRAINED, keys.ENDED,
-            keys.UNARCHIVED, keys.FOUNDED, keys.COUNTED, keys.OWNED, keys.BATCH]  # fmt: skip
+            keys.UNARCHIVED, keys.FOUNDED, keys.COUNTED, keys.OWNED, keys.BATCH, keys.INFERENCE_QUEUE,
+            keys.BULK_QUEUE]  # fmt: skip
 _ACCEPTING = ("create", "retry", "batch_create", "restore")
 _SETTLING = ("get", "claim", "renew", "finish", "release", "strike", "cancel", "delete", "reap",
              "cleanable", "clean", "unarchived", "archived", "swept", "batch_get", "batch_ended")  # fmt: skip
@@ -190,6 +202,7 @@ def to_job(flat: Sequence[str]) -> Job:
         error=JobError.model_validate_json(fields["error"]) if "error" in fields else None,
         cached="cached" in fields,
         timings_ms=json.loads(fields["timings_ms"]) if "timings_ms" in fields else None,
+        standing=Standing.of(json.loads(fields["standing"])) if "standing" in fields else None,
         **{name: int(fields[name]) for name in _NUMBERS if name in fields},
     )
 

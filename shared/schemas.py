@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 import uuid
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -128,6 +129,26 @@ class JobError(_Value):
     detail: str
 
 
+class Standing(_Value):
+    """What a queued job's place follows from; in the order in which the ledger and messages list it."""
+
+    #: Queued jobs of its own priority that are ahead of it, and all of the other priority.
+    ahead: int
+    others: int
+    #: How many jobs have ended in the last minute, and how many of these were bulk ones.
+    ended_lately: int
+    bulk_ended_lately: int
+
+    @classmethod
+    def of(cls, values: Sequence[int]) -> "Standing":
+        """Read it from such a list.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        return cls(**dict(zip(cls.model_fields, values, strict=True)))
+
+
 class Job(_Value):
     """One image, one outcome: the ledger's record. Times are ms since the epoch, by Redis' clock."""
 
@@ -156,6 +177,8 @@ class Job(_Value):
     result: dict[str, Any] | None = None
     error: JobError | None = None
     timings_ms: dict[str, float] | None = None
+    #: Where it stood in its queue when this was read; None where it does not wait in one.
+    standing: Standing | None = Field(default=None, exclude=True)
 
     @property
     def is_suspect(self) -> bool:
@@ -238,16 +261,24 @@ class Depth(_Value):
     open: int
     running: int
     waiting: dict[Priority, Waiting]
-    #: How many of the open jobs are the asking owner's; 0 where nobody in particular asked.
-    owned: int = 0
-    #: The ledger has all that the object store knows, as far as anybody can say.
-    is_founded: bool
 
     @property
     def oldest_published_at_ms(self) -> int | None:
         """When the job that has waited longest was published; None where nothing waits."""
         oldest = [item.oldest_published_at_ms for item in self.waiting.values()]
         return min((time for time in oldest if time is not None), default=None)
+
+
+class Admission(_Value):
+    """What is known before anything of a submission is stored."""
+
+    #: How many jobs are open, and how many of them are its owner's; 0 where it has none.
+    open: int
+    owned: int
+    #: The ledger has all that the object store knows, as far as anybody can say.
+    is_founded: bool
+    #: A job that succeeded with the same answer key, and whose result may still be kept.
+    answered_by: str | None
 
 
 class Totals(_Value):

@@ -15,7 +15,7 @@ from shared.object_store_files import FileObjectStore
 from shared.rate_limits import RateLimits, in_process, on_redis
 from shared.schemas import wall_clock_ms
 from shared.settings import Settings
-from shared.task_queue import CeleryTaskQueue, MemoryTaskQueue, TaskQueue, make_celery
+from shared.task_queue import RedisTaskQueue, TaskQueue
 from shared.worker_registry import MemoryWorkerRegistry, RedisWorkerRegistry, WorkerRegistry
 
 #: One try of one Redis call. An idle connection can wait three times as long (its check, and two tries), and
@@ -47,7 +47,7 @@ def from_settings(settings: Settings, patience: Patience, connections: int = 32)
     return Services(
         jobs=RedisJobStore(client),
         objects=objects,
-        queue=CeleryTaskQueue(make_celery(settings), client),
+        queue=RedisTaskQueue(client),
         models=ModelRegistry(models, settings.model_name),
         workers=RedisWorkerRegistry(client),
         rates=on_redis(client),
@@ -76,7 +76,7 @@ def in_memory(settings: Settings, clock_ms: Callable[[], int] = wall_clock_ms) -
     return Services(
         jobs=jobs,
         objects=objects,
-        queue=MemoryTaskQueue(),
+        queue=jobs.queue,
         models=ModelRegistry(objects, settings.model_name),
         workers=MemoryWorkerRegistry(),
         rates=in_process(),

@@ -1,7 +1,8 @@
 """The queue between the API and the workers: Celery on Redis, as transport only.
 
-A message holds a job's id and nothing else; the ledger holds the truth. Losing a message, or delivering it
-twice, is normal: `JobStore.claim` drops the second one and the reaper publishes the lost one again.
+A message holds a job's id and nothing of its image; the ledger holds the truth, and the transition that
+queues a job publishes its message. Losing one, or delivering it twice, is normal: `JobStore.claim` drops the
+second one and the reaper publishes the lost one again.
 """
 
 import json
@@ -12,41 +13,32 @@ from typing import Any, Protocol
 import redis
 from celery import Celery
 from kombu import Queue
-from kombu.exceptions import OperationalError
 
 from shared import keys
 from shared.errors import QueueUnavailable
 from shared.queue_order import QUEUES
 from shared.redis_address import RedisAddress
-from shared.schemas import Priority
+from shared.schemas import Job, Priority
 from shared.settings import Settings
 
-#: The API enqueues by this name and never imports the task's code.
+#: The ledger's scripts publish by this name (shared/lua/common.lua); nobody but a worker has the task's code.
 INFER_TASK = "histoqueue.infer"
 #: A message that nobody acknowledged is delivered again after this long; the ledger drops what was done.
 VISIBILITY_TIMEOUT_SECONDS = 60
-_PUBLISHED_AT = "published_at_ms"
-#: When the client was told that its job would end, by Redis' clock; for a metric alone.
-EXPECTED_END = "expected_end_ms"
+#: Headers of a message: when it was published, by Redis' clock, and where its job stood then, for a metric.
+PUBLISHED_AT = "published_at_ms"
+STANDING = "standing"
 
 
 class TaskQueue(Protocol):
-    """Messages out. Every method raises QueueUnavailable where the broker does not answer in time."""
-
-    def enqueue(
-        self,
-        job_id: str,
-        published_at_ms: int,
-        priority: Priority = Priority.INTERACTIVE,
-        expected_end_ms: int | None = None,
-    ) -> None:
-        """Publish the message of one job; the times are the ledger's, by Redis' clock.
-
-        `expected_end_ms` is when its client is told that it ends.
-        """
+    """What waits to be taken by a worker."""
 
     def heads(self) -> dict[Priority, int | None]:
-        """Return when the message that leaves each queue next was published; None where it is empty."""
+        """Return when the message that leaves each queue next was published; None where it is empty.
+
+        Raises:
+            QueueUnavailable: if the broker does not answer in time.
+        """
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -72,8 +64,6 @@ def make_celery(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         # Both would bring a job that kills its worker back without end; the ledger counts and stops.
         task_reject_on_worker_lost=False,
-        # A publication that fails is the reaper's to repeat: the client gets its 202 now.
-        task_publish_retry=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=3,
@@ -107,36 +97,12 @@ def make_celery(settings: Settings) -> Celery:
     return app
 
 
-class CeleryTaskQueue:
-    """Publishes through Celery, and looks at the head of the list through Redis."""
+class RedisTaskQueue:
+    """Looks at the next message of each list."""
 
-    def __init__(self, app: Celery, client: redis.Redis) -> None:
-        """`client` reaches the same Redis as the app's broker."""
-        self._app = app
+    def __init__(self, client: redis.Redis) -> None:
+        """`client` reaches the Redis that is the broker."""
         self._redis = client
-
-    def enqueue(
-        self,
-        job_id: str,
-        published_at_ms: int,
-        priority: Priority = Priority.INTERACTIVE,
-        expected_end_ms: int | None = None,
-    ) -> None:
-        expected = {} if expected_end_ms is None else {EXPECTED_END: expected_end_ms}
-        try:
-            with self._app.producer_or_acquire() as producer:
-                # What Celery needs of its own message format, and no more: `send_task` adds what no worker of
-                # ours reads, and makes a message three times as long.
-                producer.publish(
-                    ([], {}, {}),
-                    exchange="",
-                    routing_key=QUEUES[priority],
-                    serializer="json",
-                    headers={"task": INFER_TASK, "id": job_id, _PUBLISHED_AT: published_at_ms, **expected},
-                    retry=False,
-                )
-        except (OperationalError, redis.RedisError, OSError) as error:
-            raise QueueUnavailable("The queue does not answer. Ask again later.") from error
 
     def heads(self) -> dict[Priority, int | None]:
         try:
@@ -152,7 +118,7 @@ class CeleryTaskQueue:
 def _published_at(message: str) -> int:
     """Read a message's time; 0 for one that is not ours: nothing is known until it has left the queue."""
     try:
-        value: Any = json.loads(message)["headers"][_PUBLISHED_AT]
+        value: Any = json.loads(message)["headers"][PUBLISHED_AT]
         return int(value)
     except (ValueError, KeyError, TypeError):
         return 0
@@ -166,16 +132,11 @@ class MemoryTaskQueue:
         self.bulk_messages: deque[tuple[str, int]] = deque()
         self._lock = threading.Lock()
 
-    def enqueue(
-        self,
-        job_id: str,
-        published_at_ms: int,
-        priority: Priority = Priority.INTERACTIVE,
-        expected_end_ms: int | None = None,  # noqa: ARG002 - no test reads it here
-    ) -> None:
+    def publish(self, job: Job) -> None:
+        """Put in a job's message."""
         with self._lock:
-            queue = self.bulk_messages if priority == Priority.BULK else self.messages
-            queue.append((job_id, published_at_ms))
+            queue = self.bulk_messages if job.spec.priority == Priority.BULK else self.messages
+            queue.append((job.id, job.published_at_ms))
 
     def heads(self) -> dict[Priority, int | None]:
         with self._lock:

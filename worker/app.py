@@ -11,7 +11,7 @@ from shared.metrics import serve
 from shared.object_store import WORKER_PATIENCE
 from shared.services import from_settings
 from shared.settings import Settings, read_settings
-from shared.task_queue import EXPECTED_END, INFER_TASK, make_celery
+from shared.task_queue import INFER_TASK, STANDING, make_celery
 from worker.consumer import consume
 from worker.gpu import NoGpu, check_device
 from worker.lifecycle import Worker
@@ -29,7 +29,7 @@ def make_app(settings: Settings, worker: Worker) -> Celery:
         if worker.is_draining:
             raise Reject("the worker is shutting down", requeue=True)
         # The task's id is the job's.
-        worker.runner.run(str(task.request.id), task.request.get(EXPECTED_END))
+        worker.runner.run(str(task.request.id), task.request.get(STANDING))
 
     def set_up_logs(**_: Any) -> None:
         configure_logs(settings.log_level, settings.log_json)

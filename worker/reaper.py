@@ -41,11 +41,9 @@ def reap_once(jobs: JobStore, queue: TaskQueue) -> int:
     heads = queue.heads()
     due = jobs.due(heads, REAP_AT_ONCE)
     published = jobs.reap(due, heads) if due else []
-    for item in published:
-        crash_point("reaper.reaped")
-        queue.enqueue(item.job_id, item.published_at_ms, item.priority)
+    for job_id in published:
         crash_point("reaper.republished")
-        _log.info("job_republished", job_id=item.job_id)
+        _log.info("job_republished", job_id=job_id)
     return len(published)
 
 

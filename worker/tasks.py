@@ -25,7 +25,8 @@ from shared.errors import (
 )
 from shared.job_store import JobStore
 from shared.object_store import ObjectStore
-from shared.schemas import Job, JobError, is_job_id
+from shared.queue_order import eta_seconds
+from shared.schemas import Job, JobError, Standing, is_job_id
 from worker.batcher import Batcher, Draining, EngineUnusable, Unwanted
 from worker.breaker import CrashBreaker
 from worker.leases import Lease, LeaseKeeper
@@ -50,10 +51,10 @@ class JobRunner:
     lease_seconds: float
     max_run_seconds: float
 
-    def run(self, job_id: str, expected_end_ms: object = None) -> None:
+    def run(self, job_id: str, standing: object = None) -> None:
         """Take one job from its message to its outcome; returns when the message may be acknowledged.
 
-        `expected_end_ms`: what its client was told, as the message has it.
+        `standing`: what its client's ETA followed from, as the message has it.
         """
         if not is_job_id(job_id):
             _log.error("message_refused", reason="no job id")
@@ -61,12 +62,12 @@ class JobRunner:
         with structlog.contextvars.bound_contextvars(job_id=job_id):
             try:
                 self.breaker.wait_until_closed()
-                self._claim_and_run(job_id, expected_end_ms)
+                self._claim_and_run(job_id, standing)
             except JobStoreUnavailable as error:
                 # Unclaimed: the reaper publishes it again. Claimed: the lease lapses, and then it does.
                 _log.warning("job_left_to_the_reaper", error=str(error))
 
-    def _claim_and_run(self, job_id: str, expected_end_ms: object) -> None:
+    def _claim_and_run(self, job_id: str, standing: object) -> None:
         crash_point("worker.received")
         lease = Lease(job_id)
         job = self.jobs.claim(job_id, lease.token, self.lease_seconds, self.max_run_seconds)
@@ -81,9 +82,9 @@ class JobRunner:
                 has_ended = self._outcome(job, lease)
         finally:
             self.leases.remove(lease)
-        if has_ended and job.attempt == 1 and isinstance(expected_end_ms, int):
+        if has_ended and job.attempt == 1:
             ended_at_ms = (job.started_at_ms or 0) + 1000 * (time.monotonic() - began)
-            metrics.ETA_ERROR_SECONDS.observe((ended_at_ms - expected_end_ms) / 1000)
+            _note_how_eta_held(job, standing, (ended_at_ms - job.published_at_ms) / 1000)
 
     def _outcome(self, job: Job, lease: Lease) -> bool:
         """Run the job to its outcome; False where it is handed back, or nobody wants it any more."""
@@ -192,6 +193,19 @@ class JobRunner:
             _log.info("job_failed", written=written, code=outcome["error"]["code"], **timings)
         else:
             _log.info("job_succeeded", written=written, **timings)
+
+
+def _note_how_eta_held(job: Job, standing: object, seconds: float) -> None:
+    """Compare how long the job took from its publication on with what its client was told then, if it was."""
+    if not isinstance(standing, list):
+        return
+    try:
+        eta = eta_seconds(job.spec.priority, Standing.of(standing))
+    except ValueError:
+        # Not a message of ours.
+        return
+    if eta is not None:
+        metrics.ETA_ERROR_SECONDS.observe(seconds - eta)
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 -- Prepended to every script. KEYS and ARGV start the same everywhere:
 -- KEYS: the job's record, OPEN, PUBLISHED, PUBLISHED_BULK, LEASED, DRAINED, ENDED, UNARCHIVED, FOUNDED,
--- COUNTED, OWNED, and BATCH, which is what every key of a batch begins with.
+-- COUNTED, OWNED, BATCH (which is what every key of a batch begins with), INFERENCE_QUEUE, BULK_QUEUE.
 -- ARGV: the time (tests only; '' is now), the channel of changes, the job's id.
 local job, open, leased, drained, ended = KEYS[1], KEYS[2], KEYS[5], KEYS[6], KEYS[7]
 local published = {interactive = KEYS[3], bulk = KEYS[4]}
 local unarchived, founded, counted, owned, batches = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+local queues = {interactive = KEYS[13], bulk = KEYS[14]}
 local changes, id = ARGV[2], ARGV[3]
 
 -- Milliseconds since the epoch by the one clock that all agree on.
@@ -113,6 +114,45 @@ local function complete_batch(name)
   end
 end
 
+-- Where a job stands whose message is in its queue: how many of its priority are ahead, how many of the other
+-- wait, and how many jobs, and of these bulk ones, have ended in the last minute. nil for any other job.
+local function standing()
+  local mine = priority()
+  local ahead = redis.call('ZRANK', published[mine], id)
+  if not ahead then
+    return nil
+  end
+  local others = redis.call('ZCARD', published[mine == 'bulk' and 'interactive' or 'bulk'])
+  local oldest, lately = now / 10000 - 6, {[''] = 0, [':bulk'] = 0}
+  local counts = redis.call('HGETALL', drained)
+  for at = 1, #counts, 2 do
+    local bucket, kind = string.match(counts[at], '^(%d+)(.*)$')
+    if tonumber(bucket) > oldest then
+      lately[kind] = lately[kind] + counts[at + 1]
+    end
+  end
+  return {ahead, others, lately[''], lately[':bulk']}
+end
+
+-- Put the job's message into its queue, as Celery would through kombu: tests/contract/test_messages.py compares
+-- them. The body is [[], {}, {}]: no arguments. `forecast`: the standing that the job's client is told of, if any.
+local function publish(forecast)
+  local queue = queues[priority()]
+  redis.call('LPUSH', queue, cjson.encode({
+    body = 'W1tdLCB7fSwge31d',
+    ['content-encoding'] = 'utf-8',
+    ['content-type'] = 'application/json',
+    headers = {task = 'histoqueue.infer', id = id, published_at_ms = now, standing = forecast},
+    properties = {
+      delivery_mode = 2,
+      delivery_info = {exchange = '', routing_key = queue},
+      priority = 0,
+      body_encoding = 'base64',
+      delivery_tag = id .. ':' .. now,
+    },
+  }))
+end
+
 -- Queue the job as one that nobody has tried yet, in every index that it belongs to; its message is due now.
 local function enqueue(deadline)
   become('queued')
@@ -177,6 +217,17 @@ local function record()
   local found = redis.call('HGETALL', job)
   found[#found + 1] = 'id'
   found[#found + 1] = id
+  return found
+end
+
+-- The same, and where a queued job stands.
+local function told()
+  local found = record()
+  local where = field('status') == 'queued' and standing()
+  if where then
+    found[#found + 1] = 'standing'
+    found[#found + 1] = cjson.encode(where)
+  end
   return found
 end
 

@@ -1,4 +1,5 @@
--- Look after one job that seems to have neither a message nor a worker. Only ever updates what is there.
+-- Look after one job that seems to have neither a message nor a worker, and publish it again where it has none.
+-- Only ever updates what is there.
 -- ARGV: 4 most lost workers; the watermarks (ms) of the queues of 5 interactive and 6 bulk jobs: every
 -- message that was published before it has left its queue.
 if redis.call('EXISTS', job) == 0 or not is_open() then
@@ -30,4 +31,5 @@ end
 redis.call('HSET', job, 'published_at_ms', now)
 redis.call('ZREM', leased, id)
 redis.call('ZADD', published[priority()], now, id)
-return {'publish', now, priority()}
+publish()
+return {'published', now}

@@ -1,4 +1,4 @@
--- Queue an ended job once more, under its own id, as if it were new; only one that has no result.
+-- Queue and publish an ended job once more, under its own id, as if it were new; only one that has no result.
 -- ARGV: 4 most open jobs, 5 most open jobs of its owner (0: any number).
 if redis.call('EXISTS', job) == 0 then
   return {missing(), now}
@@ -24,6 +24,7 @@ redis.call('PERSIST', job)
 redis.call('ZREM', ended, id)
 redis.call('ZREM', unarchived, id)
 enqueue(now + number('patience_ms'))
+publish(standing())
 count('retried')
 changed()
-return {'retried', now, record()}
+return {'retried', now, told()}

@@ -28,12 +28,12 @@ def key_of(new: NewJob) -> str:
 def test_an_answer_is_found_once_there_is_one(store: JobStore) -> None:
     """Not while its job is open, and never where its worker did not say so."""
     first = new_job()
-    assert store.find_answer(key_of(first)) is None
+    assert store.admission(None, key_of(first)).answered_by is None
     succeed(store, first, may_answer=False)
-    assert store.find_answer(key_of(first)) is None
+    assert store.admission(None, key_of(first)).answered_by is None
     second = new_job()
     succeed(store, second)
-    assert store.find_answer(key_of(first)) == second.id
+    assert store.admission(None, key_of(first)).answered_by == second.id
 
 
 def test_an_answered_job_has_ended_with_the_same_result(store: JobStore, clock: Clock) -> None:

@@ -1,7 +1,9 @@
 """What a ledger promises, held against the Redis one and the one in memory."""
 
+import json
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,7 +27,6 @@ from shared.errors import (
 from shared.job_store import MOST_LOST_WORKERS, REPUBLISH_AFTER_MS, Cleanable, Heads, JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore, connect
-from shared.queue_order import Place
 from shared.redis_ledger import CREATE_PATIENCE_MS
 from shared.schemas import (
     Idempotency,
@@ -34,6 +35,7 @@ from shared.schemas import (
     JobStatus,
     NewJob,
     Priority,
+    Standing,
     new_job_id,
     wall_clock_ms,
 )
@@ -67,7 +69,7 @@ def accept(store: JobStore, **options: float) -> Job:
 def reap(store: JobStore, oldest: int | None = None) -> list[str]:
     """Do what the reaper does in one pass, where the queue of interactive jobs has this head."""
     heads = {Priority.INTERACTIVE: oldest}
-    return [item.job_id for item in store.reap(store.due(heads, 1000), heads)]
+    return store.reap(store.due(heads, 1000), heads)
 
 
 def test_an_accepted_job_is_queued_and_reads_back_whole(store: JobStore) -> None:
@@ -81,7 +83,7 @@ def test_an_accepted_job_is_queued_and_reads_back_whole(store: JobStore) -> None
     assert created.job.version == 1
     assert created.job.deadline_ms - created.job.created_at_ms == 3_600_000
     assert store.depth().open == 1
-    assert store.place(new.id) == Place(Priority.INTERACTIVE, ahead=0, others=0)
+    assert created.job.standing == Standing(ahead=0, others=0, ended_lately=0, bulk_ended_lately=0)
 
 
 def test_accepting_the_same_id_twice_makes_one_job(store: JobStore) -> None:
@@ -144,7 +146,7 @@ def test_a_claim_counts_the_attempt_before_any_work(store: JobStore) -> None:
     assert claimed.started_at_ms is not None
     assert not claimed.is_suspect
     assert store.get(job.id) == claimed
-    assert store.place(job.id) is None
+    assert claimed.standing is None
 
 
 def test_a_second_delivery_is_dropped_while_the_lease_lives(store: JobStore, clock: Clock) -> None:
@@ -817,17 +819,17 @@ def test_one_owner_has_as_many_open_jobs_as_it_may(store: JobStore) -> None:
     assert (refused.value.depth, refused.value.limit) == (2, 2)
     store.create(owned_by("b"), 100, max_owned=2)
     store.create(new_job(), 100, max_owned=2)
-    assert (store.depth("a").owned, store.depth("b").owned, store.depth().owned) == (2, 1, 0)
+    assert [store.admission(owner).owned for owner in ("a", "b", None)] == [2, 1, 0]
     store.cancel(jobs[0].id)
     store.create(owned_by("a"), 100, max_owned=2)
     with pytest.raises(QuotaReached):
         store.retry(jobs[0].id, 100, max_owned=2)
     store.delete(jobs[1].id)
     store.retry(jobs[0].id, 100, max_owned=2)
-    assert store.depth("a").owned == 2
+    assert store.admission("a").owned == 2
     assert store.claim(jobs[0].id, "token", 15, 300)
     assert store.succeed(jobs[0].id, "token", {}, {})
-    assert store.depth("a").owned == 1
+    assert store.admission("a").owned == 1
 
 
 def bulk_job() -> NewJob:
@@ -842,24 +844,53 @@ def test_each_priority_has_its_own_places(store: JobStore, clock: Clock) -> None
     for new in (bulk_job(), new_job(), bulk_job(), new_job(), bulk_job()):
         clock.advance(1)
         jobs.append(store.create(new, 100).job)
-    places = [store.place(job.id) for job in jobs]
-    assert places == [
-        Place(Priority.BULK, 0, 2),
-        Place(Priority.INTERACTIVE, 0, 3),
-        Place(Priority.BULK, 1, 2),
-        Place(Priority.INTERACTIVE, 1, 3),
-        Place(Priority.BULK, 2, 2),
-    ]
+    standings = [store.get(job.id).standing for job in jobs]
+    places = [(here.ahead, here.others) for here in standings if here]
+    assert places == [(0, 2), (0, 3), (1, 2), (1, 3), (2, 2)]
     depth = store.depth()
     assert {name: item.queued for name, item in depth.waiting.items()} == {"interactive": 2, "bulk": 3}
     assert depth.waiting[Priority.BULK].oldest_published_at_ms == jobs[0].published_at_ms
     assert depth.oldest_published_at_ms == jobs[0].published_at_ms
     store.cancel(jobs[0].id)
     clock.advance(1)
-    assert store.retry(jobs[0].id, 100).spec.priority == Priority.BULK
-    assert store.place(jobs[0].id) == Place(Priority.BULK, 2, 2)
+    retried = store.retry(jobs[0].id, 100)
+    assert retried.spec.priority == Priority.BULK
+    assert retried.standing == Standing(ahead=2, others=2, ended_lately=1, bulk_ended_lately=1)
     assert (store.drain_rate(), store.drain_rate(Priority.INTERACTIVE)) == (pytest.approx(1 / 60), 0)
     assert store.drain_rate(Priority.BULK) == store.drain_rate()
+
+
+def test_what_queues_a_job_publishes_its_message(store: JobStore, clock: Clock) -> None:
+    """One message each time, in the queue of its priority; a repetition and a refusal publish none."""
+    first, second, third = new_job(), bulk_job(), bulk_job()
+    store.create(first, 3)
+    store.create(first, 3)
+    store.create_many([second, third], 3)
+    with pytest.raises(QueueFull):
+        store.create(new_job(), 3)
+    assert published(store) == ([first.id], [second.id, third.id])
+    store.cancel(second.id)
+    store.retry(second.id, 3)
+    clock.advance(REPUBLISH_AFTER_MS / 1000 + 1)
+    reap(store)
+    interactive, bulk = published(store)
+    assert interactive == [first.id] * 2
+    assert Counter(bulk) == {second.id: 3, third.id: 2}
+    store.claim(first.id, "token", LEASE, RUN)
+    store.succeed(first.id, "token", {}, {}, "key")
+    assert store.answer(new_job(), first.id)
+    assert len(published(store)[0]) == 2
+
+
+def published(store: JobStore) -> tuple[list[str], list[str]]:
+    """Return whose messages were published, interactive and bulk ones, in order."""
+    if isinstance(store, MemoryJobStore):
+        lists = (store.queue.messages, store.queue.bulk_messages)
+        return [job_id for job_id, _ in lists[0]], [job_id for job_id, _ in lists[1]]
+    client: redis.Redis = store._redis  # type: ignore[attr-defined]
+    raw = [list(reversed(client.lrange(name, 0, -1))) for name in (keys.INFERENCE_QUEUE, keys.BULK_QUEUE)]
+    found = [[json.loads(message)["headers"]["id"] for message in messages] for messages in raw]
+    return found[0], found[1]
 
 
 def test_each_queue_has_its_own_watermark(store: JobStore, clock: Clock) -> None:
@@ -867,9 +898,7 @@ def test_each_queue_has_its_own_watermark(store: JobStore, clock: Clock) -> None
     bulk, interactive = (store.create(new, 100).job for new in (bulk_job(), new_job()))
     clock.advance(60)
     heads: Heads = {Priority.BULK: bulk.published_at_ms, Priority.INTERACTIVE: None}
-    published = store.reap(store.due(heads, 10), heads)
-    assert [(item.job_id, item.priority) for item in published] == [(interactive.id, Priority.INTERACTIVE)]
+    assert store.reap(store.due(heads, 10), heads) == [interactive.id]
     clock.advance(60)
     heads = {Priority.INTERACTIVE: clock() - 60_000}
-    published = store.reap(store.due(heads, 10), heads)
-    assert [(item.job_id, item.priority) for item in published] == [(bulk.id, Priority.BULK)]
+    assert store.reap(store.due(heads, 10), heads) == [bulk.id]

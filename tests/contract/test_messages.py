@@ -1,121 +1,140 @@
-"""What lies on the queue: an id and a time, as JSON, and nothing else of ours."""
+"""What lies on the queue: an id and a few numbers, as Celery's JSON, and nothing else of ours."""
 
-import base64
 import json
-import signal
-import time
-from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from pydantic import SecretStr
 
-from ops.processes import wait_until
-from ops.servers import RedisServer, free_port
 from shared import keys
-from shared.errors import QueueUnavailable
-from shared.job_store_redis import connect
-from shared.schemas import Priority, new_job_id
+from shared.job_store import REPUBLISH_AFTER_MS
+from shared.job_store_redis import RedisJobStore
+from shared.queue_order import QUEUES
+from shared.schemas import Job, NewJob, Priority, Standing
 from shared.settings import Settings
-from shared.task_queue import INFER_TASK, CeleryTaskQueue, make_celery
+from shared.task_queue import INFER_TASK, RedisTaskQueue, make_celery
+from tests.contract.conftest import Clock, new_job
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def queue(limited_url: str, limited_client: redis.Redis) -> CeleryTaskQueue:
-    """The real queue, empty, with the shipped rights in Redis."""
-    return CeleryTaskQueue(make_celery(Settings(redis_url=SecretStr(limited_url))), limited_client)
+def ledger(limited_client: redis.Redis, clock: Clock) -> RedisJobStore:
+    """The real ledger, empty, with the shipped rights in Redis."""
+    return RedisJobStore(limited_client, clock)
 
 
-def test_a_message_holds_an_id_and_no_pixels(queue: CeleryTaskQueue, redis_client: redis.Redis) -> None:
-    """It is small, it is JSON, and it goes to the one queue under the task's name."""
-    job_id = new_job_id()
-    queue.enqueue(job_id, 1_700_000_000_000)
-    (raw,) = redis_client.lrange(keys.INFERENCE_QUEUE, 0, -1)
-    assert len(raw) < 500
-    message = json.loads(raw)
-    assert message["content-type"] == "application/json"
-    assert message["headers"]["task"] == INFER_TASK
-    assert message["headers"]["id"] == job_id
-    assert json.loads(base64.b64decode(message["body"])) == [[], {}, {}]
+@pytest.fixture
+def queue(limited_client: redis.Redis) -> RedisTaskQueue:
+    """What the reaper looks at."""
+    return RedisTaskQueue(limited_client)
 
 
-def test_the_oldest_message_is_the_one_that_leaves_next(queue: CeleryTaskQueue) -> None:
+def bulk_job() -> NewJob:
+    """Return a job of a batch."""
+    new = new_job()
+    return new.model_copy(update={"spec": new.spec.model_copy(update={"priority": Priority.BULK})})
+
+
+def accept(ledger: RedisJobStore, new: NewJob | None = None) -> Job:
+    """Accept a job."""
+    return ledger.create(new or new_job(), max_open=100).job
+
+
+def messages(client: redis.Redis, queue: str = keys.INFERENCE_QUEUE) -> list[dict[str, Any]]:
+    """Return the messages of a queue, the one that leaves next first."""
+    return [json.loads(raw) for raw in reversed(client.lrange(queue, 0, -1))]
+
+
+@pytest.mark.parametrize("priority", list(Priority))
+def test_a_message_is_what_kombu_would_have_published(
+    ledger: RedisJobStore, redis_client: redis.Redis, limited_url: str, priority: Priority
+) -> None:
+    """Byte by byte in its words; only the tag, which must be its own, differs. It holds no pixels."""
+    job = accept(ledger, bulk_job() if priority == Priority.BULK else new_job())
+    app = make_celery(Settings(redis_url=SecretStr(limited_url)))
+    assert job.standing is not None
+    headers = {
+        "task": INFER_TASK,
+        "id": job.id,
+        "published_at_ms": job.published_at_ms,
+        "standing": list(job.standing.model_dump().values()),
+    }
+    with app.producer_or_acquire() as producer:
+        producer.publish(
+            ([], {}, {}), exchange="", routing_key=QUEUES[priority], serializer="json", headers=headers
+        )
+    ours, kombus = messages(redis_client, QUEUES[priority])
+    tags = {message["properties"].pop("delivery_tag") for message in (ours, kombus)}
+    assert ours == kombus
+    assert len(tags) == 2
+    assert len(json.dumps(ours)) < 500
+
+
+def test_each_message_has_a_tag_of_its_own(
+    ledger: RedisJobStore, redis_client: redis.Redis, clock: Clock
+) -> None:
+    """An acknowledgement goes by it: two messages of one job must not be taken for one."""
+    job = accept(ledger)
+    accept(ledger)
+    ledger.cancel(job.id)
+    clock.advance(0.001)
+    ledger.retry(job.id, 100)
+    tags = [message["properties"]["delivery_tag"] for message in messages(redis_client)]
+    assert len(set(tags)) == 3
+
+
+def test_the_oldest_message_is_the_one_that_leaves_next(
+    ledger: RedisJobStore, queue: RedisTaskQueue, clock: Clock
+) -> None:
     """First in, first out; an empty queue has none."""
     assert queue.heads()[Priority.INTERACTIVE] is None
-    queue.enqueue(new_job_id(), 1_700_000_000_000)
-    queue.enqueue(new_job_id(), 1_700_000_009_000)
-    assert queue.heads()[Priority.INTERACTIVE] == 1_700_000_000_000
+    first = accept(ledger)
+    clock.advance(9)
+    accept(ledger)
+    assert queue.heads()[Priority.INTERACTIVE] == first.published_at_ms
 
 
 @pytest.mark.parametrize(
     "garbage", ["", "{", "[]", '{"headers": {}}', '{"headers": {"published_at_ms": "x"}}']
 )
 def test_garbage_at_the_head_holds_the_reaper_back(
-    queue: CeleryTaskQueue, redis_client: redis.Redis, garbage: str
+    ledger: RedisJobStore, queue: RedisTaskQueue, redis_client: redis.Redis, garbage: str
 ) -> None:
     """Nothing is known of what lies behind it, so nothing is taken for lost."""
-    queue.enqueue(new_job_id(), 1_700_000_000_000)
+    accept(ledger)
     redis_client.rpush(keys.INFERENCE_QUEUE, garbage)
     assert queue.heads()[Priority.INTERACTIVE] == 0
 
 
-def test_no_result_is_kept_and_no_channel_is_opened(
-    queue: CeleryTaskQueue, redis_client: redis.Redis
+def test_each_priority_has_a_queue_of_its_own(
+    ledger: RedisJobStore, queue: RedisTaskQueue, redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """Nothing grows with the number of submissions but the queue itself."""
-    for _ in range(50):
-        queue.enqueue(new_job_id(), 1_700_000_000_000)
-    names = set(redis_client.keys("*"))
-    assert names <= {keys.INFERENCE_QUEUE, f"_kombu.binding.{keys.INFERENCE_QUEUE}"}
-    assert redis_client.pubsub_channels() == []
-
-
-def test_a_queue_that_is_away_says_so_soon(redis_client: redis.Redis) -> None:
-    """The API cannot wait; the reaper publishes later."""
-    settings = Settings(redis_url=SecretStr("redis://127.0.0.1:1/0"))
-    queue = CeleryTaskQueue(make_celery(settings), redis_client)
-    started = time.monotonic()
-    with pytest.raises(QueueUnavailable):
-        queue.enqueue(new_job_id(), 0)
-    assert time.monotonic() - started < 4
-
-
-def test_a_queue_that_hangs_says_so_in_time(tmp_path: Path) -> None:
-    """Accepting a job takes no longer than its client listens, also on a connection that was well before."""
-    server = RedisServer(free_port(), "password", tmp_path / "data")
-    child = server.child(tmp_path / "log")
-    child.start()
-    try:
-        assert wait_until(server.is_ready, 20)
-        client = connect(server.url, timeout_seconds=1)
-        queue = CeleryTaskQueue(make_celery(Settings(redis_url=SecretStr(server.url))), client)
-        queue.enqueue(new_job_id(), 0)
-        child.send(signal.SIGSTOP)
-        started = time.monotonic()
-        with pytest.raises(QueueUnavailable):
-            queue.enqueue(new_job_id(), 0)
-        assert time.monotonic() - started < 4.5
-    finally:
-        child.kill()
-
-
-def test_each_priority_has_a_queue_of_its_own(queue: CeleryTaskQueue, redis_client: redis.Redis) -> None:
     """And a head of its own, which the reaper judges by."""
-    queue.enqueue(new_job_id(), 1_700_000_000_000, Priority.BULK)
-    assert queue.heads() == {Priority.INTERACTIVE: None, Priority.BULK: 1_700_000_000_000}
-    queue.enqueue(new_job_id(), 1_700_000_009_000)
-    assert queue.heads() == {Priority.INTERACTIVE: 1_700_000_009_000, Priority.BULK: 1_700_000_000_000}
+    bulk = accept(ledger, bulk_job())
+    assert queue.heads() == {Priority.INTERACTIVE: None, Priority.BULK: bulk.published_at_ms}
+    clock.advance(9)
+    interactive = accept(ledger)
+    assert queue.heads() == {
+        Priority.INTERACTIVE: interactive.published_at_ms,
+        Priority.BULK: bulk.published_at_ms,
+    }
     assert (redis_client.llen(keys.INFERENCE_QUEUE), redis_client.llen(keys.BULK_QUEUE)) == (1, 1)
 
 
 def test_what_a_client_was_told_travels_with_the_message(
-    queue: CeleryTaskQueue, redis_client: redis.Redis
+    ledger: RedisJobStore, redis_client: redis.Redis, clock: Clock
 ) -> None:
-    """So that the worker can say how well it held; without a forecast there is none."""
-    queue.enqueue(new_job_id(), 1_700_000_000_000, Priority.INTERACTIVE, 1_700_000_004_000)
-    queue.enqueue(new_job_id(), 1_700_000_000_000)
-    second, first = (json.loads(raw)["headers"] for raw in redis_client.lrange(keys.INFERENCE_QUEUE, 0, -1))
-    assert first["expected_end_ms"] == 1_700_000_004_000
-    assert "expected_end_ms" not in second
+    """So that the worker can say how well it held; one that repeats a lost message says nothing."""
+    accept(ledger)
+    clock.advance(1)
+    job = accept(ledger)
+    told = messages(redis_client)[-1]["headers"]["standing"]
+    assert told == [1, 0, 0, 0]
+    assert Standing.of(told) == job.standing
+    redis_client.delete(keys.INFERENCE_QUEUE)
+    clock.advance(REPUBLISH_AFTER_MS / 1000 + 1)
+    assert len(ledger.reap([job.id], {})) == 1
+    (again,) = messages(redis_client)
+    assert (again["headers"]["id"], again["headers"].get("standing")) == (job.id, None)

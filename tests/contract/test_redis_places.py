@@ -11,15 +11,18 @@ import redis
 
 from ops.processes import Child, wait_until
 from ops.servers import HOST, RedisServer, free_port, redis_program
+from shared import keys
+from shared.deliveries import Taken
 from shared.errors import HistoQueueError, JobStoreUnavailable, QueueUnavailable
 from shared.object_store import REQUEST_PATIENCE
-from shared.schemas import Priority, new_job_id
 from shared.services import Services, from_settings
 from shared.settings import Settings, read_settings
+from shared.webhook_queue import CeleryWebhookQueue, make_webhook_celery
 from tests.tls import TlsFront, make_certificates
 
 pytestmark = pytest.mark.integration
 MASTER = "tiles"
+TAKEN = Taken("an-id_1_1", "receiver.example.org")
 
 
 @pytest.fixture
@@ -41,8 +44,13 @@ def services_at(monkeypatch: pytest.MonkeyPatch, url: str, ca_file: Path | None 
 def both_work(services: Services) -> bool:
     """Write through the ledger's connection and Celery's own."""
     services.jobs.found()
-    services.queue.enqueue(new_job_id(), 1_700_000_000_000)
-    return services.jobs.is_founded() and services.queue.heads()[Priority.INTERACTIVE] == 1_700_000_000_000
+    celerys_queue().enqueue(TAKEN)
+    return services.jobs.is_founded()
+
+
+def celerys_queue() -> CeleryWebhookQueue:
+    """Return a queue that Celery writes to, with the same settings."""
+    return CeleryWebhookQueue(make_webhook_celery(read_settings(Settings)))
 
 
 def test_ledger_and_queue_work_over_tls(
@@ -64,7 +72,7 @@ def test_a_server_without_a_trusted_certificate_gets_no_password(
         services.jobs.ping()
     assert "CERTIFICATE_VERIFY_FAILED" in str(caught.value.__cause__)
     with pytest.raises(QueueUnavailable):
-        services.queue.enqueue(new_job_id(), 0)
+        celerys_queue().enqueue(TAKEN)
 
 
 def test_a_certificate_for_another_name_is_refused(
@@ -185,7 +193,7 @@ def test_ledger_and_queue_follow_the_master_that_the_sentinel_names(
     assert _soon(services.jobs.is_founded)
     assert _soon(lambda: both_work(services))
     with redis.Redis(HOST, watched.master_port(), password=watched.password) as client:
-        assert client.llen("celery-inference") == 2
+        assert client.llen(keys.WEBHOOK_QUEUE) == 2
 
 
 def test_a_name_that_no_sentinel_knows_is_an_outage(
@@ -196,4 +204,4 @@ def test_a_name_that_no_sentinel_knows_is_an_outage(
     with pytest.raises(JobStoreUnavailable):
         services.jobs.ping()
     with pytest.raises(QueueUnavailable):
-        services.queue.enqueue(new_job_id(), 0)
+        celerys_queue().enqueue(TAKEN)

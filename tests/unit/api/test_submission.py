@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 
 from api import create_app, submission
 from ops.processes import wait_until
-from shared.errors import JobStoreUnavailable, ObjectStoreUnavailable, QueueUnavailable
+from shared.errors import JobStoreUnavailable, ObjectStoreUnavailable
 from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes
@@ -119,7 +119,7 @@ def test_a_queue_that_fills_while_the_image_is_stored_leaves_no_image(
     """The ledger has the last word; its refusal is certain, so the image goes."""
     full = create_app(services, settings.model_copy(update={"max_open_jobs": 0}))
     optimist = Failing(services.jobs, RuntimeError(), "nothing")
-    optimist.depth = lambda _owner: services.jobs.depth().model_copy(update={"open": -1})  # type: ignore[attr-defined]
+    optimist.admission = lambda *_: services.jobs.admission().model_copy(update={"open": -1})  # type: ignore[attr-defined]
     late = create_app(replace(services, jobs=optimist), settings.model_copy(update={"max_open_jobs": 0}))
     for app in (full, late):
         answer = post(app)
@@ -127,7 +127,7 @@ def test_a_queue_that_fills_while_the_image_is_stored_leaves_no_image(
     assert services.objects.list_keys("uploads/") == []
 
 
-@pytest.mark.parametrize("method", ["find_replay", "depth"])
+@pytest.mark.parametrize("method", ["find_replay", "admission"])
 def test_without_the_ledger_nothing_is_stored(services: Services, settings: Settings, method: str) -> None:
     """503 before the image goes anywhere."""
     jobs = Failing(services.jobs, JobStoreUnavailable("The job store does not answer."), method)
@@ -163,24 +163,6 @@ def test_without_a_model_nothing_is_accepted(bare_services: Services, settings: 
     assert bare_services.objects.list_keys("uploads/") == []
 
 
-def test_a_failed_publication_is_left_to_the_reaper(services: Services, settings: Settings) -> None:
-    """The job is recorded, so it is accepted."""
-    queue = Failing(services.queue, QueueUnavailable("The queue does not answer."), "enqueue")
-    answer = post(create_app(replace(services, queue=queue), settings))
-    assert answer.status_code == 202
-    assert services.jobs.get(answer.get_json()["id"]).status == "queued"
-
-
-def test_an_accepted_job_is_never_an_error_because_its_place_is_unknown(
-    services: Services, settings: Settings
-) -> None:
-    """Redis may go away right after the record; the 202 stands."""
-    jobs = Failing(services.jobs, JobStoreUnavailable("away"), "position", "drain_rate", "get")
-    answer = post(create_app(replace(services, jobs=jobs), settings), headers={"Prefer": "wait=1"})
-    assert answer.status_code == 202
-    assert answer.get_json()["queue"] == {"position": None, "eta_seconds": None}
-
-
 def test_an_image_that_took_long_to_store_is_refused_and_removed(
     submit: Submit, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,14 +174,3 @@ def test_an_image_that_took_long_to_store_is_refused_and_removed(
     assert answer.headers["Retry-After"]
     assert wait_until(lambda: services.objects.list_keys("uploads/") == [], 10)
     assert services.jobs.depth().open == 0
-
-
-def test_a_job_that_took_long_to_record_is_published_by_the_reaper(
-    submit: Submit, services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is accepted; a queue that hangs would only hold its answer up."""
-    times = iter([0.0, 0.1, submission.LATEST_PUBLICATION_SECONDS + 0.1])
-    monkeypatch.setattr(submission, "monotonic", lambda: next(times))
-    assert submit().status_code == 202
-    assert services.jobs.depth().open == 1
-    assert not services.queue.messages  # type: ignore[attr-defined]

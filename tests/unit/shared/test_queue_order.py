@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 
 from shared import keys
-from shared.queue_order import BULK_SHARE, INTERACTIVE_TURNS, QUEUES, Place, WeightedOrder
-from shared.schemas import Priority
+from shared.queue_order import BULK_SHARE, INTERACTIVE_TURNS, QUEUES, Place, WeightedOrder, place_of
+from shared.schemas import InputInfo, Job, JobSpec, JobStatus, ModelRef, Priority, Standing
 
 
 def taken(lengths: dict[str, int], turns: int) -> list[str]:
@@ -53,14 +53,48 @@ def test_a_position_is_how_many_leave_first(priority: Priority, ahead: int, othe
     other = next(name for name in Priority if name != priority)
     sequence = taken({QUEUES[priority]: ahead + 1, QUEUES[other]: others}, ahead + 1 + others)
     own = [turn for turn, name in enumerate(sequence) if name == QUEUES[priority]]
-    assert Place(priority, ahead, others).position == own[ahead]
+    assert told(priority, ahead, others).position == own[ahead]
 
 
 def test_an_estimate_counts_what_is_still_to_come() -> None:
     """A bulk job ends no sooner than bulk jobs did lately; none is told where nothing ended."""
-    interactive, bulk = Place(Priority.INTERACTIVE, 9, 0), Place(Priority.BULK, 9, 0)
-    assert interactive.eta_seconds(drain_rate=2, bulk_rate=0) == 5
-    assert bulk.eta_seconds(drain_rate=2, bulk_rate=2) == 5
-    assert bulk.eta_seconds(drain_rate=2, bulk_rate=0.5) == 20
-    assert bulk.eta_seconds(drain_rate=2, bulk_rate=0) == 10 / (2 * BULK_SHARE)
-    assert bulk.eta_seconds(drain_rate=0, bulk_rate=0) is None
+    assert told(Priority.INTERACTIVE, 9, ended_lately=120).eta_seconds == 5
+    assert told(Priority.BULK, 9, ended_lately=120, bulk_ended_lately=120).eta_seconds == 5
+    assert told(Priority.BULK, 9, ended_lately=120, bulk_ended_lately=30).eta_seconds == 20
+    assert told(Priority.BULK, 9, ended_lately=120).eta_seconds == 10 / (2 * BULK_SHARE)
+    assert told(Priority.BULK, 9).eta_seconds is None
+
+
+def test_only_a_job_that_waits_has_a_place() -> None:
+    """One that is held off has none that is known, and an ended one has none."""
+    job = accepted_job()
+    assert place_of(job) == Place(None, None)
+    assert place_of(job.model_copy(update={"status": JobStatus.SUCCEEDED})) is None
+
+
+def told(
+    priority: Priority, ahead: int, others: int = 0, ended_lately: int = 0, bulk_ended_lately: int = 0
+) -> Place:
+    """Return what the client of a job is told that stands so."""
+    standing = Standing(
+        ahead=ahead, others=others, ended_lately=ended_lately, bulk_ended_lately=bulk_ended_lately
+    )
+    job = accepted_job()
+    spec = job.spec.model_copy(update={"priority": priority})
+    place = place_of(job.model_copy(update={"spec": spec, "standing": standing}))
+    assert place is not None
+    return place
+
+
+def accepted_job() -> Job:
+    """Return a queued job."""
+    image = InputInfo(key="uploads/x", sha256="1" * 64, bytes=1, width=1, height=1, media_type="image/png")
+    return Job(
+        id="1",
+        spec=JobSpec(model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64), input=image),
+        status=JobStatus.QUEUED,
+        version=1,
+        created_at_ms=0,
+        deadline_ms=1,
+        published_at_ms=0,
+    )
