@@ -2,13 +2,15 @@
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import structlog
 
 from shared.errors import CallerError, JobStoreUnavailable
-from shared.job_store import JobStore
+from shared.job_store import Change, JobStore
 from shared.schemas import Job
 
 #: No request waits longer, whatever it asks for.
@@ -23,7 +25,17 @@ KEEPALIVE_SECONDS = 15.0
 RECONNECT_SECONDS = 1.0
 #: The listener stays this long after the last waiter has left.
 LINGER_SECONDS = 30.0
+#: So many ends are remembered: more than come within REREAD_SECONDS.
+MOST_ENDED_LATELY = 4096
 _log = structlog.stdlib.get_logger("api.events")
+
+
+@dataclass(eq=False)
+class _Waiter:
+    """A request that waits for a job's end, or for each change of it."""
+
+    awaits_end: bool
+    changed: threading.Event = field(default_factory=threading.Event)
 
 
 class WaitingRoom:
@@ -34,8 +46,13 @@ class WaitingRoom:
         self._max_waiters = max_waiters
         self._is_stopping: Callable[[], bool] = lambda: False
         self._lock = threading.Lock()
-        self._waiters: dict[threading.Event, str] = {}
+        self._waiters: dict[str, list[_Waiter]] = {}
+        self._seated = 0
         self._listener: threading.Thread | None = None
+        #: Since when no notice is missed; None while some may be.
+        self._hears_since: float | None = None
+        #: Jobs whose end was heard of, the latest last: one may end between a waiter's look and its seat.
+        self._ended_lately: OrderedDict[str, None] = OrderedDict()
         self._empty_since = time.monotonic()
 
     def stop_when(self, is_stopping: Callable[[], bool]) -> None:
@@ -55,7 +72,7 @@ class WaitingRoom:
         if job.status.is_final or seconds <= 0:
             return job
         until = time.monotonic() + min(seconds, LONGEST_WAIT_SECONDS)
-        with self._seat(job.id) as changed:
+        with self._seat(job.id, awaits_end=True) as changed:
             while changed and not job.status.is_final and not self._is_stopping():
                 left = until - time.monotonic()
                 if left <= 0:
@@ -73,7 +90,7 @@ class WaitingRoom:
         yield job
         until = time.monotonic() + LONGEST_STREAM_SECONDS
         said_at = time.monotonic()
-        with self._seat(job.id) as changed:
+        with self._seat(job.id, awaits_end=False) as changed:
             while changed and not job.status.is_final and time.monotonic() < until:
                 changed.wait(REREAD_SECONDS)
                 changed.clear()
@@ -97,29 +114,39 @@ class WaitingRoom:
             return job
 
     @contextmanager
-    def _seat(self, job_id: str) -> Iterator[threading.Event | None]:
-        changed = threading.Event()
-        # Set from the beginning: what changed between the first look and this line has to be looked at.
-        changed.set()
-        if not self._enter(changed, job_id):
+    def _seat(self, job_id: str, awaits_end: bool) -> Iterator[threading.Event | None]:
+        waiter = _Waiter(awaits_end)
+        if not self._enter(waiter, job_id):
             yield None
             return
         try:
-            yield changed
+            yield waiter.changed
         finally:
             with self._lock:
-                del self._waiters[changed]
+                self._waiters[job_id].remove(waiter)
+                if not self._waiters[job_id]:
+                    del self._waiters[job_id]
+                self._seated -= 1
                 self._empty_since = time.monotonic()
 
-    def _enter(self, changed: threading.Event, job_id: str) -> bool:
+    def _enter(self, waiter: _Waiter, job_id: str) -> bool:
         with self._lock:
-            if len(self._waiters) >= self._max_waiters:
+            if self._seated >= self._max_waiters:
                 return False
-            self._waiters[changed] = job_id
+            self._seated += 1
+            self._waiters.setdefault(job_id, []).append(waiter)
+            if not waiter.awaits_end or job_id in self._ended_lately or not self._has_heard_for_long():
+                # What changed between the first look and this line has to be looked at.
+                waiter.changed.set()
             if self._listener is None or not self._listener.is_alive():
                 self._listener = threading.Thread(target=self._listen, name="job-changes", daemon=True)
                 self._listener.start()
             return True
+
+    def _has_heard_for_long(self) -> bool:
+        """Tell whether every end since a waiter's first look was heard of, unless that was very long ago."""
+        since = self._hears_since
+        return since is not None and time.monotonic() - since > REREAD_SECONDS
 
     def _listen(self) -> None:
         while not self._may_retire():
@@ -130,23 +157,41 @@ class WaitingRoom:
                 time.sleep(RECONNECT_SECONDS)
 
     def _pass_on_changes(self) -> None:
-        for number, job_id in enumerate(self._jobs.changes()):
-            # With the first item the subscription stands: whatever changed before it went by unheard.
-            self._wake(None if number == 0 or self._is_stopping() else job_id or "")
-            if self._may_retire(peek=True):
-                return
+        try:
+            for number, change in enumerate(self._jobs.changes()):
+                if number == 0:
+                    self._hears_since = time.monotonic()
+                # Whatever changed before the first item went by unheard.
+                self._wake(change, everybody=number == 0 or self._is_stopping())
+                if self._may_retire(peek=True):
+                    return
+        finally:
+            with self._lock:
+                self._hears_since = None
+                self._ended_lately.clear()
 
-    def _wake(self, job_id: str | None) -> None:
-        """Wake who waits for this job; None wakes all."""
+    def _wake(self, change: Change | None, everybody: bool) -> None:
+        """Wake who waits for this change."""
         with self._lock:
-            for changed, awaited in self._waiters.items():
-                if job_id is None or awaited == job_id:
-                    changed.set()
+            if everybody:
+                for waiters in self._waiters.values():
+                    for waiter in waiters:
+                        waiter.changed.set()
+            if change is None:
+                return
+            for waiter in self._waiters.get(change.job_id, ()):
+                if change.status.is_final or not waiter.awaits_end:
+                    waiter.changed.set()
+            if change.status.is_final:
+                self._ended_lately[change.job_id] = None
+                self._ended_lately.move_to_end(change.job_id)
+                if len(self._ended_lately) > MOST_ENDED_LATELY:
+                    self._ended_lately.popitem(last=False)
 
     def _may_retire(self, peek: bool = False) -> bool:
         """Tell whether nobody has waited for a while; unless it is a `peek`, the thread counts as gone."""
         with self._lock:
-            retires = not self._waiters and time.monotonic() - self._empty_since > LINGER_SECONDS
+            retires = not self._seated and time.monotonic() - self._empty_since > LINGER_SECONDS
             if retires and not peek:
                 self._listener = None
             return retires

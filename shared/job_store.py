@@ -55,6 +55,14 @@ class Canceled:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A job that has come to a status, or has a new version in the same one."""
+
+    job_id: str
+    status: JobStatus
+
+
+@dataclass(frozen=True)
 class Cleanable:
     """An ended job past a retention: that of the image under `image_key`, or else that of the result."""
 
@@ -253,8 +261,11 @@ class JobStore(BatchStore, Protocol):
     def drain_rate(self, priority: Priority | None = None) -> float:
         """Return how many jobs (of this priority) ended per second, over the last minute."""
 
-    def changes(self) -> Iterator[str | None]:
-        """Yield the id of each job as it changes; None about once a second, so that a listener can stop."""
+    def changes(self) -> Iterator[Change | None]:
+        """Yield each change of a job; None about once a second, so that a listener can stop.
+
+        The first is None, as soon as nothing is missed any more.
+        """
 
     def ping(self) -> None:
         """Return if the store answers."""

@@ -19,6 +19,7 @@ from shared.job_store import (
     MOST_LOST_WORKERS,
     REPUBLISH_AFTER_MS,
     Canceled,
+    Change,
     Created,
     Heads,
     image_expired,
@@ -376,10 +377,11 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
         ended = [time for time, kind in self._ended_at if priority in (None, kind)]
         return sum(1 for time in ended if time // 10_000 > first)
 
-    def changes(self) -> Iterator[str | None]:
-        changed: queue.SimpleQueue[str] = queue.SimpleQueue()
+    def changes(self) -> Iterator[Change | None]:
+        changed: queue.SimpleQueue[Change] = queue.SimpleQueue()
         self._listeners.append(changed)
         try:
+            yield None
             while True:
                 try:
                     yield changed.get(timeout=1.0)

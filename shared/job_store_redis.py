@@ -21,6 +21,7 @@ from shared.job_store import (
     MOST_LOST_WORKERS,
     REPUBLISH_AFTER_MS,
     Canceled,
+    Change,
     Created,
     Heads,
     image_expired,
@@ -268,18 +269,27 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         counted = {None: ended[""], Priority.BULK: ended["bulk"]}
         return counted.get(priority, ended[""] - ended["bulk"]) / DRAIN_WINDOW_SECONDS
 
-    def changes(self) -> Iterator[str | None]:
+    def changes(self) -> Iterator[Change | None]:
         with answering(), self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]
             pubsub.subscribe(keys.CHANGES)
             while True:
                 message = pubsub.get_message(timeout=1.0)
-                yield str(message["data"]) if message else None
+                yield _change(str(message["data"])) if message else None
 
 
 def _watermark(heads: Heads, priority: Priority, now_ms: int) -> int:
     """Return the time before which every published message has left the queue of this priority."""
     head_ms = heads.get(priority)
     return min(now_ms, head_ms if head_ms is not None else now_ms) - REPUBLISH_AFTER_MS
+
+
+def _change(notice: str) -> Change | None:
+    """Read a notice; None for one that is not in our words, such as another version's."""
+    job_id, _, status = notice.partition(" ")
+    try:
+        return Change(job_id, JobStatus(status))
+    except ValueError:
+        return None
 
 
 def _check_known(outcome: str, job_id: str) -> None:

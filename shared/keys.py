@@ -48,7 +48,7 @@ WEBHOOK_QUEUE = "celery-webhooks"
 IDEMPOTENCY = "idempotency:"
 #: String: id of a job that succeeded, by the digest of what it answered: image, scale, model, owner.
 ANSWER = "answer:"
-#: Channel: the id of each job whose status changed.
+#: Channel: "<id> <status>" of each job whose status changed.
 CHANGES = "jobs:changes"
 #: Set: the names of workers that have reported, some of them gone.
 WORKERS = "workers"

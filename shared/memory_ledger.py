@@ -9,6 +9,7 @@ from typing import Any
 
 from shared.deliveries import batch_subject, job_subject
 from shared.deliveries_memory import MemoryDeliveries
+from shared.job_store import Change
 from shared.schemas import Batch, Job, JobError, JobStatus, NewBatch, Priority, wall_clock_ms
 from shared.task_queue import MemoryTaskQueue
 
@@ -71,7 +72,7 @@ class MemoryLedger:
         self._ended_at: list[tuple[int, Priority]] = []
         self._counted: Counter[str] = Counter()
         self._batches: dict[str, BatchRecord] = {}
-        self._listeners: list[queue.SimpleQueue[str]] = []
+        self._listeners: list[queue.SimpleQueue[Change]] = []
         #: Where the messages go.
         self.queue = MemoryTaskQueue()
         #: What webhooks are to be told.
@@ -160,7 +161,7 @@ class MemoryLedger:
 
     def _tell(self, job_id: str) -> None:
         for listener in self._listeners:
-            listener.put(job_id)
+            listener.put(Change(job_id, self._records[job_id].job.status))
 
 
 def forgotten(job: Job) -> dict[str, Any]:

@@ -177,7 +177,7 @@ end
 
 local function changed()
   redis.call('HINCRBY', job, 'version', 1)
-  redis.call('PUBLISH', changes, id)
+  redis.call('PUBLISH', changes, id .. ' ' .. field('status'))
 end
 
 -- Since this ledger began: accepted + retried = open + all that ended.

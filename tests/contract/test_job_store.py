@@ -24,7 +24,7 @@ from shared.errors import (
     QuotaReached,
     ResultExpired,
 )
-from shared.job_store import MOST_LOST_WORKERS, REPUBLISH_AFTER_MS, Cleanable, Heads, JobStore
+from shared.job_store import MOST_LOST_WORKERS, REPUBLISH_AFTER_MS, Change, Cleanable, Heads, JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore, connect
 from shared.redis_ledger import CREATE_PATIENCE_MS
@@ -411,10 +411,23 @@ def test_a_change_is_told_to_who_listens(store: JobStore) -> None:
     changes = store.changes()
     assert next(changes) is None
     job = accept(store)
+    assert store.claim(job.id, "token", LEASE, RUN)
     store.cancel(job.id)
-    heard = [next(changes) for _ in range(2)]
-    assert job.id in heard
+    heard = [change for change in (next(changes) for _ in range(4)) if change]
+    assert heard == [Change(job.id, JobStatus.RUNNING), Change(job.id, JobStatus.CANCELED)]
     changes.close()  # type: ignore[attr-defined]  # both are generators
+
+
+def test_a_notice_in_other_words_is_passed_over(limited_client: redis.Redis) -> None:
+    """Another version's, during an upgrade: who waits looks for itself now and then."""
+    changes = RedisJobStore(limited_client).changes()
+    assert next(changes) is None
+    for notice in ("an-id", "", "an-id soon"):
+        limited_client.publish(keys.CHANGES, notice)
+    limited_client.publish(keys.CHANGES, "an-id failed")
+    heard = [next(changes) for _ in range(4)]
+    assert heard == [None, None, None, Change("an-id", JobStatus.FAILED)]
+    changes.close()  # type: ignore[attr-defined]
 
 
 def clean(store: JobStore) -> list[str | None]:

@@ -15,7 +15,8 @@ from api import create_app, events
 from api.context import context
 from api.preferences import Wait, preferred_wait
 from shared.errors import JobStoreUnavailable
-from shared.job_store import JobStore
+from shared.job_store import Change, JobStore
+from shared.schemas import Job
 from shared.services import Services
 from shared.settings import Settings
 
@@ -143,6 +144,67 @@ def test_over_the_bound_of_waiting_requests_the_answer_comes_at_once(submit: Sub
     assert codes == [202, 202]
 
 
+def test_only_the_end_of_its_job_wakes_a_waiter(
+    submit: Submit, services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look is a read of the record: one as it begins to listen, and one when it is told of the end."""
+    monkeypatch.setattr(events, "LINGER_SECONDS", 30.0)
+    monkeypatch.setattr(events, "REREAD_SECONDS", 0.3)
+    ledger = Counting(services.jobs)
+    room = events.WaitingRoom(ledger, 10)  # type: ignore[arg-type]
+    listening = services.jobs.get(submit().get_json()["id"])
+    room.until_final(listening, 0.5)
+    monkeypatch.setattr(events, "REREAD_SECONDS", 5.0)
+    room._hears_since = time.monotonic() - 6
+    job = services.jobs.get(submit().get_json()["id"])
+    ledger.reads = 0
+
+    def work() -> None:
+        assert services.jobs.claim(job.id, "token", 15, 300)
+        time.sleep(0.1)
+        services.jobs.succeed(job.id, "token", {}, {})
+
+    timer = later(0.2, work)
+    began = time.monotonic()
+    assert room.until_final(job, 20).status == "succeeded"
+    assert (ledger.reads, time.monotonic() - began < 4) == (1, True)
+    timer.join()
+
+
+def test_an_end_between_the_look_and_the_seat_is_not_slept_through(
+    submit: Submit, services: Services, finish: Finish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the listener has heard of meanwhile is looked at, at once."""
+    monkeypatch.setattr(events, "LINGER_SECONDS", 30.0)
+    room = events.WaitingRoom(services.jobs, 10)
+    jobs = [services.jobs.get(submit().get_json()["id"]) for _ in range(2)]
+    room.until_final(jobs[0], 0.1)
+    room._hears_since = time.monotonic() - 60
+    finish(jobs[1].id)
+    deadline = time.monotonic() + 5
+    while jobs[1].id not in room._ended_lately and time.monotonic() < deadline:
+        time.sleep(0.01)
+    began = time.monotonic()
+    assert room.until_final(jobs[1], 20).status == "succeeded"
+    assert time.monotonic() - began < events.REREAD_SECONDS / 2
+
+
+class Counting:
+    """A ledger that counts how often a record is read."""
+
+    def __init__(self, inner: JobStore) -> None:
+        self._inner = inner
+        self.reads = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def get(self, job_id: str) -> Job:
+        """Count and read."""
+        self.reads += 1
+        return self._inner.get(job_id)
+
+
 class Deaf:
     """A ledger whose notices never arrive."""
 
@@ -152,7 +214,7 @@ class Deaf:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def changes(self) -> Iterator[str | None]:
+    def changes(self) -> Iterator[Change | None]:
         """Fail before the first notice."""
         raise JobStoreUnavailable("away")
         yield None
