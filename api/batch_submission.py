@@ -14,6 +14,7 @@ from api.options import BatchOptions
 from api.submission import check_room, discard, input_of, new_job, repeat_of
 from api.uploads import checked_image
 from shared.batch_archive import BatchArchive
+from shared.crash_points import crash_point
 from shared.envelope import AcceptedJob, seal
 from shared.errors import CustomIdRepeated, HistoQueueError, NothingValid, QueueFull, Unavailable
 from shared.recovery import founded
@@ -115,6 +116,7 @@ def submit_batch(
     except Unavailable:
         # A ledger that loses its data now takes it for unfinished, for a while.
         _log.warning("end_of_batch_not_kept", batch_id=batch.id)
+    crash_point("api.batch_whole")
     _log.info("batch_accepted", batch_id=batch.id, accepted=len(run.accepted), problems=len(run.problems))
     return SubmittedBatch(batch, run.accepted, run.problems, replayed=run.batch_id != new.id)
 
@@ -190,7 +192,9 @@ def _accept_sound(run: _Run, items: list[Item]) -> None:
         for item, found in zip(items, stored, strict=True)
         if isinstance(found, HistoQueueError)
     ]
+    crash_point("api.batch_stored")
     _record(run, news)
+    crash_point("api.batch_recorded")
 
 
 def _record(run: _Run, news: list[NewJob]) -> None:
@@ -217,6 +221,7 @@ def _begin(run: _Run) -> str:
     batch_id = founded(services, lambda: services.jobs.create_batch(new))
     if batch_id == new.id:
         BatchArchive(services.objects).put(new, wall_clock_ms())
+    crash_point("api.batch_begun")
     run.batch_id = batch_id
     return batch_id
 

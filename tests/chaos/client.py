@@ -1,7 +1,9 @@
 """A client that never gives up and writes down all that it was told."""
 
+import io
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import httpx2
@@ -46,6 +48,27 @@ class Client:
             self._history.note_accepted(second, tile, earlier=first)
         return first
 
+    def submit_batch(self, tiles: Sequence[Tile]) -> bool:
+        """Send images as one archive until they are accepted, and once more with the same key.
+
+        The same key must give the same batch, with the same job for each image; False where it gave up.
+        """
+        key, packed = new_job_id(), _archive(tiles)
+        found: list[list[dict[str, Any]]] = []
+        while len(found) < 2 and not self._is_over():
+            answer = self._post("/batches", packed, "application/zip", key)
+            if answer is not None and answer.status_code == 202:
+                found.append(answer.json()["items"])
+                continue
+            assert answer is None or answer.status_code == 503, answer.text
+            self._history.note_refused("broken" if answer is None else "503")
+            time.sleep(0.2)
+        for items in found:
+            for first, item in zip(found[0], items, strict=True):
+                tile = tiles[int(item["custom_id"].partition(".")[0])]
+                self._history.note_accepted(item["id"], tile, earlier=first["id"])
+        return len(found) == 2
+
     def follow(self, job_id: str) -> bool:
         """Wait for a job's end; False where it gave up."""
         while not self._is_over():
@@ -65,7 +88,9 @@ class Client:
     def _send_until_accepted(self, tile: Tile, key: str) -> str | None:
         while not self._is_over():
             started = time.monotonic()
-            answer = self._send(tile.body, key)
+            # The same for each repetition, and one half of each.
+            priority = "bulk" if sum(key.encode()) % 2 else "interactive"
+            answer = self._post(f"/predict?priority={priority}", tile.body, "image/png", key)
             self._history.note_answered(time.monotonic() - started)
             if answer is not None and answer.status_code in (200, 202):
                 job: dict[str, Any] = answer.json()
@@ -76,14 +101,18 @@ class Client:
             time.sleep(0.2)
         return None
 
-    def _send(self, body: bytes, key: str) -> httpx2.Response | None:
+    def _post(self, path: str, body: bytes, media_type: str, key: str) -> httpx2.Response | None:
         try:
             return self._http.post(
-                "/predict",
-                content=body,
-                # The same for each repetition, and one half of each.
-                params={"priority": "bulk" if sum(key.encode()) % 2 else "interactive"},
-                headers={"Content-Type": "image/png", "Idempotency-Key": key},
+                path, content=body, headers={"Content-Type": media_type, "Idempotency-Key": key}
             )
         except httpx2.HTTPError:
             return None
+
+
+def _archive(tiles: Sequence[Tile]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for number, tile in enumerate(tiles):
+            archive.writestr(f"{number:03}.png", tile.body)
+    return file.getvalue()

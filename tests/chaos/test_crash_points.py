@@ -88,6 +88,9 @@ def test_a_crash_there_costs_no_job_and_makes_none_twice(system: System, point: 
     system.crash_file.write_text(point)
     if point.startswith("reaper."):
         lose_the_messages(system, history, tiles)
+    elif point.startswith("api.batch_"):
+        with patient_client(system, history) as client:
+            assert client.submit_batch(tiles), system.nursery.story()
     else:
         submit_all(system, history, tiles)
     with patient_client(system, history) as client:
