@@ -25,6 +25,10 @@ _NAMES = {
     "rclone": "object store",
     "benchmarks.load": "client",
     "benchmarks.ceiling": "model",
+    "tests.chaos.sleeping_engine": "engine",
+    "tests.chaos.worker": "worker",
+    "benchmarks.thin_worker": "worker",
+    "benchmarks.scale": "client",
 }
 
 
