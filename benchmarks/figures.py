@@ -1,7 +1,8 @@
 """What a run's measurements amount to: percentiles, middles over rounds, ratios."""
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -46,3 +47,13 @@ def spread(values: Sequence[float]) -> float:
 def ratio(value: float, other: float) -> float:
     """Return value over other; NaN where there is nothing to compare with."""
     return value / other if other else math.nan
+
+
+def middle_ms(call: Callable[[], object], times: int) -> float:
+    """Return the median of what a call takes, in ms."""
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return round(1000 * median(seconds), 2)

@@ -9,6 +9,7 @@ from typing import Any
 
 from api.representation import queue_place
 from benchmarks.broker import Broker
+from benchmarks.figures import middle_ms
 from shared.schemas import Job
 from worker.reaper import reap_once
 
@@ -82,16 +83,6 @@ def looks(broker: Broker, queued: list[Job]) -> dict[str, float]:
         "reaper_turn_ms": middle_ms(reap, TURNS),
         "place_and_eta_ms": middle_ms(lambda: queue_place(services.jobs, queued[-1]), LOOK_UPS),
     }
-
-
-def middle_ms(call: Callable[[], object], times: int) -> float:
-    """Return the median of what a call takes, in ms."""
-    seconds = []
-    for _ in range(times):
-        began = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - began)
-    return round(1000 * median(seconds), 2)
 
 
 def quotients(few: list[dict[str, float]], many: list[dict[str, float]]) -> dict[str, float]:

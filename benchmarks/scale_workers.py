@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.broker import TILE, Broker, Spent
+from benchmarks.figures import middle_ms
 from benchmarks.processes import busy_seconds, name_of, tree
 from ops.processes import Child, wait_until
 from shared.model_registry import ModelRegistry
@@ -28,6 +29,7 @@ SETTLE_SECONDS = 1.0
 #: Messages that a worker takes ahead, and some more.
 AHEAD = 32
 SUBMITTED = 500
+PROBES = 200
 
 
 def measure(
@@ -40,7 +42,7 @@ def measure(
     ModelRegistry(store, "lung-cnn").publish(write_model(folder / "model"))
     with Broker(folder) as broker, ExitStack() as stack:
         before_work = costs_before_work(broker)
-        yield before_work
+        yield {**before_work, "disk_ms": disk_ms(folder / "probe")}
         running, found = 0, []
         for count in sorted(counts):
             for child in children(broker, folder, running, count, milliseconds, thin):
@@ -67,6 +69,17 @@ def costs_before_work(broker: Broker) -> dict[str, Any]:
         "submission": (second - first).a_job(SUBMITTED),
         "reads": (third - second).a_job(SUBMITTED),
     }
+
+
+def disk_ms(path: Path) -> float:
+    """Return the median of what a small write takes until it is on the disk, in ms."""
+    with path.open("ab", buffering=0) as file:
+
+        def write() -> None:
+            file.write(b"x" * 200)
+            os.fdatasync(file.fileno())
+
+        return middle_ms(write, PROBES)
 
 
 def carried(before_work: dict[str, Any], work_ms: float) -> dict[str, float]:
