@@ -121,8 +121,13 @@ class Broker:
 
     def fill(self, jobs: int, image_key: str | None = None) -> None:
         """Queue so many, whole records and whole messages, in as few exchanges as will do."""
-        for first in range(0, jobs, CHUNK):
+
+        def fill_some(first: int) -> None:
             queue_all(self, [new_job(image_key) for _ in range(min(CHUNK, jobs - first))])
+
+        # One makes the next jobs while the other waits for the disk.
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(fill_some, range(0, jobs, CHUNK)))
 
     def settle(self) -> None:
         """Have the log of writes rewritten now, so that it is not while something is measured."""

@@ -131,7 +131,10 @@ def line_of(broker: Broker, count: int, seconds: float, milliseconds: float) -> 
         raise RuntimeError(f"Expected {count} workers to report. Received: {broker.services.workers.live()}")
     idle = during(broker, min(seconds, 3))
     ideal = count * 1000 / milliseconds
-    broker.fill(round(min(ideal, MOST_A_SECOND) * (seconds + SETTLE_SECONDS)) + AHEAD * count, IMAGE_KEY)
+    needed = round(min(ideal, MOST_A_SECOND) * (seconds + SETTLE_SECONDS)) + AHEAD * count
+    # They work already while it is filled.
+    while (missing := needed - broker.waiting()) > needed // 20:
+        broker.fill(missing, IMAGE_KEY)
     time.sleep(SETTLE_SECONDS)
     busy = during(broker, seconds)
     if not broker.services.jobs.depth().open:
