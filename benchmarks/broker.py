@@ -12,15 +12,14 @@ from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import redis
-from kombu.utils.json import dumps, loads
 from pydantic import SecretStr
 
-from api.representation import queue_place
 from ops.processes import wait_until
 from ops.servers import RedisServer, free_port
 from shared import keys
 from shared.job_store_redis import connect
 from shared.object_store import Patience
+from shared.queue_order import place_of
 from shared.schemas import InputInfo, Job, JobSpec, ModelRef, NewJob, new_job_id
 from shared.services import from_settings
 from shared.settings import Settings
@@ -75,8 +74,6 @@ class Broker:
         if not wait_until(self._server.is_ready, 20):
             raise RuntimeError(self._child.log.read_text())
         self.clear()
-        self.services.queue.enqueue(new_job_id(), 0)
-        self.message = loads(str(self.redis.lpop(keys.INFERENCE_QUEUE)))
         return self
 
     def __exit__(
@@ -114,10 +111,9 @@ class Broker:
         list(self._pool.map(call, items))
 
     def look(self, job: Job) -> None:
-        """Read what the API reads of one job: the depth before, its place after, the record in the end."""
-        self.services.jobs.depth(job.spec.owner)
-        queue_place(self.services.jobs, job)
-        self.services.jobs.get(job.id)
+        """Read what the API reads for one job: the depth before, and the record with its place once."""
+        self.services.jobs.depth()
+        place_of(self.services.jobs.get(job.id))
 
     def fill(self, jobs: int, image_key: str | None = None) -> None:
         """Queue so many, whole records and whole messages, in as few exchanges as will do."""
@@ -149,26 +145,14 @@ class Broker:
 
 def submit(broker: Broker, new: NewJob) -> Job:
     """Record one job and publish its message."""
-    services = broker.services
-    job = services.jobs.create(new, MOST_OPEN).job
-    services.queue.enqueue(job.id, job.published_at_ms, job.spec.priority)
-    return job
+    return broker.services.jobs.create(new, MOST_OPEN).job
 
 
 def queue_all(broker: Broker, news: Sequence[NewJob]) -> None:
-    """Record jobs and publish their messages, all in one exchange each."""
+    """Record jobs and publish their messages, all in one exchange."""
     made = [item for item in broker.services.jobs.create_many(news, MOST_OPEN) if isinstance(item, Job)]
     if len(made) != len(news):
         raise RuntimeError(f"Expected {len(news)} jobs to be accepted. Received: {len(made)}")
-    messages = [_message_of(job, broker.message) for job in made]
-    broker.redis.lpush(keys.INFERENCE_QUEUE, *messages)
-
-
-def _message_of(job: Job, like: dict[str, Any]) -> str:
-    """Return a message as the queue writes it: one that it wrote, with this job's id and time."""
-    headers = {**like["headers"], "id": job.id, "published_at_ms": job.published_at_ms}
-    properties = {**like["properties"], "delivery_tag": str(uuid4())}
-    return str(dumps({**like, "headers": headers, "properties": properties}))
 
 
 def new_job(image_key: str | None = None) -> NewJob:

@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from api.representation import queue_place
 from benchmarks.broker import Broker
 from benchmarks.figures import middle_ms
+from shared.queue_order import place_of
 from shared.schemas import Job
 from worker.reaper import reap_once
 
@@ -81,7 +81,7 @@ def looks(broker: Broker, queued: list[Job]) -> dict[str, float]:
 
     return {
         "reaper_turn_ms": middle_ms(reap, TURNS),
-        "place_and_eta_ms": middle_ms(lambda: queue_place(services.jobs, queued[-1]), LOOK_UPS),
+        "place_and_eta_ms": middle_ms(lambda: place_of(services.jobs.get(queued[-1].id)), LOOK_UPS),
     }
 
 
