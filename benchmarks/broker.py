@@ -111,8 +111,7 @@ class Broker:
         list(self._pool.map(call, items))
 
     def look(self, job: Job) -> None:
-        """Read what the API reads for one job: the depth before, and the record with its place once."""
-        self.services.jobs.depth()
+        """Read a job once, with its place, as the API does for a status or a result."""
         place_of(self.services.jobs.get(job.id))
 
     def fill(self, jobs: int, image_key: str | None = None) -> None:

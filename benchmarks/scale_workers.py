@@ -56,7 +56,7 @@ def measure(
 
 
 def costs_before_work(broker: Broker) -> dict[str, Any]:
-    """Return what submissions cost Redis, and what the API reads of each job on top."""
+    """Return what submissions cost Redis, and reading each job once on top."""
     broker.submit(SUBMITTED // 5)  # connections and scripts
     first = broker.spent()
     jobs = broker.submit(SUBMITTED)
@@ -67,7 +67,7 @@ def costs_before_work(broker: Broker) -> dict[str, Any]:
     return {
         "what": "before the work",
         "submission": (second - first).a_job(SUBMITTED),
-        "reads": (third - second).a_job(SUBMITTED),
+        "a_read": (third - second).a_job(SUBMITTED),
     }
 
 
@@ -84,14 +84,14 @@ def disk_ms(path: Path) -> float:
 
 def carried(before_work: dict[str, Any], work_ms: float) -> dict[str, float]:
     """Return what all commands of a job take of Redis' main thread, and how many a second would fill it."""
-    parts = {name: before_work[name]["cpu_ms"] for name in ("submission", "reads")}
+    parts = {name: before_work[name]["cpu_ms"] for name in ("submission", "a_read")}
     transitions = parts["submission"] + work_ms
-    whole = transitions + parts["reads"]
+    whole = transitions + parts["a_read"]
     return {
         "cpu_ms": round(transitions, 3),
         "jobs_a_second": round(1000 / transitions),
-        "cpu_ms_with_the_reads": round(whole, 3),
-        "jobs_a_second_with_the_reads": round(1000 / whole),
+        "cpu_ms_with_a_read": round(whole, 3),
+        "jobs_a_second_with_a_read": round(1000 / whole),
     }
 
 
