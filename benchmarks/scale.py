@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     queued = kinds.add_parser("queued", help="submissions a second by the length of the queue")
     queued.add_argument("--few", type=int, default=1_000, help="queued jobs (%(default)s)")
     queued.add_argument("--many", type=int, default=1_000_000, help="queued jobs (%(default)s)")
-    queued.add_argument("--jobs", type=int, default=1_000, help="that one round submits (%(default)s)")
+    queued.add_argument("--jobs", type=int, default=2_000, help="that one round submits (%(default)s)")
     queued.add_argument("--rounds", type=int, default=10, help="at each length (%(default)s)")
     return made
 
