@@ -1,6 +1,7 @@
 """gunicorn's threaded worker, with an end to every request and problem+json for what it refuses itself."""
 
 import json
+import select
 import socket
 import time
 from typing import Any
@@ -12,6 +13,8 @@ from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-
 LONGEST_REQUEST_SECONDS = 90
 #: A batch is as long as it has items.
 LONGEST_BATCH_SECONDS = 900
+#: A client in a loop sends its next request within this many milliseconds.
+NEXT_REQUEST_MS = 3
 #: Status and reason by what was wrong; the first that fits counts.
 _REFUSALS: dict[type[Exception], tuple[int, str]] = {
     errors.LimitRequestLine: (414, "URI Too Long"),
@@ -30,10 +33,14 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
         self._with_batches: set[TConn] = set()
 
     def handle(self, conn: TConn) -> Any:
-        """Serve one request of a connection, and know meanwhile since when."""
-        self._busy_since[conn] = time.monotonic()
+        """Serve a request of a connection, and those that follow at once; know meanwhile since when."""
         try:
-            return super().handle(conn)
+            while True:
+                self._busy_since[conn] = time.monotonic()
+                self._with_batches.discard(conn)
+                is_kept = super().handle(conn)
+                if is_kept is not True or not self.alive or not _asks_again(conn):
+                    return is_kept
         finally:
             del self._busy_since[conn]
             self._with_batches.discard(conn)
@@ -68,6 +75,13 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
             client.sendall(_refusal(status, reason))
         except OSError:
             self.log.debug("The client left before it was refused.")
+
+
+def _asks_again(conn: TConn) -> bool:
+    """Tell whether the next request comes within a moment: then its thread need not be changed twice."""
+    poll = select.poll()
+    poll.register(conn.sock, select.POLLIN)
+    return bool(poll.poll(NEXT_REQUEST_MS))
 
 
 def _hang_up(conn: TConn) -> None:

@@ -1,6 +1,6 @@
 """What the HTTP API itself costs: `python -m benchmarks.api_cost [REQUESTS]`.
 
-Starts Redis, the object store and one API process, and no worker; whatever is not the API's own process does
+Starts Redis, the object store, one API process on one core, and no worker; whatever is not the API's own does
 not count. Prints, a line each: requests a second and core (the reciprocal of the CPU seconds that the kernel
 books to the API for one request) for submissions, cached answers and reading results; how fast `/healthz`
 answers while 200 requests wait for a job; and the memory before and after REQUESTS mixed requests (100,000
@@ -36,6 +36,13 @@ SUBMISSIONS = 3_000
 READS = 6_000
 WAITERS = 200
 PROBES = 200
+#: Runs a module as `python -m` does, on the last core alone.
+_ON_ONE_CORE = """
+import os, runpy, sys
+os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
 BUCKET = "histoqueue"
 MEBIBYTE = 2**20
 
@@ -49,8 +56,15 @@ class Api:
         self.port = free_port()
         ours = {**objects.environment(), "REDIS_URL": redis.url, "S3_BUCKET": BUCKET, "LOG_LEVEL": "WARNING"}
         os.environ.update({**ours, "MAX_OPEN_JOBS": "10000000"})
-        command = [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn_conf"]
-        command += ["--bind", f"{HOST}:{self.port}", "api.wsgi:app"]
+        gunicorn = [
+            "gunicorn",
+            "-c",
+            "python:api.gunicorn_conf",
+            "--bind",
+            f"{HOST}:{self.port}",
+            "api.wsgi:app",
+        ]
+        command = [sys.executable, "-c", _ON_ONE_CORE, *gunicorn]
         servers = [redis.child(folder / "redis.log"), objects.child(folder / "objects.log")]
         self._child = Child("api", command, folder / "api.log")
         for child in servers:

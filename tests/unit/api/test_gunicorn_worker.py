@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from gunicorn.http.errors import InvalidRequestLine, LimitRequestHeaders
+from gunicorn.workers.gthread import ThreadWorker
 
 from api import gunicorn_conf
 from api.gunicorn_worker import LONGEST_BATCH_SECONDS, LONGEST_REQUEST_SECONDS, BoundedThreadWorker
@@ -44,6 +45,48 @@ class Connection(SimpleNamespace):
     """What the worker knows of a connection."""
 
     __hash__ = object.__hash__
+
+
+def test_requests_that_follow_at_once_stay_in_their_thread(
+    worker: Any, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its own time, and a batch's longer one ends with it; then the connection goes back."""
+    ours, theirs = pair
+    conn, served = Connection(sock=ours), []
+
+    def serve(_: Any, conn: Any) -> bool:
+        served.append((ours.recv(1), worker._busy_since[conn], conn in worker._with_batches))
+        worker._with_batches.add(conn)
+        if len(served) < 3:
+            theirs.sendall(b"x")
+        return True
+
+    monkeypatch.setattr(ThreadWorker, "handle", serve)
+    worker.alive = True
+    theirs.sendall(b"x")
+    assert worker.handle(conn) is True
+    bodies, times, with_batches = zip(*served, strict=True)
+    assert (bodies, with_batches) == ((b"x",) * 3, (False,) * 3)
+    assert times[0] < times[1] < times[2]
+    assert not worker._busy_since
+    assert not worker._with_batches
+
+
+@pytest.mark.parametrize("answer", [False, object()])
+def test_a_connection_that_is_over_or_waits_goes_back_at_once(
+    worker: Any, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    """Also where more has come; a server that stops keeps none."""
+    ours, theirs = pair
+    theirs.sendall(b"x")
+    calls = []
+    monkeypatch.setattr(ThreadWorker, "handle", lambda _, conn: calls.append(conn) or answer)
+    worker.alive = True
+    assert worker.handle(Connection(sock=ours)) is answer
+    monkeypatch.setattr(ThreadWorker, "handle", lambda _, conn: calls.append(conn) or True)
+    worker.alive = False
+    assert worker.handle(Connection(sock=ours)) is True
+    assert len(calls) == 2
 
 
 def test_a_batch_may_take_longer(worker: Any, pair: tuple[socket.socket, socket.socket]) -> None:
