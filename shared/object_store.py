@@ -78,8 +78,8 @@ class Patience:
     attempts: int
 
 
-#: A client waits for the answer: say "503" while it still listens.
-REQUEST_PATIENCE = Patience(connect_seconds=1, read_seconds=3.5, attempts=1)
+#: A client waits for the answer: say "503" while it still listens, also where Redis was slow before.
+REQUEST_PATIENCE = Patience(connect_seconds=1, read_seconds=2.5, attempts=1)
 #: Nobody waits: ride out a short outage.
 WORKER_PATIENCE = Patience(connect_seconds=2, read_seconds=10, attempts=3)
 

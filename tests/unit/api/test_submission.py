@@ -163,11 +163,22 @@ def test_without_a_model_nothing_is_accepted(bare_services: Services, settings: 
     assert bare_services.objects.list_keys("uploads/") == []
 
 
+def test_a_ledger_that_took_long_is_enough(
+    submit: Submit, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a store that hangs on top, the answer would come too late: nothing is stored."""
+    times = iter([0.0, submission.LATEST_STORE_SECONDS + 0.1])
+    monkeypatch.setattr(submission, "monotonic", lambda: next(times))
+    answer = submit()
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "JOB_STORE_UNAVAILABLE")
+    assert services.objects.list_keys("uploads/") == []
+
+
 def test_an_image_that_took_long_to_store_is_refused_and_removed(
     submit: Submit, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a Redis that hangs on top, the answer would come too late: nothing is recorded."""
-    times = iter([0.0, submission.LATEST_RECORD_SECONDS + 0.1])
+    times = iter([0.0, 0.1, submission.LATEST_RECORD_SECONDS + 0.1])
     monkeypatch.setattr(submission, "monotonic", lambda: next(times))
     answer = submit()
     assert (answer.status_code, answer.get_json()["code"]) == (503, "OBJECT_STORE_UNAVAILABLE")
