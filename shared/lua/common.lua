@@ -220,10 +220,9 @@ local function record()
   return found
 end
 
--- The same, and where a queued job stands.
-local function told()
+-- The same, with where the job stands, if it does.
+local function told(where)
   local found = record()
-  local where = field('status') == 'queued' and standing()
   if where then
     found[#found + 1] = 'standing'
     found[#found + 1] = cjson.encode(where)

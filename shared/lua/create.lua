@@ -15,7 +15,7 @@ if not_after > 0 and now > not_after then
   return {'late', now}
 end
 if redis.call('EXISTS', job) == 1 then
-  return {'created', now, told()}
+  return {'created', now, told(standing())}
 end
 if repeatable then
   local known = redis.call('GET', KEYS[15])
@@ -66,7 +66,8 @@ count('accepted')
 if answer then
   redis.call('HSET', job, 'cached', 1)
   finish('succeeded', 'result', answer)
-else
-  publish(standing())
+  return {'created', now, record()}
 end
-return {'created', now, told()}
+local where = standing()
+publish(where)
+return {'created', now, told(where)}

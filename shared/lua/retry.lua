@@ -24,7 +24,8 @@ redis.call('PERSIST', job)
 redis.call('ZREM', ended, id)
 redis.call('ZREM', unarchived, id)
 enqueue(now + number('patience_ms'))
-publish(standing())
+local where = standing()
+publish(where)
 count('retried')
 changed()
-return {'retried', now, told()}
+return {'retried', now, told(where)}
