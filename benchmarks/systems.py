@@ -17,6 +17,7 @@ from ops.processes import Child, wait_until
 from ops.servers import HOST, ObjectServer, free_port
 from shared.model_registry import ModelRegistry
 from shared.object_store import Patience, S3ObjectStore
+from shared.object_store_files import FileObjectStore
 
 ROOT = Path(__file__).parent.parent
 #: From SIGTERM to what is left being killed by its id.
@@ -65,12 +66,18 @@ class Running:
     roots: list[int]
 
 
-def ours(runtime: str) -> Callable[[Place], list[Program]]:
-    """Return our stack as `make up` starts it, with this runtime of the engine."""
+def ours(runtime: str, in_folder: bool = False) -> Callable[[Place], list[Program]]:
+    """Return our stack as `make up` starts it, with this runtime of the engine.
+
+    `in_folder`: what the object store would keep lies in a folder that API and worker share.
+    """
 
     def programs(place: Place) -> list[Program]:
         objects = place.folder / "data" / "objects"
-        _fill_bucket(objects, place.model, place.folder / "fill.log")
+        if in_folder:
+            _fill_folder(objects, place.model)
+        else:
+            _fill_bucket(objects, place.model, place.folder / "fill.log")
         environment = {
             "PORT": str(place.port),
             "DATA_DIR": str(place.folder / "data"),
@@ -79,10 +86,17 @@ def ours(runtime: str) -> Callable[[Place], list[Program]]:
             # The same tiles come again and again, and each is to be computed.
             "CACHE_ANSWERS": "false",
             "PYTHONPATH": str(ROOT),
+            **({"OBJECT_STORE_DIR": str(objects)} if in_folder else {}),
         }
         return [Program("up", [sys.executable, "-m", "ops.up"], environment)]
 
     return programs
+
+
+def _fill_folder(folder: Path, model: Path) -> None:
+    store = FileObjectStore(folder, "histoqueue")
+    store.ensure_bucket()
+    ModelRegistry(store, "lung-cnn").publish(model)
 
 
 def _fill_bucket(folder: Path, model: Path, log: Path) -> None:
@@ -178,11 +192,16 @@ PEER_SYSTEMS = (
 
 
 def our_systems(runtimes: Sequence[str]) -> list[System]:
-    """Return our stack with each runtime, asked in one held-back request; with the first also in two."""
+    """Return our stack with each runtime, asked in one held-back request.
+
+    With the first also in two requests, and with the last also without an object store of its own.
+    """
     held = [System(f"ours-{name}", f"HistoQueue, {name}", "held-back", ours(name)) for name in runtimes]
-    first = runtimes[0]
+    first, last = runtimes[0], runtimes[-1]
     title = f"HistoQueue, {first}, submit and fetch"
-    return [*held, System(f"ours-{first}-fetched", title, "submitted", ours(first))]
+    fetched = System(f"ours-{first}-fetched", title, "submitted", ours(first))
+    title = f"HistoQueue, {last}, objects in a folder"
+    return [*held, fetched, System(f"ours-{last}-folder", title, "held-back", ours(last, in_folder=True))]
 
 
 @contextmanager
