@@ -151,7 +151,8 @@ def measure_stack(images: Sequence[bytes], tiles: int, folder: Path, book: Book)
         with variables({**objects.environment(), "REDIS_URL": broker.url}):
             if not wait_until(lambda: broker.is_ready() and objects.is_ready("histoqueue"), 30):
                 raise RuntimeError("Expected Redis and an object store. They did not start.")
-            settings = Settings()
+            # The same tiles come again and again, and each is to be computed.
+            settings = Settings(cache_answers=False)
             services = from_settings(settings, REQUEST_PATIENCE)
             make_bucket(services)
             before = _cpu_of(children)
