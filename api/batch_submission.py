@@ -183,7 +183,7 @@ def _accept_sound(run: _Run, items: list[Item]) -> None:
     if not items:
         return
     # Asked before the images are stored: a full queue, or a ledger that is away, then leaves nothing behind.
-    check_room(services, run.settings, services.jobs.admission(run.owner), run.owner)
+    _check_room(run)
     BatchArchive(services.objects).put_members(batch_id, [ids[item.name] for item in items])
     stored = list(run.pool.map(lambda item: _store(run, item, ids[item.name]), items))
     news = [new for new in stored if isinstance(new, NewJob)]
@@ -217,13 +217,17 @@ def _begin(run: _Run) -> str:
     services, new = run.services, run.new
     if new.idempotency is None:
         # Room is asked for before anything is begun; a repetition may go on without.
-        check_room(services, run.settings, services.jobs.admission(run.owner), run.owner)
+        _check_room(run)
     batch_id = founded(services, lambda: services.jobs.create_batch(new))
     if batch_id == new.id:
         BatchArchive(services.objects).put(new, wall_clock_ms())
     crash_point("api.batch_begun")
     run.batch_id = batch_id
     return batch_id
+
+
+def _check_room(run: _Run) -> None:
+    check_room(run.services, run.settings, run.services.jobs.admission(run.owner), run.owner)
 
 
 def _store(run: _Run, item: Item, job_id: str) -> NewJob | HistoQueueError:

@@ -47,7 +47,6 @@ class WaitingRoom:
         self._is_stopping: Callable[[], bool] = lambda: False
         self._lock = threading.Lock()
         self._waiters: dict[str, list[_Waiter]] = {}
-        self._seated = 0
         self._listener: threading.Thread | None = None
         #: Since when no notice is missed; None while some may be.
         self._hears_since: float | None = None
@@ -126,14 +125,12 @@ class WaitingRoom:
                 self._waiters[job_id].remove(waiter)
                 if not self._waiters[job_id]:
                     del self._waiters[job_id]
-                self._seated -= 1
                 self._empty_since = time.monotonic()
 
     def _enter(self, waiter: _Waiter, job_id: str) -> bool:
         with self._lock:
-            if self._seated >= self._max_waiters:
+            if sum(map(len, self._waiters.values())) >= self._max_waiters:
                 return False
-            self._seated += 1
             self._waiters.setdefault(job_id, []).append(waiter)
             if not waiter.awaits_end or job_id in self._ended_lately or not self._has_heard_for_long():
                 # What changed between the first look and this line has to be looked at.
@@ -191,7 +188,7 @@ class WaitingRoom:
     def _may_retire(self, peek: bool = False) -> bool:
         """Tell whether nobody has waited for a while; unless it is a `peek`, the thread counts as gone."""
         with self._lock:
-            retires = not self._seated and time.monotonic() - self._empty_since > LINGER_SECONDS
+            retires = not self._waiters and time.monotonic() - self._empty_since > LINGER_SECONDS
             if retires and not peek:
                 self._listener = None
             return retires

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
-import redis
 from pydantic import SecretStr
 
 from ops.processes import wait_until
@@ -66,7 +65,8 @@ class Broker:
             redis_url=SecretStr(server.url), object_store_dir=self.environment["OBJECT_STORE_DIR"]
         )
         self.services = from_settings(settings, Patience(2, 5, 2), FEEDERS)
-        self._redis = connect(server.url, timeout_seconds=60)
+        #: For what no port gives.
+        self.redis = connect(server.url, timeout_seconds=60)
         self._pool = ThreadPoolExecutor(FEEDERS)
 
     def __enter__(self) -> Self:
@@ -80,12 +80,12 @@ class Broker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown()
-        self._redis.close()
+        self.redis.close()
         self._child.kill()
 
     def clear(self) -> None:
         """Drop all jobs; the ledger counts as founded and compared with the object store."""
-        pipe = self._redis.pipeline(transaction=True)
+        pipe = self.redis.pipeline(transaction=True)
         pipe.flushall()
         pipe.set(keys.FOUNDED, 1)
         pipe.set(keys.SWEPT, 1)
@@ -93,18 +93,19 @@ class Broker:
 
     def spent(self) -> Spent:
         """Return what the main thread has used since it began."""
-        facts: dict[str, Any] = {**self._redis.info("cpu"), **self._redis.info("stats")}
+        facts: dict[str, Any] = {**self.redis.info("cpu"), **self.redis.info("stats")}
         cpu = sum(float(facts[f"used_cpu_{part}_main_thread"]) for part in ("user", "sys"))
         return Spent(cpu, float(facts["eventloop_duration_sum"]) / 1e6)
 
     def memory(self) -> dict[str, int]:
         """Return the bytes that Redis counts, and those that it holds of the machine's."""
-        facts: dict[str, Any] = self._redis.info("memory")
+        facts: dict[str, Any] = self.redis.info("memory")
         return {name: int(facts[name]) for name in ("used_memory", "used_memory_rss")}
 
     def submit(self, jobs: int) -> list[Job]:
         """Submit so many as the API does, one by one, from several threads."""
-        return list(self._pool.map(lambda _: submit(self, new_job()), range(jobs)))
+        create = self.services.jobs.create
+        return list(self._pool.map(lambda _: create(new_job(), MOST_OPEN).job, range(jobs)))
 
     def each(self, call: Callable[[Item], object], items: Iterable[Item]) -> None:
         """Call it for each, from several threads."""
@@ -118,7 +119,10 @@ class Broker:
         """Queue so many, whole records and whole messages, in as few exchanges as will do."""
 
         def fill_some(first: int) -> None:
-            queue_all(self, [new_job(image_key) for _ in range(min(CHUNK, jobs - first))])
+            news = [new_job(image_key) for _ in range(min(CHUNK, jobs - first))]
+            made = [item for item in self.services.jobs.create_many(news, MOST_OPEN) if isinstance(item, Job)]
+            if len(made) != len(news):
+                raise RuntimeError(f"Expected {len(news)} jobs to be accepted. Received: {len(made)}")
 
         # One makes the next jobs while the other waits for the disk.
         with ThreadPoolExecutor(2) as pool:
@@ -126,32 +130,15 @@ class Broker:
 
     def settle(self) -> None:
         """Have the log of writes rewritten now, so that it is not while something is measured."""
-        self._redis.bgrewriteaof()
+        self.redis.bgrewriteaof()
         time.sleep(0.2)  # it may be put off for a moment
         names = ("aof_rewrite_in_progress", "aof_rewrite_scheduled")
-        if not wait_until(lambda: not any(self._redis.info("persistence")[name] for name in names), 300):
+        if not wait_until(lambda: not any(self.redis.info("persistence")[name] for name in names), 300):
             raise RuntimeError("Expected the log of writes to be rewritten within 300 s.")
 
     def waiting(self) -> int:
         """Return how many messages are in the queue."""
-        return int(self._redis.llen(keys.INFERENCE_QUEUE))
-
-    @property
-    def redis(self) -> redis.Redis:
-        """A client for what no port gives."""
-        return self._redis
-
-
-def submit(broker: Broker, new: NewJob) -> Job:
-    """Record one job and publish its message."""
-    return broker.services.jobs.create(new, MOST_OPEN).job
-
-
-def queue_all(broker: Broker, news: Sequence[NewJob]) -> None:
-    """Record jobs and publish their messages, all in one exchange."""
-    made = [item for item in broker.services.jobs.create_many(news, MOST_OPEN) if isinstance(item, Job)]
-    if len(made) != len(news):
-        raise RuntimeError(f"Expected {len(news)} jobs to be accepted. Received: {len(made)}")
+        return int(self.redis.llen(keys.INFERENCE_QUEUE))
 
 
 def new_job(image_key: str | None = None) -> NewJob:

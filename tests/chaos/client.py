@@ -3,7 +3,7 @@
 import io
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Self
 
 import httpx2
@@ -54,20 +54,16 @@ class Client:
         The same key must give the same batch, with the same job for each image; False where it gave up.
         """
         key, packed = new_job_id(), _archive(tiles)
-        found: list[list[dict[str, Any]]] = []
-        while len(found) < 2 and not self._is_over():
-            answer = self._post("/batches", packed, "application/zip", key)
-            if answer is not None and answer.status_code == 202:
-                found.append(answer.json()["items"])
-                continue
-            assert answer is None or answer.status_code == 503, answer.text
-            self._history.note_refused("broken" if answer is None else "503")
-            time.sleep(0.2)
-        for items in found:
-            for first, item in zip(found[0], items, strict=True):
+        ids: list[str] = []
+        for _ in range(2):
+            batch = self._post_until_accepted("/batches", packed, "application/zip", key, ("broken", "503"))
+            if batch is None:
+                return False
+            ids = ids or [item["id"] for item in batch["items"]]
+            for first, item in zip(ids, batch["items"], strict=True):
                 tile = tiles[int(item["custom_id"].partition(".")[0])]
-                self._history.note_accepted(item["id"], tile, earlier=first["id"])
-        return len(found) == 2
+                self._history.note_accepted(item["id"], tile, earlier=first)
+        return True
 
     def follow(self, job_id: str) -> bool:
         """Wait for a job's end; False where it gave up."""
@@ -86,17 +82,24 @@ class Client:
         return False
 
     def _send_until_accepted(self, tile: Tile, key: str) -> str | None:
+        # The same for each repetition, and one half of each.
+        path = f"/predict?priority={'bulk' if sum(key.encode()) % 2 else 'interactive'}"
+        job = self._post_until_accepted(path, tile.body, "image/png", key, ("broken", "429", "503"))
+        return job and str(job["id"])
+
+    def _post_until_accepted(
+        self, path: str, body: bytes, media_type: str, key: str, refusals: Collection[str]
+    ) -> dict[str, Any] | None:
+        """Send it until it is accepted, refused in these ways alone; None where it gave up."""
         while not self._is_over():
             started = time.monotonic()
-            # The same for each repetition, and one half of each.
-            priority = "bulk" if sum(key.encode()) % 2 else "interactive"
-            answer = self._post(f"/predict?priority={priority}", tile.body, "image/png", key)
+            answer = self._post(path, body, media_type, key)
             self._history.note_answered(time.monotonic() - started)
             if answer is not None and answer.status_code in (200, 202):
-                job: dict[str, Any] = answer.json()
-                return str(job["id"])
+                accepted: dict[str, Any] = answer.json()
+                return accepted
             name = "broken" if answer is None else str(answer.status_code)
-            assert name in ("broken", "429", "503"), answer and answer.text
+            assert name in refusals, answer and answer.text
             self._history.note_refused(name)
             time.sleep(0.2)
         return None
