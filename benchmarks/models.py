@@ -55,7 +55,10 @@ def _write(folder: Path, template: Path) -> None:
         update={
             "version": SEED_VERSION,
             "weights": _WEIGHTS,
+            "onnx": None,
             "input": spec,
+            # Statistics of another network's features; this one's mean nothing.
+            "gates": published.gates.model_copy(update={"features": None}),
             "files": tuple(_digest(path) for path in sorted(folder.iterdir())),
             "metrics": {},
             "training": {},

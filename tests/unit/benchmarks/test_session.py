@@ -6,10 +6,14 @@ from benchmarks.__main__ import build_parser, make_plan
 from benchmarks.ceiling import repeat
 from benchmarks.dialects import DIALECTS
 from benchmarks.environments import PEERS
+from benchmarks.models import seed_model
 from benchmarks.systems import PEER_SYSTEMS, our_systems
 from benchmarks.tiles import gather_tiles
 from ops.prepare import newest_bundled_model
+from shared.manifest import MANIFEST_NAME, parse_manifest
 from worker.engine.decode import decode
+from worker.engine.golden import check_golden
+from worker.engine.predictor import Predictor
 
 
 def test_every_system_speaks_a_dialect_and_has_its_lock() -> None:
@@ -58,3 +62,12 @@ def test_a_quick_session_is_one_short_round(tmp_path: Path) -> None:
     plan = make_plan(build_parser().parse_args([*arguments, "--cache", str(tmp_path)]))
     assert (plan.rounds, plan.repeats, list(plan.tiles)) == (1, 0, [64])
     assert [system.name for system in plan.systems] == ["seed"]
+
+
+def test_the_seeds_network_is_served_as_a_version_of_its_own(tmp_path: Path) -> None:
+    """Of the published version it keeps what does not speak of that one's weights: golden tiles, colours."""
+    folder = seed_model(newest_bundled_model(), tmp_path)
+    manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
+    assert (manifest.input.width, manifest.onnx, manifest.gates.features) == (224, "model.onnx", None)
+    predictor = Predictor(folder / manifest.weights, manifest, threads=1)
+    check_golden(predictor, manifest, folder)
