@@ -64,6 +64,8 @@ def test_a_quick_session_is_one_short_round(tmp_path: Path) -> None:
     assert [system.name for system in plan.systems] == ["seed"]
 
 
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_the_seeds_network_is_served_as_a_version_of_its_own(tmp_path: Path) -> None:
     """Of the published version it keeps what does not speak of that one's weights: golden tiles, colours."""
     folder = seed_model(newest_bundled_model(), tmp_path)
