@@ -4,6 +4,7 @@ It accepts every image, answers at once as the API would, checks nothing, and it
 """
 
 import json
+import re
 import socketserver
 import sys
 import uuid
@@ -30,29 +31,48 @@ _JOB = {
     "links": {"self": "/result/0192f0c4-5b1e-4c1b-9d43-2f6f0f6f8a11", "cancel": None},
 }
 _BODY = json.dumps(_JOB)
+_RESULTS = re.compile(rb"GET /batches/(\d+)-")
+
+
+def new_job(name: str | None = None) -> str:
+    """Return a job that has succeeded."""
+    job = _BODY.replace(_JOB["id"], str(uuid.uuid4()))  # type: ignore[arg-type]
+    return job if name is None else job.replace('"custom_id": null', f'"custom_id": "{name}"')
+
+
+def answer(line: bytes, body: bytes) -> str:
+    """Return what a request is answered with; a batch's id says how many files it had."""
+    if found := _RESULTS.match(line):
+        return "\n".join(new_job(str(number)) for number in range(int(found[1])))
+    if not line.startswith(b"POST /batches"):
+        return new_job()
+    files = body.count(b'name="file"')
+    items = [{"custom_id": str(number), "id": str(number)} for number in range(files)]
+    return json.dumps({"id": f"{files}-{uuid.uuid4()}", "items": items, "problems": []})
 
 
 class Handler(socketserver.StreamRequestHandler):
-    """Reads requests with a length, one after the other, and answers each with a job that has succeeded."""
+    """Reads requests with a length, one after the other; every image has succeeded at once."""
 
     disable_nagle_algorithm = True
 
     def handle(self) -> None:
         """Serve one connection until it is closed."""
-        while head := self._head():
-            self.rfile.read(int(head.get(b"content-length", b"0")))
-            body = _BODY.replace(_JOB["id"], str(uuid.uuid4())).encode()  # type: ignore[arg-type]
+        while (request := self._head()) is not None:
+            line, head = request
+            body = answer(line, self.rfile.read(int(head.get(b"content-length", b"0")))).encode()
             self.wfile.write(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
                 % (len(body), body)
             )
 
-    def _head(self) -> dict[bytes, bytes]:
+    def _head(self) -> tuple[bytes, dict[bytes, bytes]] | None:
+        """Return a request's first line and its headers; None where the connection is closed."""
         lines = []
         while (line := self.rfile.readline()) not in (b"\r\n", b""):
             lines.append(line)
         pairs = (line.split(b":", 1) for line in lines[1:])
-        return {name.lower(): value.strip() for name, value in pairs} or ({b"": b""} if lines else {})
+        return (lines[0], {name.lower(): value.strip() for name, value in pairs}) if lines else None
 
 
 class Server(socketserver.ThreadingTCPServer):

@@ -72,7 +72,9 @@ def _submit(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=".csv, .ndjson, .geojson; repeatable",
     )
-    parser.add_argument("--concurrency", type=_count, default=32, metavar="N", help="tiles at once")
+    parser.add_argument(
+        "--concurrency", type=_count, default=128, metavar="N", help="tiles on their way at once"
+    )
     places = parser.add_mutually_exclusive_group()
     places.add_argument("--coordinates", metavar="REGEX", help="takes x and y (w and h) from the file's name")
     places.add_argument("--manifest", type=Path, metavar="CSV", help="has the columns file, x, y (w and h)")
@@ -116,6 +118,6 @@ def _positive(text: str) -> float:
 
 def _count(text: str) -> int:
     value = int(text)
-    if not 1 <= value <= 200:
-        raise argparse.ArgumentTypeError(f"expected 1 to 200, received {text}")
+    if not 1 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"expected 1 to 1000, received {text}")
     return value

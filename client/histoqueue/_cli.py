@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ._arguments import parser
-from ._bulk import Bulk, keep_heatmap
+from ._bulk import Bulk
 from ._client import Client
 from ._doctor import examine
 from ._errors import (
@@ -30,6 +30,7 @@ from ._models import NOTICE
 from ._places import Manifest, NamePattern
 from ._progress import ProgressLine
 from ._rows import entry_of_job, entry_of_refusal, entry_of_unreadable
+from ._sender import keep_heatmap
 
 ALL_SUCCEEDED, SOME_FAILED, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 130
 #: A run over very many files outlasts a restart of the server; whoever watches is told sooner.

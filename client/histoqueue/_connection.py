@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 from urllib.parse import urljoin, urlsplit
@@ -11,7 +11,7 @@ import httpx2
 
 from . import _environment
 from ._errors import UnexpectedAnswer
-from ._http import ANSWER_SECONDS, Answer, Request, Unanswered
+from ._http import ANSWER_SECONDS, Answer, FormFile, Request, Unanswered
 from ._version import VERSION
 
 CONNECT_SECONDS = 5.0
@@ -26,6 +26,7 @@ class Arguments(TypedDict):
     params: Mapping[str, str] | None
     headers: Mapping[str, str]
     content: bytes | None
+    files: Sequence[tuple[str, FormFile]] | None
     timeout: httpx2.Timeout
 
 
@@ -65,6 +66,7 @@ class Connection:
             "params": request.query or None,
             "headers": {**self.headers, **request.headers},
             "content": request.body,
+            "files": [("file", file) for file in request.files] or None,
             "timeout": httpx2.Timeout(
                 ANSWER_SECONDS + request.wait_seconds, connect=CONNECT_SECONDS, pool=None
             ),

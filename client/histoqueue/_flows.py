@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -16,15 +18,22 @@ from ._errors import (
     RouteNotFound,
     UnexpectedAnswer,
     WaitTimedOut,
+    error_for,
 )
-from ._http import Answer, Flow, Pause, Request
-from ._models import JobRecord
+from ._http import Answer, Flow, FormFile, Pause, Request
+from ._models import BatchRecord, JobRecord
 from ._options import as_query
 from ._retry import Patience, exchange
 from ._upload import Upload
 
 #: The server holds no answer back for longer.
 LONGEST_WAIT_SECONDS = 30.0
+#: For the acceptance of a batch, on top of what any answer may take.
+BATCH_SECONDS = 60.0
+#: The shortest and the longest pause between two looks at a batch.
+BATCH_PAUSE_SECONDS = (0.1, 5.0)
+#: Jobs in one page of a batch's results.
+BATCH_PAGE = 1000
 T = TypeVar("T")
 
 
@@ -80,6 +89,66 @@ def wait_for(record: JobRecord, timeout: float | None, patience: Patience) -> Fl
             # The server holds no more requests back just now: come back when it says.
             yield Pause(min(_when_to_ask_again(answer, patience), max(0.0, end - patience.clock())))
     return record
+
+
+def submit_batch(
+    files: Sequence[FormFile], options: Mapping[str, Any], key: str, patience: Patience
+) -> Flow[BatchRecord]:
+    """Submit some images in one request under one idempotency key, however often it must be sent.
+
+    What was refused for lack of time or room is asked for again; what is accepted then stays accepted.
+
+    Raises:
+        NotSupported: if the server takes no batches.
+        HistoQueueError: the error of the last answer, or of the last item that was refused.
+    """
+    headers = {"Idempotency-Key": key}
+    request = Request("POST", "/batches", as_query(options), headers, files=files, wait_seconds=BATCH_SECONDS)
+    began = patience.clock()
+    for attempt in itertools.count():
+        batch = _batch_in((yield from supported(exchange(request, patience), "POST /batches")))
+        refused = next((problem for problem in batch.problems.values() if problem.retryable), None)
+        if refused is None:
+            return batch
+        pause = patience.pause_seconds(attempt, 1.0)
+        if patience.clock() - began + pause > patience.seconds:
+            raise error_for(refused)
+        yield Pause(pause)
+    raise AssertionError("unreachable")
+
+
+def wait_for_batch(batch: BatchRecord, patience: Patience) -> Flow[dict[str, JobRecord]]:
+    """Return the batch's jobs once all have ended, by the names of their files; a deleted one is left out.
+
+    Raises:
+        BatchNotFound: if the server does not know the batch.
+        ResultExpired: if it knows it no more.
+    """
+    ended: dict[str, JobRecord] = {}
+    began, cursor = patience.clock(), 0
+    path = batch.links.get("results") or f"/batches/{quote(batch.id, safe='')}/results"
+    while len(ended) < len(batch.jobs):
+        query = {"cursor": str(cursor), "limit": str(BATCH_PAGE)}
+        answer = yield from exchange(Request("GET", path, query), patience)
+        ended.update((str(record.custom_id), record) for record in _records_in(answer))
+        if "Link" not in answer.headers:
+            break  # nothing more will come
+        following = int(answer.headers["X-Next-Cursor"])
+        if following - cursor < BATCH_PAGE and len(ended) < len(batch.jobs):
+            yield Pause(pause_of_batch(len(ended), len(batch.jobs), patience.clock() - began))
+        cursor = following
+    return ended
+
+
+def pause_of_batch(ended: int, total: int, seconds: float) -> float:
+    """Return how long to leave a batch alone: half of what it still takes, as far as that can be told.
+
+    >>> pause_of_batch(ended=0, total=32, seconds=0.0), pause_of_batch(ended=24, total=32, seconds=3.0)
+    (0.1, 0.5)
+    """
+    still = seconds * (total - ended) / ended if ended else seconds
+    shortest, longest = BATCH_PAUSE_SECONDS
+    return max(shortest, min(longest, still / 2))
 
 
 def _when_to_ask_again(answer: Answer, patience: Patience) -> float:
@@ -175,6 +244,22 @@ def job_in(answer: Answer) -> JobRecord:
         return JobRecord.from_json(body)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnexpectedAnswer(f"Expected a job. Received: {str(body)[:80]} ({error!r})") from error
+
+
+def _batch_in(answer: Answer) -> BatchRecord:
+    body = answer.json()
+    try:
+        return BatchRecord.from_json(body)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UnexpectedAnswer(f"Expected a batch. Received: {str(body)[:80]} ({error!r})") from error
+
+
+def _records_in(answer: Answer) -> list[JobRecord]:
+    """Return the jobs of a page, one a line."""
+    try:
+        return [JobRecord.from_json(json.loads(line)) for line in answer.body.splitlines()]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnexpectedAnswer(f"Expected jobs, one a line. Received: {answer.body[:80]!r}") from error
 
 
 def job_path(job: JobRecord | str) -> str:

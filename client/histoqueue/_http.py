@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar, Union
+from typing import Any, NamedTuple, TypeVar, Union
 
 from ._errors import HistoQueueError, ServerUnreachable, Unavailable, UnexpectedAnswer, error_for
 from ._problem import Problem
 
 #: Seconds for an answer that the server does not hold back.
 ANSWER_SECONDS = 30.0
+
+
+class FormFile(NamedTuple):
+    """One file of a form."""
+
+    #: What it is called there, and what the server gives back with its job.
+    name: str
+    body: bytes
+    media_type: str
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,8 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = field(default=None, repr=False)
+    #: A form in place of the body: each file in the field `file`.
+    files: Sequence[FormFile] = field(default=(), repr=False)
     #: How long the server was asked to hold the answer back.
     wait_seconds: float = 0.0
     #: Asked again where the error is one of time.

@@ -17,7 +17,9 @@ from ._scan import Found
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_FORMAT = "1"
+_FORMAT = "2"
+#: Its runs sent each file in a request of its own, and go on so: another request would make another job.
+_FORMAT_WITHOUT_PARCELS = "1"
 _PAGE = 256
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -27,6 +29,12 @@ CREATE TABLE IF NOT EXISTS items (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS pending ON items (path) WHERE code IS NULL;
 """
+#: Files of one parcel go in one request, which must be the same whenever it is sent again.
+_PARCELS = """
+ALTER TABLE items ADD COLUMN parcel INTEGER;
+CREATE INDEX parcels ON items (parcel);
+CREATE INDEX unsent ON items (path) WHERE code IS NULL AND parcel IS NULL;
+"""
 
 
 class Item(NamedTuple):
@@ -34,6 +42,10 @@ class Item(NamedTuple):
 
     path: str
     attempt: int
+    #: Nothing is to be done for it: it only belongs to the parcel.
+    is_done: bool = False
+    #: What came of it before it was touched, if anything did.
+    earlier: Mapping[str, Any] | None = None
 
 
 class Entry(NamedTuple):
@@ -78,8 +90,11 @@ class Journal:
         for name, value in (("format", _FORMAT), ("run", uuid.uuid4().hex), ("options", stated)):
             self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
         meta = dict(self._db.execute("SELECT name, value FROM meta"))
-        if meta["format"] != _FORMAT:
+        if meta["format"] not in (_FORMAT, _FORMAT_WITHOUT_PARCELS):
             raise JournalError(f"Expected {self.path} in format {_FORMAT}. Received: {meta['format']}")
+        if "parcel" not in [column[1] for column in self._db.execute("PRAGMA table_info(items)")]:
+            for statement in _PARCELS.split(";"):
+                self._db.execute(statement)
         if meta["options"] != stated:
             raise JournalError(
                 f"Expected the options that {self.path} was begun with, {meta['options']}. "
@@ -87,6 +102,8 @@ class Journal:
             )
         #: Every idempotency key of this run begins with it.
         self.run = meta["run"]
+        #: Whether files may go several in a request.
+        self.takes_parcels = meta["format"] != _FORMAT_WITHOUT_PARCELS
 
     def __enter__(self) -> Self:
         return self
@@ -103,32 +120,58 @@ class Journal:
         self._db.execute("BEGIN")
 
     def add(self, files: Iterable[Found]) -> None:
-        """Note the files of the run; one that has changed since it was done is to be done again."""
+        """Note the files of the run; one that was touched since it was done is to be looked at again."""
         self._db.executemany(
             "INSERT INTO items (path, stamp) VALUES (?, ?) ON CONFLICT (path) DO UPDATE "
-            "SET stamp = excluded.stamp, code = NULL, row = NULL WHERE stamp <> excluded.stamp",
+            "SET stamp = excluded.stamp, code = NULL, parcel = NULL WHERE stamp <> excluded.stamp",
             ((os.fsencode(path), stamp) for path, stamp in files),
         )
         self.commit()
 
     def retry_failed(self) -> None:
         """Let everything that failed be done again, as new jobs."""
-        self._db.execute("UPDATE items SET attempt = attempt + 1, code = NULL, row = NULL WHERE code <> ''")
+        self._db.execute(
+            "UPDATE items SET attempt = attempt + 1, code = NULL, row = NULL, parcel = NULL WHERE code <> ''"
+        )
         self.commit()
 
-    def pending(self) -> Iterator[Item]:
-        """Yield what is to be done, a page at a time."""
-        last = b""
-        while True:
-            page = self._db.execute(
-                "SELECT path, attempt FROM items WHERE code IS NULL AND path > ? ORDER BY path LIMIT ?",
-                (last, _PAGE),
-            ).fetchall()
-            if not page:
-                return
-            for path, attempt in page:
-                yield Item(os.fsdecode(path), attempt)
-            last = page[-1][0]
+    def parcels(self, most_files: int, most_bytes: int) -> Iterator[list[Item]]:
+        """Yield what is to be done, a parcel at a time: first those that an earlier call did not finish.
+
+        Which files make a parcel is kept before it is yielded, so that it is the same parcel ever after.
+        """
+        begun = self._db.execute(
+            "SELECT DISTINCT parcel FROM items WHERE code IS NULL AND parcel IS NOT NULL ORDER BY parcel"
+        ).fetchall()
+        for (number,) in begun:
+            found = self._db.execute(
+                "SELECT path, attempt, code, row FROM items WHERE parcel = ? ORDER BY path", (number,)
+            )
+            yield [_item(*columns) for columns in found.fetchall()]
+        while packed := self._pack(most_files, most_bytes):
+            yield from packed
+
+    def _pack(self, most_files: int, most_bytes: int) -> list[list[Item]]:
+        """Make parcels of a page of what is in none yet, in the order of the paths."""
+        page = self._db.execute(
+            "SELECT path, attempt, code, row, stamp FROM items WHERE code IS NULL AND parcel IS NULL "
+            "ORDER BY path LIMIT ?",
+            (max(_PAGE, most_files),),
+        ).fetchall()
+        (number,) = self._db.execute("SELECT coalesce(max(parcel), 0) FROM items").fetchone()
+        packed: list[list[Item]] = []
+        room, numbers = 0, []
+        for path, attempt, code, row, stamp in page:
+            size = _size_in(stamp)
+            if not packed or len(packed[-1]) >= most_files or size > room:
+                packed.append([])
+                room = most_bytes
+            packed[-1].append(_item(path, attempt, code, row))
+            room -= size
+            numbers.append((number + len(packed), path))
+        self._db.executemany("UPDATE items SET parcel = ? WHERE path = ?", numbers)
+        self.commit()
+        return packed
 
     def record(self, entry: Entry) -> None:
         """Write what became of a file; kept from the next `commit` on."""
@@ -146,6 +189,17 @@ class Journal:
         found = self._db.execute("SELECT path, row FROM items WHERE code IS NOT NULL ORDER BY path")
         for path, row in found:
             yield os.fsdecode(path), json.loads(row)
+
+
+def _item(path: bytes, attempt: int, code: str | None, row: str | None) -> Item:
+    is_done = code is not None
+    return Item(os.fsdecode(path), attempt, is_done, None if is_done or row is None else json.loads(row))
+
+
+def _size_in(stamp: str) -> int:
+    """Return the bytes of a file by its stamp; 0 where they could not be asked."""
+    size = stamp.partition(":")[0]
+    return int(size) if size.isdigit() else 0
 
 
 def discard(path: Path) -> None:

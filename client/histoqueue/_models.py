@@ -158,6 +158,31 @@ class JobRecord:
         )
 
 
+@dataclass(frozen=True)
+class BatchRecord:
+    """What became of the files of one request: a job for each, or why it has none, by the file's name."""
+
+    id: str
+    #: The jobs' ids.
+    jobs: Mapping[str, str]
+    problems: Mapping[str, Problem]
+    links: Mapping[str, str | None]
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> BatchRecord:
+        """Return the batch that the answer to a submission states.
+
+        Raises:
+            KeyError: if it has no `id`, or an item has no `custom_id` or no `id`.
+        """
+        return cls(
+            id=str(body["id"]),
+            jobs={str(item["custom_id"]): str(item["id"]) for item in body.get("items") or ()},
+            problems={str(item["custom_id"]): Problem.from_json(item) for item in body.get("problems") or ()},
+            links=body.get("links") or {},
+        )
+
+
 def moment(text: str | None) -> datetime | None:
     """Return an RFC 3339 time such as 2026-01-31T09:30:00.125Z; None for None."""
     # Python 3.9 and 3.10 do not read the Z.

@@ -1,25 +1,28 @@
 """A run over many files: one row for each, whatever it is, and no job twice."""
 
 import csv
+import hashlib
 import json
 import os
 import sqlite3
 import tracemalloc
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Response, request
+from flask import Response, abort, request
 from histoqueue import Client, InvalidRequest, JournalError, UnknownModelVersion
-from histoqueue._bulk import Bulk, Summary, idempotency_key
+from histoqueue._bulk import Bulk, Summary
 from histoqueue._export import write_csv, written_whole
 from histoqueue._geojson import Layout, feature
 from histoqueue._journal import Entry, Item, Journal
 from histoqueue._places import Manifest, NamePattern
 from histoqueue._pool import run_over
 from histoqueue._scan import Found, scan
+from histoqueue._sender import idempotency_key
 
 from ops.processes import wait_until
 from shared.errors import InvalidRequest as ServerRefusal
@@ -27,10 +30,30 @@ from tests.api_server import FAILING_WIDTH, ApiServer
 from tests.factories import png_bytes
 
 
+@pytest.fixture(params=[2, 16], ids=["one by one", "together"])
+def at_once(request: pytest.FixtureRequest) -> int:
+    """So few tiles on their way that each goes by itself, and so many that each request has four."""
+    return int(request.param)
+
+
 def run(client: Client, *sources: str, outs: tuple[str, ...] = ("results.csv",), **how: Any) -> Summary:
-    """Do a run with two tiles at once."""
-    options = how.pop("options", {})
-    return Bulk(client, sources, [Path(out) for out in outs], options, concurrency=2, **how).run()
+    """Do a run, with two tiles at once unless `at_once` says how many."""
+    options, at_once = how.pop("options", {}), how.pop("at_once", 2)
+    return Bulk(client, sources, [Path(out) for out in outs], options, concurrency=at_once, **how).run()
+
+
+def forget(*columns: str) -> None:
+    """Take from the journal what a power cut may."""
+    with closing(sqlite3.connect("results.csv.journal", isolation_level=None)) as journal:
+        journal.execute(f"UPDATE items SET {', '.join(f'{column} = NULL' for column in columns)}")
+
+
+@pytest.fixture
+def many_tiles(tiles: Path) -> Path:
+    """The folder with ten good tiles."""
+    for number in range(3, 10):
+        (tiles / f"x{number * 64}_y{number * 48}.png").write_bytes(png_bytes(seed=number))
+    return tiles
 
 
 def table(name: str = "results.csv") -> dict[str, dict[str, str]]:
@@ -38,9 +61,9 @@ def table(name: str = "results.csv") -> dict[str, dict[str, str]]:
         return {row["file"]: row for row in csv.DictReader(file)}
 
 
-def test_every_file_becomes_a_row(client: Client, bad_tiles: Path) -> None:
+def test_every_file_becomes_a_row(client: Client, bad_tiles: Path, at_once: int) -> None:
     """Good or bad, here or there; the reasons are counted."""
-    summary = run(client, "tiles")
+    summary = run(client, "tiles", at_once=at_once)
     assert (summary.total, summary.succeeded, summary.pending) == (6, 3, 0)
     assert summary.failures == {"INVALID_IMAGE": 1, "UNREADABLE_FILE": 1, "UNSUPPORTED_IMAGE_FORMAT": 1}
     rows = table()
@@ -57,11 +80,15 @@ def test_every_file_becomes_a_row(client: Client, bad_tiles: Path) -> None:
     )
 
 
-def test_a_run_tells_the_server_no_file_name(server: ApiServer, client: Client, tiles: Path) -> None:
+def test_a_run_tells_the_server_no_file_name(
+    server: ApiServer, client: Client, tiles: Path, at_once: int
+) -> None:
     """Names hold what must not leave the machine."""
-    run(client, "tiles")
-    assert [job.spec.custom_id for job in server.jobs] == [None] * 3
+    run(client, "tiles", at_once=at_once)
+    names = {job.spec.custom_id for job in server.jobs}
+    assert names == ({None} if at_once == 2 else {"0", "1", "2"})
     assert "tiles" not in str(server.jobs)
+    assert "x0_y0" not in str(server.jobs)
 
 
 @pytest.mark.parametrize("knows", [True, False])
@@ -77,38 +104,40 @@ def test_tiles_of_a_run_let_others_pass(server: ApiServer, client: Client, tiles
     assert {job.spec.priority for job in server.jobs} == {"bulk" if knows else "interactive"}
 
 
-def test_the_same_call_again_submits_nothing(server: ApiServer, client: Client, tiles: Path) -> None:
+def test_the_same_call_again_submits_nothing(
+    server: ApiServer, client: Client, tiles: Path, at_once: int
+) -> None:
     """What is done is read from the journal; what is new or has changed is done."""
-    run(client, "tiles")
-    assert run(client, "tiles").done_now == 0
+    run(client, "tiles", at_once=at_once)
+    assert run(client, "tiles", at_once=at_once).done_now == 0
     assert len(server.jobs) == 3
     (tiles / "new.png").write_bytes(png_bytes(seed=5))
     (tiles / "x0_y0.png").write_bytes(png_bytes(seed=6))
-    assert run(client, "tiles").done_now == 2
+    assert run(client, "tiles", at_once=at_once).done_now == 2
     assert len(server.jobs) == 5
     assert len(table()) == 4
 
 
-def test_a_touched_file_is_the_same_job(server: ApiServer, client: Client, tiles: Path) -> None:
+def test_a_touched_file_is_the_same_job(server: ApiServer, client: Client, tiles: Path, at_once: int) -> None:
     """Its content says what it is."""
-    run(client, "tiles")
+    run(client, "tiles", at_once=at_once)
     os.utime(tiles / "x0_y0.png", (1, 1))
-    assert run(client, "tiles").done_now == 1
+    assert run(client, "tiles", at_once=at_once).done_now == 1
     assert len(server.jobs) == 3
 
 
-def test_what_failed_can_be_done_again(server: ApiServer, client: Client, tiles: Path) -> None:
+def test_what_failed_can_be_done_again(server: ApiServer, client: Client, tiles: Path, at_once: int) -> None:
     """Only that, and as new jobs."""
     (tiles / "broken.png").write_bytes(png_bytes(width=FAILING_WIDTH))
-    assert run(client, "tiles").failed == 1
-    assert run(client, "tiles", retry_failed=True).done_now == 1
+    assert run(client, "tiles", at_once=at_once).failed == 1
+    assert run(client, "tiles", at_once=at_once, retry_failed=True).done_now == 1
     assert len(server.jobs) == 5
 
 
-def test_a_restart_forgets_everything(server: ApiServer, client: Client, tiles: Path) -> None:
+def test_a_restart_forgets_everything(server: ApiServer, client: Client, tiles: Path, at_once: int) -> None:
     """New jobs for all files."""
-    run(client, "tiles")
-    assert run(client, "tiles", restart=True).done_now == 3
+    run(client, "tiles", at_once=at_once)
+    assert run(client, "tiles", at_once=at_once, restart=True).done_now == 3
     assert len(server.jobs) == 6
 
 
@@ -146,15 +175,15 @@ def test_a_file_that_is_no_journal_is_left_alone(client: Client, tiles: Path) ->
     ("options", "kind"), [({"mpp": 99}, InvalidRequest), ({"model_version": "9.9.9"}, UnknownModelVersion)]
 )
 def test_what_is_wrong_for_every_file_ends_the_run(
-    options: dict[str, Any], kind: type[Exception], client: Client, tiles: Path
+    options: dict[str, Any], kind: type[Exception], client: Client, tiles: Path, at_once: int
 ) -> None:
     """It makes no row, and no file of results."""
     with pytest.raises(kind):
-        run(client, "tiles", options=options)
+        run(client, "tiles", options=options, at_once=at_once)
     assert not Path("results.csv").exists()
 
 
-def test_a_full_queue_is_waited_for(tiles: Path, tmp_path: Path) -> None:
+def test_a_full_queue_is_waited_for(tiles: Path, tmp_path: Path, at_once: int) -> None:
     """Longer than the client's patience, if it must be: each file gets its result."""
     (tmp_path / "full").mkdir()
 
@@ -168,21 +197,20 @@ def test_a_full_queue_is_waited_for(tiles: Path, tmp_path: Path) -> None:
         server.is_working.clear()
         client.submit(png_bytes())
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(run, client, "tiles")
+            running = pool.submit(run, client, "tiles", at_once=at_once)
             assert wait_until(lambda: server.refused >= 2, 20)
             server.is_working.set()
             assert running.result(30).succeeded == 3
 
 
 def test_a_result_that_the_server_has_dropped_is_made_again(
-    server: ApiServer, client: Client, tiles: Path
+    server: ApiServer, client: Client, tiles: Path, at_once: int
 ) -> None:
     """The journal was lost with its last seconds, and the run goes on when the result is gone."""
-    run(client, "tiles")
-    with closing(sqlite3.connect("results.csv.journal", isolation_level=None)) as journal:
-        journal.execute("UPDATE items SET code = NULL, row = NULL")
+    run(client, "tiles", at_once=at_once)
+    forget("code", "row")
     server.ahead_ms = int(server.settings.result_retention_seconds * 1000) + 1000
-    assert run(client, "tiles").succeeded == 3
+    assert run(client, "tiles", at_once=at_once).succeeded == 3
     assert len(server.jobs) == 6
 
 
@@ -200,6 +228,124 @@ def test_a_key_is_the_same_for_the_same_file_of_the_same_run() -> None:
     assert len(others | {key}) == 6
     assert "a.png" not in key
     assert len(key) <= 255
+
+
+def test_tiles_share_requests(server: ApiServer, client: Client, many_tiles: Path) -> None:
+    """As many as are to be on their way at once are in four of them."""
+    assert run(client, "tiles", at_once=16).succeeded == 10
+    sizes = Counter(job.spec.batch for job in server.jobs)
+    assert sorted(sizes.values()) == [2, 4, 4]
+    assert {job.spec.priority for job in server.jobs} == {"bulk"}
+    contents = {hashlib.sha256(path.read_bytes()).hexdigest() for path in many_tiles.iterdir()}
+    assert {job.spec.input.sha256 for job in server.jobs} == contents
+
+
+@pytest.mark.parametrize("lost", [("code", "row"), ("code", "row", "parcel")])
+def test_what_the_journal_forgot_is_found_again(
+    lost: tuple[str, ...], server: ApiServer, client: Client, many_tiles: Path
+) -> None:
+    """Rows, or rows with what went together: the same files make the same requests, so the same jobs."""
+    run(client, "tiles", at_once=16)
+    before = Path("results.csv").read_text()
+    forget(*lost)
+    assert run(client, "tiles", at_once=16).done_now == 10
+    assert len(server.jobs) == 10
+    assert Path("results.csv").read_text() == before
+
+
+@pytest.mark.parametrize("then", [2, 4, 100])
+def test_what_went_together_goes_together_again(
+    then: int, server: ApiServer, client: Client, many_tiles: Path
+) -> None:
+    """Whatever --concurrency says now, and however many of them are done: no file gets a second job."""
+    run(client, "tiles", at_once=16)
+    with closing(sqlite3.connect("results.csv.journal", isolation_level=None)) as journal:
+        journal.execute("UPDATE items SET code = NULL, row = NULL WHERE CAST(path AS TEXT) LIKE '%3%'")
+    assert run(client, "tiles", at_once=then).done_now > 1
+    assert len(server.jobs) == 10
+    assert len(table()) == 10
+
+
+def test_an_answer_that_got_lost_makes_no_second_job(
+    server: ApiServer, client: Client, many_tiles: Path
+) -> None:
+    """The request is sent again under its key."""
+    lost = []
+
+    def lose(answer: Response) -> Response:
+        if request.path == "/batches" and len(lost) < 3:
+            lost.append(answer)
+            return Response("the proxy is away", status=502)
+        return answer
+
+    server.app.after_request(lose)
+    assert run(client, "tiles", at_once=16).succeeded == 10
+    assert (len(lost), len(server.jobs)) == (3, 10)
+
+
+def test_a_server_without_batches_gets_each_tile_by_itself(
+    server: ApiServer, client: Client, many_tiles: Path
+) -> None:
+    """An older one has no such route."""
+    server.app.before_request(lambda: abort(404) if request.path == "/batches" else None)
+    assert run(client, "tiles", at_once=16).succeeded == 10
+    assert {job.spec.batch for job in server.jobs} == {None}
+
+
+def test_a_batch_that_is_too_much_is_sent_one_by_one(tmp_path: Path, many_tiles: Path) -> None:
+    """A server may take fewer in one request."""
+    (tmp_path / "small").mkdir()
+    with ApiServer(tmp_path / "small", max_batch_items=3) as server, Client(server.url) as client:
+        assert run(client, "tiles", at_once=16).succeeded == 10
+        assert sorted(Counter(job.spec.batch for job in server.jobs).values()) == [2, 8]
+
+
+def test_files_of_which_none_is_an_image_are_rows(client: Client, tiles: Path) -> None:
+    """The server then takes no batch, and each has its own refusal."""
+    for path in tiles.iterdir():
+        path.write_text("<!doctype html>")
+    assert run(client, "tiles", at_once=16).failures == {"UNSUPPORTED_IMAGE_FORMAT": 3}
+
+
+def test_a_job_that_somebody_deletes_meanwhile_is_made_again(
+    server: ApiServer, client: Client, tiles: Path
+) -> None:
+    """The batch ends without it."""
+    server.is_working.clear()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, client, "tiles", at_once=16)
+        assert wait_until(lambda: len(server.jobs) == 3, 20)
+        client.get(server.jobs[1].id).delete()
+        server.is_working.set()
+        assert running.result(30).succeeded == 3
+    assert len(server.jobs) == 4
+
+
+def test_what_an_older_client_began_goes_on_as_it_was(
+    server: ApiServer, client: Client, many_tiles: Path
+) -> None:
+    """It sent each file by itself; together they would be other requests, and so other jobs."""
+    run(client, "tiles", at_once=2)
+    with closing(sqlite3.connect("results.csv.journal", isolation_level=None)) as journal:
+        for statement in (
+            "UPDATE meta SET value = '1' WHERE name = 'format'",
+            "UPDATE items SET code = NULL, row = NULL",
+            "DROP INDEX unsent",
+            "DROP INDEX parcels",
+            "ALTER TABLE items DROP COLUMN parcel",
+        ):
+            journal.execute(statement)
+    assert run(client, "tiles", at_once=16).done_now == 10
+    assert len(server.jobs) == 10
+
+
+def test_tiles_that_are_large_go_fewer_together(tmp_path: Path) -> None:
+    """A request holds no more than so many bytes, but always one file."""
+    with Journal(tmp_path / "journal", {}) as journal:
+        sizes = {"a": 40, "b": 40, "c": 40, "d": 500, "e": 10, "f": 10, "g": 10, "h": 10}
+        journal.add(Found(name, f"{size}:1") for name, size in sizes.items())
+        packed = [[item.path for item in parcel] for parcel in journal.parcels(3, 100)]
+    assert packed == [["a", "b"], ["c"], ["d"], ["e", "f", "g"], ["h"]]
 
 
 def test_a_name_that_is_no_text_is_a_file_like_any_other(client: Client, tiles: Path) -> None:
@@ -398,8 +544,9 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
             journal.add(
                 Found(f"tiles/a rather long name of a slide/x{at}_y0.png", "1:1") for at in range(number)
             )
-            for item in journal.pending():
-                journal.record(Entry(item.path, "", row))
+            for parcel in journal.parcels(32, 1_000_000):
+                for item in parcel:
+                    journal.record(Entry(item.path, "", row))
             with written_whole(tmp_path / "results.csv") as file:
                 write_csv(file, journal.rows)
         _, peak = tracemalloc.get_traced_memory()
