@@ -11,8 +11,8 @@ import structlog
 
 from api.batch_items import Intake, Item
 from api.options import BatchOptions
-from api.submission import check_room, discard, input_of, new_job, repeat_of
-from api.uploads import checked_image
+from api.submission import check_room, count_cached, discard, input_of, new_job, repeat_of
+from api.uploads import ImageUpload, checked_image
 from shared.batch_archive import BatchArchive
 from shared.crash_points import crash_point
 from shared.envelope import AcceptedJob, seal
@@ -47,6 +47,14 @@ class SubmittedBatch:
     problems: list[tuple[str, HistoQueueError]]
     #: An earlier request with the same idempotency key began it.
     replayed: bool
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """An item that is an image; the image's file is closed."""
+
+    item: Item
+    image: ImageUpload
 
 
 @dataclass
@@ -139,62 +147,79 @@ def _accept(run: _Run, items: Sequence[Item]) -> None:
     if not ready:
         return
     try:
-        if run.stopped_by is None:
-            _accept_sound(run, ready)
-            return
+        _accept_sound(run, ready)
     except Unavailable as error:
         if run.batch_id is None:
             raise
         # Some of these may have been accepted: a repetition of the request finds them.
         run.stopped_by = error
         known = {name for name, _ in run.accepted} | {name for name, _ in run.problems}
-        ready = [item for item in ready if item.name not in known]
-    run.problems += [(item.name, run.stopped_by) for item in ready if run.stopped_by]
+        run.problems += [(one.item.name, error) for one in ready if one.item.name not in known]
 
 
-def _sound(run: _Run, items: Sequence[Item]) -> Iterator[Item]:
-    """Yield the items that are images."""
-    problems = run.pool.map(lambda item: _problem(run, item), items)
-    for item, problem in zip(items, problems, strict=True):
-        if problem is None:
-            yield item
+def _sound(run: _Run, items: Sequence[Item]) -> Iterator[_Checked]:
+    """Yield the items that are images, as long as anything is tried."""
+    for item, found in zip(items, run.pool.map(lambda item: _check(run, item), items), strict=True):
+        if isinstance(found, HistoQueueError):
+            run.problems.append((item.name, found))
         else:
-            run.problems.append((item.name, problem))
+            yield found
 
 
-def _problem(run: _Run, item: Item) -> HistoQueueError | None:
-    if item.problem is not None or run.stopped_by is not None:
-        return item.problem
+def _check(run: _Run, item: Item) -> _Checked | HistoQueueError:
+    if problem := item.problem or run.stopped_by:
+        return problem
     try:
         with run.intake.open(item) as file:
-            checked_image(file, run.settings)
+            return _Checked(item, checked_image(file, run.settings))
     except HistoQueueError as error:
         return error
-    return None
 
 
-def _accept_sound(run: _Run, items: list[Item]) -> None:
+def _accept_sound(run: _Run, ready: Sequence[_Checked]) -> None:
     services = run.services
     batch_id = run.batch_id or _begin(run)
-    ids = {item.name: member_id(batch_id, item.name) for item in items}
+    ids = {one.item.name: member_id(batch_id, one.item.name) for one in ready}
     unknown = set(services.jobs.unknown(list(ids.values())))
     run.accepted += [(name, job_id) for name, job_id in ids.items() if job_id not in unknown]
-    items = [item for item in items if ids[item.name] in unknown]
-    if not items:
+    pairs = [(one, _describe(run, one)) for one in ready if ids[one.item.name] in unknown]
+    if not pairs:
         return
-    # Asked before the images are stored: a full queue, or a ledger that is away, then leaves nothing behind.
-    _check_room(run)
-    BatchArchive(services.objects).put_members(batch_id, [ids[item.name] for item in items])
-    stored = list(run.pool.map(lambda item: _store(run, item, ids[item.name]), items))
-    news = [new for new in stored if isinstance(new, NewJob)]
+    answered_by = _answers(run, [new for _, new in pairs])
+    if len(answered_by) < len(pairs):
+        # Asked before the images are stored: a full queue, or a ledger that is away, then leaves nothing
+        # behind.
+        _check_room(run)
+    BatchArchive(services.objects).put_members(batch_id, [new.id for _, new in pairs])
+    answered = _answer(run, [new for _, new in pairs if new.id in answered_by], answered_by)
+    left = [pair for pair in pairs if pair[1].id not in answered]
+    stored = list(run.pool.map(lambda pair: _store(run, *pair), left))
     run.problems += [
-        (item.name, found)
-        for item, found in zip(items, stored, strict=True)
+        (one.item.name, found)
+        for (one, _), found in zip(left, stored, strict=True)
         if isinstance(found, HistoQueueError)
     ]
     crash_point("api.batch_stored")
-    _record(run, news)
+    _record(run, [new for new in stored if isinstance(new, NewJob)])
     crash_point("api.batch_recorded")
+
+
+def _answers(run: _Run, news: Sequence[NewJob]) -> dict[str, str]:
+    """Return, by the new job's id, the earlier job that has answered its image."""
+    if not (run.options.cache and run.settings.cache_answers):
+        return {}
+    found = run.services.jobs.answered_by([new.spec.answer_key or "" for new in news])
+    return {new.id: other for new, other in zip(news, found, strict=True) if other is not None}
+
+
+def _answer(run: _Run, news: list[NewJob], answered_by: dict[str, str]) -> set[str]:
+    """End jobs with what earlier ones have found in the same images; return the ids of those that are."""
+    made = run.services.jobs.answer_many(news, [answered_by[new.id] for new in news]) if news else []
+    done = {new.id: new.spec.custom_id or "" for new, job in zip(news, made, strict=True) if job is not None}
+    run.accepted += [(name, job_id) for job_id, name in done.items()]
+    if done:
+        count_cached(len(done))
+    return set(done)
 
 
 def _record(run: _Run, news: list[NewJob]) -> None:
@@ -230,23 +255,26 @@ def _check_room(run: _Run) -> None:
     check_room(run.services, run.settings, run.services.jobs.admission(run.owner), run.owner)
 
 
-def _store(run: _Run, item: Item, job_id: str) -> NewJob | HistoQueueError:
+def _describe(run: _Run, one: _Checked) -> NewJob:
+    job_id = member_id(run.batch_id or "", one.item.name)
+    spec = JobSpec(
+        model=run.model,
+        input=input_of(one.image, job_id, run.options.mpp),
+        custom_id=one.item.name,
+        request_id=run.request_id,
+        owner=run.owner,
+        priority=Priority.BULK,
+        batch=run.batch_id,
+    )
+    return new_job(job_id, spec, run.settings, run.options.expires_in)
+
+
+def _store(run: _Run, one: _Checked, new: NewJob) -> NewJob | HistoQueueError:
     """Store an item's image with its job behind it."""
     try:
-        with run.intake.open(item) as file:
-            image = checked_image(file, run.settings)
-            spec = JobSpec(
-                model=run.model,
-                input=input_of(image, job_id, run.options.mpp),
-                custom_id=item.name,
-                request_id=run.request_id,
-                owner=run.owner,
-                priority=Priority.BULK,
-                batch=run.batch_id,
-            )
-            new = new_job(job_id, spec, run.settings, run.options.expires_in)
+        with run.intake.open(one.item) as file:
             seal(file, AcceptedJob(job=new, accepted_at_ms=wall_clock_ms()))
-            run.services.objects.put(spec.input.key, file, image.media_type)
+            run.services.objects.put(new.spec.input.key, file, one.image.media_type)
     except HistoQueueError as error:
         return error
     return new

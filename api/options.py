@@ -35,6 +35,9 @@ class BatchOptions(BaseModel):
     webhook_url: Annotated[str, Field(min_length=1, max_length=MOST_URL_CHARACTERS)] | None = Field(
         default=None, description="an http:// or https:// URL of at most 2000 characters"
     )
+    cache: bool = Field(
+        default=True, description="true or false: the answer may be that of an earlier job for the same image"
+    )
 
     def canonical(self) -> str:
         """Return the same text for the same options, in whatever order and spelling they came."""
@@ -46,9 +49,6 @@ class Options(BatchOptions):
 
     priority: Priority = Field(
         default=Priority.INTERACTIVE, description="interactive, or bulk for one of many"
-    )
-    cache: bool = Field(
-        default=True, description="true or false: the answer may be that of an earlier job for the same image"
     )
     explain: bool = Field(default=False, description="true or false: make a heat map too")
     custom_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_is_printable)] | None = (

@@ -122,12 +122,17 @@ def _answer(jobs: JobStore, new: NewJob, answered_by: str) -> Submitted | None:
     if created is None:
         return None
     if not created.replayed:
-        # Here and not above, as in `create_app`: it must know where its processes count together.
-        from shared import metrics  # noqa: PLC0415
-
-        metrics.CACHED_ANSWERS.inc()
+        count_cached(1)
         return Submitted(created.job, replayed=False)
     return Submitted(jobs.get(created.job.id), replayed=True)
+
+
+def count_cached(jobs: int) -> None:
+    """Count jobs that took over an earlier answer."""
+    # Here and not above, as in `create_app`: it must know where its processes count together.
+    from shared import metrics  # noqa: PLC0415
+
+    metrics.CACHED_ANSWERS.inc(jobs)
 
 
 def check_room(services: Services, settings: Settings, known: Admission, owner: str | None) -> None:

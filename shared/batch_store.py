@@ -32,6 +32,12 @@ class BatchStore(Protocol):
     ) -> list[Job | HistoQueueError]:
         """Accept and publish jobs; return each one's record, or why it was not accepted, in order."""
 
+    def answered_by(self, answer_keys: Sequence[str]) -> list[str | None]:
+        """Return for each key the job whose result answers it; None where there is none."""
+
+    def answer_many(self, news: Sequence[NewJob], answered_by: Sequence[str]) -> list[Job | None]:
+        """Accept jobs and end each with the result of another one; None where that is kept no more."""
+
     def batch(self, batch_id: str, seal: bool = False) -> Batch:
         """Return a batch; `seal` says that it gets no more members.
 

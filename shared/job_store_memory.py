@@ -74,14 +74,25 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
     def admission(self, owner: str | None = None, answer_key: str | None = None) -> Admission:
         with self._lock:
             open_ = [record.job for record in self._records.values() if not record.job.status.is_final]
-            record = self._find(self._answers.get(answer_key or "", ""))
-            is_kept = record is not None and self._clock() <= (record.job.expires_at_ms or 0)
             return Admission(
                 open=len(open_),
                 owned=sum(1 for job in open_ if owner and job.spec.owner == owner),
                 is_founded=self._founded,
-                answered_by=record.job.id if record and is_kept else None,
+                answered_by=self._answered_by(answer_key or ""),
             )
+
+    def answered_by(self, answer_keys: Sequence[str]) -> list[str | None]:
+        with self._lock:
+            return [self._answered_by(key) for key in answer_keys]
+
+    def _answered_by(self, answer_key: str) -> str | None:
+        record = self._find(self._answers.get(answer_key, ""))
+        is_kept = record is not None and self._clock() <= (record.job.expires_at_ms or 0)
+        return record.job.id if record and is_kept else None
+
+    def answer_many(self, news: Sequence[NewJob], answered_by: Sequence[str]) -> list[Job | None]:
+        made = [self.answer(new, other) for new, other in zip(news, answered_by, strict=True)]
+        return [None if created is None else created.job for created in made]
 
     def answer(self, new: NewJob, answered_by: str) -> Created | None:
         with self._lock:

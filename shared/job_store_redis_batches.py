@@ -55,6 +55,23 @@ class RedisBatches(RedisLedger):
         )
         return [self._created(answer, max_open, max_owned) for answer in answers]
 
+    def answered_by(self, answer_keys: Sequence[str]) -> list[str | None]:
+        with answering():
+            pipe = self._redis.pipeline(transaction=False)
+            for key in answer_keys:
+                pipe.get(keys.ANSWER + key)
+            found = pipe.execute()
+        return [None if other is None else str(other) for other in found]
+
+    def answer_many(self, news: Sequence[NewJob], answered_by: Sequence[str]) -> list[Job | None]:
+        now_ms = int(self._redis_now_ms())
+        calls = [
+            (new.id, create_arguments(new, now_ms, 0, None, 0, other))
+            for new, other in zip(news, answered_by, strict=True)
+        ]
+        made = [self._created(answer, 0, 0) for answer in self._call_many("create", calls)]
+        return [None if isinstance(job, HistoQueueError) else job for job in made]
+
     def _created(self, answer: Any, max_open: int, max_owned: int) -> Job | HistoQueueError:
         if isinstance(answer, Exception):
             return JobStoreUnavailable("The job store does not answer. Ask again later.")

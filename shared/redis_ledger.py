@@ -10,7 +10,14 @@ import redis
 from redis.exceptions import NoScriptError
 
 from shared import keys
-from shared.errors import HistoQueueError, JobStoreUnavailable, LedgerRebuilding, QueueFull, QuotaReached
+from shared.errors import (
+    HistoQueueError,
+    JobStoreUnavailable,
+    LedgerRebuilding,
+    QueueFull,
+    QuotaReached,
+    ResultExpired,
+)
 from shared.job_store import key_reused
 from shared.lua_scripts import read, webhook_functions
 from shared.schemas import (
@@ -154,6 +161,7 @@ def created_or_refused(outcome: str, payload: Any, max_open: int, max_owned: int
         "full": lambda: QueueFull(int(payload), max_open),
         "quota": lambda: QuotaReached(int(payload), max_owned),
         "conflict": key_reused,
+        "unanswered": lambda: ResultExpired("The earlier result is kept no more."),
     }
     return refusals[outcome]() if outcome in refusals else to_job(payload)
 

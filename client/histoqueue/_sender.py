@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: A larger file becomes a row with its error; several are in memory at a time.
 MOST_BYTES = 256_000_000
 #: What a whole batch can be told; with any other option each file goes by itself.
-_OPTIONS_OF_BATCHES = frozenset({"model_version", "mpp", "expires_in"})
+_OPTIONS_OF_BATCHES = frozenset({"model_version", "mpp", "expires_in", "cache"})
 #: What would fail for every file ends the run and makes no row.
 _ENDS_THE_RUN = (Unavailable, AccessDenied, InvalidRequest, UnknownModelVersion)
 #: The server dropped what an earlier call had done.

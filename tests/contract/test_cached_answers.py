@@ -6,7 +6,7 @@ import pytest
 
 from shared.errors import IdempotencyKeyReused
 from shared.job_store import JobStore
-from shared.schemas import Idempotency, JobSpec, JobStatus, NewJob
+from shared.schemas import Idempotency, JobSpec, JobStatus, NewBatch, NewJob, new_job_id
 from tests.contract.conftest import Clock, new_job
 
 RESULT = {"class": "lung_aca", "confidence": 0.97}
@@ -97,6 +97,40 @@ def test_a_repeated_request_gets_the_job_that_was_answered_first(store: JobStore
     assert (again.job.id, again.replayed) == (answered.job.id, True)
     with pytest.raises(IdempotencyKeyReused):
         store.answer(new_job(idempotency=Idempotency(key="k", fingerprint="g")), first.id)
+
+
+def test_many_keys_are_looked_up_at_once(store: JobStore) -> None:
+    """In the order of the keys; of what is not there, nothing."""
+    first, second = new_job(), new_job()
+    second = second.model_copy(update={"spec": second.spec.model_copy(update={"owner": "another"})})
+    succeed(store, first)
+    succeed(store, second)
+    keys = [key_of(second), "0" * 32, key_of(first)]
+    assert store.answered_by(keys) == [second.id, None, first.id]
+
+
+def test_members_of_a_batch_end_with_the_answers_that_there_are(store: JobStore) -> None:
+    """Where an answer is gone by then there is no job; the batch counts and lists the others."""
+    first = new_job()
+    succeed(store, first)
+    batch_id = store.create_batch(
+        NewBatch(id=new_job_id(), expires_in_seconds=3600, retention_seconds=600, tombstone_seconds=600)
+    )
+    news = [
+        new.model_copy(update={"spec": new.spec.model_copy(update={"batch": batch_id})})
+        for new in (new_job() for _ in range(3))
+    ]
+    made = store.answer_many(news, [first.id, new_job_id(), first.id])
+    assert [job and (job.id, job.status, job.result, job.cached) for job in made] == [
+        (news[0].id, JobStatus.SUCCEEDED, RESULT, True),
+        None,
+        (news[2].id, JobStatus.SUCCEEDED, RESULT, True),
+    ]
+    batch = store.batch(batch_id, seal=True)
+    assert (batch.counts[JobStatus.SUCCEEDED], sum(batch.counts.values())) == (2, 2)
+    assert batch.completed_at_ms is not None
+    assert [job.id for job in store.ended(batch_id, 0, 10)] == [news[0].id, news[2].id]
+    assert store.unknown([new.id for new in news]) == [news[1].id]
 
 
 @pytest.mark.parametrize(

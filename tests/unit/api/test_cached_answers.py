@@ -1,6 +1,8 @@
 """An image that was answered before is answered at once, where nothing speaks against it."""
 
+import json
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -53,6 +55,64 @@ def test_it_is_computed_where_the_caller_wants_something_else(
     """The caller objects, states another scale, or wants a heat map."""
     answer = submit(path=f"/predict?{options}")
     assert (answer.status_code, answer.get_json()["cached"]) == (202, False)
+
+
+def send_batch(client: FlaskClient, files: dict[str, bytes], query: str = "") -> dict[str, Any]:
+    """Submit files together; return the batch as it stands then, with the counts that are not 0."""
+    data = {"file": [(BytesIO(body), name) for name, body in files.items()]}
+    answer = client.post(f"/batches{query}", data=data, headers={"Idempotency-Key": "mine"})
+    assert answer.status_code == 202, answer.text
+    batch = client.get(answer.headers["Location"]).get_json()
+    return {**batch, "counts": {name: number for name, number in batch["counts"].items() if number}}
+
+
+def test_items_of_a_batch_are_answered_at_once(
+    client: FlaskClient, services: Services, answered: dict[str, Any]
+) -> None:
+    """What is known has ended when the batch is accepted; only what is not known is stored and queued."""
+    batch = send_batch(client, {"known.jpg": jpeg_bytes(), "new.jpg": jpeg_bytes(seed=1)})
+    assert batch["counts"] == {"succeeded": 1, "queued": 1}
+    (line,) = client.get(batch["links"]["results"]).text.splitlines()
+    job = json.loads(line)
+    assert (job["custom_id"], job["cached"], job["result"]["class"]) == ("known.jpg", True, "lung_aca")
+    queued = services.queue.bulk_messages  # type: ignore[attr-defined]
+    assert len(queued) == 1
+    assert sorted(key.rpartition("/")[2] for key in services.objects.list_keys("uploads/")) == sorted(
+        [answered["id"], queued[0][0]]
+    )
+
+
+def test_a_batch_of_known_images_needs_no_room(
+    client: FlaskClient, submit: Submit, answered: dict[str, Any]
+) -> None:
+    """The queue is full, and nobody waits in it for these."""
+    for seed in (2, 3):
+        assert submit(jpeg_bytes(seed=seed)).status_code == 202
+    batch = send_batch(client, {"a.jpg": jpeg_bytes(), "b.jpg": jpeg_bytes()})
+    assert (batch["status"], batch["counts"]) == ("completed", {"succeeded": 2})
+
+
+@pytest.mark.parametrize("query", ["?cache=false", "?mpp=0.5"])
+def test_items_are_computed_where_the_caller_wants_something_else(
+    client: FlaskClient, answered: dict[str, Any], query: str
+) -> None:
+    """As for one image."""
+    assert send_batch(client, {"a.jpg": jpeg_bytes()}, query)["counts"] == {"queued": 1}
+
+
+def test_an_item_whose_answer_is_dropped_meanwhile_is_computed(
+    client: FlaskClient, services: Services, answered: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there when it was looked for."""
+    look = services.jobs.answered_by
+
+    def look_and_lose(answer_keys: list[str]) -> list[str | None]:
+        found = look(answer_keys)
+        services.jobs.delete(answered["id"])
+        return found
+
+    monkeypatch.setattr(services.jobs, "answered_by", look_and_lose)
+    assert send_batch(client, {"a.jpg": jpeg_bytes()})["counts"] == {"queued": 1}
 
 
 def test_another_image_is_computed(submit: Submit, answered: dict[str, Any]) -> None:

@@ -230,6 +230,17 @@ def test_a_key_is_the_same_for_the_same_file_of_the_same_run() -> None:
     assert len(key) <= 255
 
 
+def test_tiles_that_were_answered_before_are_not_computed_again(
+    server: ApiServer, client: Client, many_tiles: Path, at_once: int
+) -> None:
+    """By another run, whose journal is not this one's."""
+    server.remembers = True
+    run(client, "tiles", at_once=at_once)
+    server.is_working.clear()
+    assert run(client, "tiles", outs=("again.ndjson",), at_once=at_once).succeeded == 10
+    assert all(json.loads(line)["cached"] for line in Path("again.ndjson").read_text().splitlines())
+
+
 def test_tiles_share_requests(server: ApiServer, client: Client, many_tiles: Path) -> None:
     """As many as are to be on their way at once are in four of them."""
     assert run(client, "tiles", at_once=16).succeeded == 10
