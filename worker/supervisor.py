@@ -40,6 +40,8 @@ class EngineOptions:
     memory_bytes: int
     runtime: str = "tensorflow"
     needs_gpu: bool = False
+    #: Over 1, images are decoded while the model computes others.
+    decode_threads: int = 1
 
 
 class EngineSupervisor:
@@ -166,6 +168,7 @@ class EngineSupervisor:
                 "max_pixels": options.max_pixels,
                 "runtime": options.runtime,
                 "needs_gpu": options.needs_gpu,
+                "decode_threads": options.decode_threads,
             }
         ).encode()
 

@@ -18,6 +18,7 @@ def verdict(folder: str) -> dict[str, object]:
         "folder": folder,
         "runtime": "tensorflow",
         "threads": 1,
+        "decode_threads": 1,
         "max_batch_size": 1,
         "needs_gpu": False,
     }

@@ -42,7 +42,8 @@ def main(descriptor: int, parent: int) -> int:
             _send(connection, {"fatal": {"code": NO_GPU, "detail": str(error)}})
             return 1
         _send(connection, {"ready": True, "runtime": loaded.runtime, "warning": loaded.warning})
-        _serve(connection, Pipeline(loaded.predictor, manifest, max_pixels=int(str(options["max_pixels"]))))
+        max_pixels, decode_threads = int(options["max_pixels"]), int(options["decode_threads"])
+        _serve(connection, Pipeline(loaded.predictor, manifest, max_pixels, decode_threads))
     return 0
 
 

@@ -1,8 +1,10 @@
 """The story of a micro-batch in order: decode, gates, preprocess, predict, calibrate, one outcome each."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from time import perf_counter
 from typing import Literal, NotRequired, Protocol, TypedDict, final
 
@@ -19,6 +21,10 @@ from worker.engine.heatmap import draw, occlusion
 from worker.engine.preprocess import preprocess
 from worker.engine.quality import Assessment, Quality, assess, measure
 
+#: Where decoding goes on beside the model, a micro-batch goes to it in about so many parts, but in none that
+#: is smaller than the second number: the first part must be decoded before anything can be computed.
+_PARTS = 4
+_SMALLEST_PART = 4
 #: Decimals that a client is shown: enough to compare two answers, no pretence beyond float32.
 _DECIMALS = 6
 
@@ -59,7 +65,7 @@ class Result(_ResultBody, _ResultClass):
 
 
 class Timings(TypedDict):
-    """Milliseconds: decoding and gates of this image; the forward pass of its micro-batch; its heat map."""
+    """Milliseconds: decoding and gates of this image; the forward pass it was in; its heat map."""
 
     decode: float
     inference: float
@@ -120,7 +126,11 @@ class _Prepared:
 class Pipeline:
     """From uploads to outcomes with one model version."""
 
-    def __init__(self, predictor: Model, manifest: Manifest, max_pixels: int) -> None:
+    def __init__(
+        self, predictor: Model, manifest: Manifest, max_pixels: int, decode_threads: int = 1
+    ) -> None:
+        """With several `decode_threads`, the next images are decoded while the model computes."""
+        self._decoders = ThreadPoolExecutor(decode_threads, "decode") if decode_threads > 1 else None
         self._predictor = predictor
         self._manifest = manifest
         self._max_pixels = max_pixels
@@ -137,13 +147,26 @@ class Pipeline:
         A bad image fails alone. Whatever the predictor raises is passed on: it concerns the whole engine.
         """
         stated, wished = mpps or [None] * len(images), explained or [False] * len(images)
-        prepared = [self._prepare(*each) for each in zip(images, stated, wished, strict=True)]
-        crash_point("engine.mid_batch")
-        judged = [item for item in prepared if isinstance(item, _Prepared) and not item.assessment.rejected]
+        each = (images, stated, wished)
+        if self._decoders is None:
+            prepared: Iterable[_Prepared | HistoQueueError] = map(self._prepare, *each)
+            part = len(images)
+        else:
+            prepared = self._decoders.map(self._prepare, *each)
+            part = _size_of_part(len(images))
+        outcomes: list[Outcome] = []
+        waiting = iter(prepared)
+        while items := list(islice(waiting, part)):
+            crash_point("engine.mid_batch")
+            outcomes += self._outcomes(items)
+        return outcomes
+
+    def _outcomes(self, items: Sequence[_Prepared | HistoQueueError]) -> list[Outcome]:
+        judged = [item for item in items if isinstance(item, _Prepared) and not item.assessment.rejected]
         started = perf_counter()
         answers = iter(self._answers(judged))
         inference_ms = _milliseconds_since(started) if judged else 0.0
-        return [self._outcome(item, answers, inference_ms) for item in prepared]
+        return [self._outcome(item, answers, inference_ms) for item in items]
 
     def _prepare(self, data: bytes, mpp: float | None, is_explained: bool) -> _Prepared | HistoQueueError:
         started = perf_counter()
@@ -211,6 +234,15 @@ class Pipeline:
             "reasons": [*doubts, *assess(quality, self._manifest.gates).reasons],
             "quality": _figures(quality),
         }
+
+
+def _size_of_part(images: int) -> int:
+    """Return how many images go to the model together: a power of two, for which it has a trace.
+
+    >>> [_size_of_part(images) for images in (1, 8, 40, 64)]
+    [4, 4, 8, 16]
+    """
+    return 1 << (max(_SMALLEST_PART, images // _PARTS).bit_length() - 1)
 
 
 def _rejection(item: _Prepared) -> Result:

@@ -10,7 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from ops.processes import wait_until
 from shared.manifest import FeatureStatistics, Manifest
+from worker.engine import pipeline
+from worker.engine.decode import decode
 from worker.engine.pipeline import Outcome, Pipeline
 
 Encode = Callable[[NDArray[np.uint8]], bytes]
@@ -225,3 +228,50 @@ def test_only_what_was_asked_for_is_explained(manifest: Manifest, tile: bytes, b
     picture = Image.open(io.BytesIO(base64.b64decode(explained["heatmap"])))
     assert picture.size == (224, 224)
     assert explained["timings_ms"]["explain"] > 0
+
+
+class BusyModel(FakeModel):
+    """Computes for as long as it takes until `is_done`, as a device does beside the cores."""
+
+    def __init__(self, is_done: Callable[[], bool]) -> None:
+        super().__init__((0.0, 3.0, 0.0))
+        self._is_done = is_done
+
+    def predict(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Wait, then answer."""
+        assert wait_until(self._is_done, 10)
+        return super().predict(batch)
+
+
+def test_images_are_decoded_while_the_model_computes_others(
+    manifest: Manifest, tile: bytes, blank: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them, while it has the first part; every outcome stays with its image."""
+    decoded: list[bytes] = []
+
+    def decode_and_note(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+        image = decode(data, max_pixels)
+        decoded.append(data)
+        return image
+
+    monkeypatch.setattr(pipeline, "decode", decode_and_note)
+    images = [tile, blank, b"nonsense", tile] * 4
+    model = BusyModel(lambda: len(decoded) == 12)
+    outcomes = Pipeline(model, manifest, max_pixels=1_000_000, decode_threads=2).run(images)
+    kinds = [one["result"]["verdict"] if "result" in one else "error" for one in outcomes]
+    assert kinds == ["classified", "rejected", "error", "classified"] * 4
+    assert [len(batch) for batch in model.batches] == [2, 2, 2, 2]
+
+
+def test_several_threads_decode_to_the_same_answers(manifest: Manifest, tile: bytes, blank: bytes) -> None:
+    """Whatever the size of the micro-batch; timings apart."""
+    for count in (1, 3, 9, 33):
+        images = [tile, blank, b"nonsense"] * count
+        found = [
+            Pipeline(FakeModel((0.0, 3.0, 0.0)), manifest, 1_000_000, threads).run(images)
+            for threads in (1, 3)
+        ]
+        for outcomes in found:
+            for outcome in outcomes:
+                outcome.pop("timings_ms", None)  # type: ignore[misc]
+        assert found[0] == found[1]
