@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.dialects import open_dialect
 from benchmarks.figures import Latency, latency
+from benchmarks.micro_batches import micro_batches, since
 from benchmarks.processes import Watch
 from benchmarks.systems import ROOT, Running, System
 
@@ -54,6 +55,8 @@ class Measurement:
     #: Largest difference of a probability from the ceiling's.
     difference: float
     sent_late_seconds: float
+    #: How many micro-batches had so many images, or fewer (and more than the size before); empty for a peer.
+    micro_batches: dict[int, int] = field(default_factory=dict)
 
     @property
     def is_sound(self) -> bool:
@@ -99,6 +102,7 @@ def measure(
     size: int,
 ) -> Measurement:
     """Put one load on a system for so long."""
+    batches = micro_batches(running.metrics_url)
     with Watch(lambda: running.roots, time.monotonic) as watch:
         report = _run_client(system, running.url, load, tiles, seconds)
     cost = watch.cost()
@@ -121,6 +125,7 @@ def measure(
         foreign_share=foreign / (cost.seconds * (os.cpu_count() or 1)),
         difference=largest_difference(report["answers"], expected),
         sent_late_seconds=report["sent_late"],
+        micro_batches=since(batches, micro_batches(running.metrics_url)),
     )
 
 

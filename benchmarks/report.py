@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -61,6 +62,7 @@ def _markdown(session: Session, plan: Plan, facts: dict[str, Any], name: str) ->
         lines += _ceilings(session, size)
         lines += _throughput(session, plan, size)
         lines += _by_process(session, plan, size)
+        lines += _micro_batches(session, plan, size)
         lines += _open_loops(session, plan, size)
     lines += _starts(session, plan)
     lines += _failures(session)
@@ -126,6 +128,26 @@ def _by_process(session: Session, plan: Plan, size: int) -> list[str]:
             words = ", ".join(f"{name} {cost:.2f}" for name, cost in dearest if cost > 0.005)
             rows.append([system.title, words])
     return _table(["system", "core-ms a tile by process"], rows)
+
+
+def _micro_batches(session: Session, plan: Plan, size: int) -> list[str]:
+    """Return how many in a hundred micro-batches had how many images, where the system tells it."""
+    full = f"{plan.clients} clients"
+    found: dict[str, Counter[int]] = {}
+    for system in plan.systems:
+        counted: Counter[int] = Counter()
+        for one in _of(session, system.name, size, full):
+            counted.update(one.micro_batches)
+        if counted:
+            found[system.title] = counted
+    sizes = sorted({size for counted in found.values() for size in counted})
+    # Classes end at powers of two.
+    heads = [str(size) if size <= 2 else f"{size // 2 + 1} to {size}" for size in sizes]
+    rows = [
+        [title, *(f"{counted[size] / counted.total():.0%}" for size in sizes)]
+        for title, counted in found.items()
+    ]
+    return _table([f"micro-batches of so many images, {full}", *heads], rows)
 
 
 def _open_loops(session: Session, plan: Plan, size: int) -> list[str]:

@@ -181,7 +181,7 @@ def _measure_system(
 ) -> None:
     # Short: a Unix socket below it has 107 characters.
     folder = Path(mkdtemp(prefix="hq-bench-"))
-    place = Place(free_port(), plan.model, folder, plan.cache)
+    place = Place(free_port(), plan.model, folder, free_port(), plan.cache)
     sizes = list(plan.tiles)
     try:
         if system.environment is not None:

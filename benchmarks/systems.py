@@ -42,6 +42,8 @@ class Place:
     model: Path
     #: Empty, and removed afterwards.
     folder: Path
+    #: Where a worker of ours tells its metrics.
+    metrics_port: int
     #: Kept between runs: the peers' environments.
     cache: Path
 
@@ -64,6 +66,8 @@ class Running:
 
     url: str
     roots: list[int]
+    #: Nobody answers there but our own system.
+    metrics_url: str
 
 
 def ours(runtime: str, in_folder: bool = False) -> Callable[[Place], list[Program]]:
@@ -83,6 +87,7 @@ def ours(runtime: str, in_folder: bool = False) -> Callable[[Place], list[Progra
             "DATA_DIR": str(place.folder / "data"),
             "INFERENCE_RUNTIME": runtime,
             "LOG_LEVEL": "WARNING",
+            "WORKER_METRICS_ADDRESS": f"{HOST}:{place.metrics_port}",
             # The same tiles come again and again, and each is to be computed.
             "CACHE_ANSWERS": "false",
             "PYTHONPATH": str(ROOT),
@@ -216,7 +221,8 @@ def started(system: System, place: Place) -> Iterator[Running]:
             child = Child(program.name, program.command, log, environment, on_parent_death=signal.SIGTERM)
             child.start()
             children.append(child)
-        yield Running(f"http://{HOST}:{place.port}", [child.pid for child in children])
+        metrics_url = f"http://{HOST}:{place.metrics_port}/metrics"
+        yield Running(f"http://{HOST}:{place.port}", [child.pid for child in children], metrics_url)
     finally:
         left = [process for child in children for process in _descendants(child.pid)]
         for child in reversed(children):

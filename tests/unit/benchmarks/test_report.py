@@ -42,6 +42,22 @@ def written(session: Session, tmp_path: Path) -> str:
     return path.read_text()
 
 
+def test_a_report_tells_how_full_micro_batches_were(tmp_path: Path) -> None:
+    """In hundredths of all rounds together, for the systems that tell it."""
+    session = Session(
+        measurements=[
+            measurement("ours-tensorflow", "16 clients", 100, micro_batches={1: 1, 8: 2}),
+            measurement("ours-tensorflow", "16 clients", 100, micro_batches={8: 1}),
+            measurement("seed", "16 clients", 20),
+        ]
+    )
+    lines = written(session, tmp_path).splitlines()
+    head = next(line for line in lines if line.startswith("| micro-batches"))
+    assert head == "| micro-batches of so many images, 16 clients | 1 | 5 to 8 |"
+    assert lines[lines.index(head) + 2] == "| HistoQueue, tensorflow | 25% | 75% |"
+    assert not lines[lines.index(head) + 3]
+
+
 def test_a_report_gives_ratios_to_the_ceiling_and_to_the_seed(tmp_path: Path) -> None:
     """By the medians of the rounds."""
     session = Session(
