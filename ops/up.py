@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import Literal, TextIO
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
@@ -62,6 +62,10 @@ class UpSettings(BaseSettings):
     redis_url: str | None = None
     s3_endpoint_url: str | None = None
     object_store_dir: str | None = None
+    #: How images and outcomes reach the folder that our own S3 server serves: straight, or through it.
+    object_store: Literal["folder", "s3"] = "folder"
+    #: A part of a bucket is a word of S3: with it, all goes through the server.
+    s3_prefix: str = ""
     #: Where given, it signs instead of one that is made here.
     webhook_secret: SecretStr | None = None
 
@@ -208,9 +212,12 @@ def _start_servers(settings: UpSettings, supervisor: Supervisor) -> dict[str, st
             passwords["s3_access"],
             passwords["s3_secret"],
             settings.data_dir.resolve() / "objects",
+            is_shared=settings.object_store == "folder" and not settings.s3_prefix,
         )
         supervisor.start(store.child(logs / "object-store.log"))
         environment.update(store.environment())
+        if store.is_shared:
+            environment["OBJECT_STORE_DIR"] = str(store.folder)
     if settings.webhook_secret is None:
         environment["WEBHOOK_SECRET"] = passwords["webhook"]
     environment["MODEL_CACHE_DIR"] = str(settings.data_dir.resolve() / "model-cache")
@@ -250,6 +257,8 @@ def _passwords(path: Path) -> dict[str, str]:
 def _answers(services: Services) -> bool:
     try:
         services.objects.ensure_bucket()
+        # They may lie elsewhere: with a server that is only starting.
+        services.models.versions()
     except HistoQueueError:
         return False
     return True

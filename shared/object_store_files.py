@@ -13,7 +13,7 @@ from shared.errors import ObjectStoreUnavailable
 from shared.object_store import StoredObject
 
 #: Where objects lie while they are written, beside the buckets.
-_PARTIAL = ".partial"
+PARTIAL = ".partial"
 
 
 class FileObjectStore:
@@ -22,7 +22,7 @@ class FileObjectStore:
     def __init__(self, root: Path, bucket: str) -> None:
         """`root` holds the buckets, a folder each; API and workers see the same one."""
         self._bucket = root / bucket
-        self._partial = root / _PARTIAL
+        self._partial = root / PARTIAL
 
     def put(self, key: str, body: bytes | BinaryIO, content_type: str) -> None:  # noqa: ARG002 - files have none
         path = self._path(key)

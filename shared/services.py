@@ -42,8 +42,17 @@ def from_settings(settings: Settings, patience: Patience, connections: int = 32)
     `connections` is how many threads may use the object store at once.
     """
     client = connect(settings.redis_url.get_secret_value(), REDIS_TIMEOUT_SECONDS, settings.redis_ca_path)
-    objects = _open_bucket(settings, settings.s3_bucket, settings.s3_prefix, patience, connections)
-    models = _open_bucket(settings, settings.models_bucket, settings.models_prefix, patience, connections)
+    folder = settings.object_store_dir
+    objects = (
+        _open_bucket(settings, settings.s3_bucket, settings.s3_prefix, patience, connections)
+        if folder is None
+        else FileObjectStore(Path(folder), settings.s3_bucket)
+    )
+    models = (
+        FileObjectStore(Path(folder), settings.models_bucket)
+        if folder is not None and settings.has_models_in_folder
+        else _open_bucket(settings, settings.models_bucket, settings.models_prefix, patience, connections)
+    )
     return Services(
         jobs=RedisJobStore(client),
         objects=objects,
@@ -58,8 +67,6 @@ def from_settings(settings: Settings, patience: Patience, connections: int = 32)
 def _open_bucket(
     settings: Settings, bucket: str, prefix: str, patience: Patience, connections: int
 ) -> ObjectStore:
-    if settings.object_store_dir is not None:
-        return FileObjectStore(Path(settings.object_store_dir), bucket)
     options = S3Options(
         prefix=prefix,
         ca_file=str(settings.s3_ca_file) if settings.s3_ca_file else None,

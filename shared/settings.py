@@ -26,7 +26,8 @@ class Settings(BaseSettings):
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     #: The authorities that a `rediss://` server's certificate is checked by; None means the system's.
     redis_ca_file: FilePath | None = None
-    #: A folder that API and workers share, in place of an S3 server: for one machine.
+    #: A folder that API and workers share, for images and outcomes, and where no S3 endpoint is given for the
+    #: models, too: for one machine.
     object_store_dir: str | None = None
     #: Empty means AWS S3. Credentials come from boto3's usual chain.
     s3_endpoint_url: str | None = Field(default=None, pattern=r"^https?://[^@/?#]+/?$")
@@ -164,8 +165,10 @@ class Settings(BaseSettings):
     def _goes_with_its_other_half(self) -> "Settings":
         if self.s3_kms_key_id and self.s3_encryption in (None, "AES256"):
             raise ValueError("expected S3_ENCRYPTION aws:kms or aws:kms:dsse with S3_KMS_KEY_ID")
-        if self.object_store_dir and (self.s3_prefix or self.model_prefix):
-            raise ValueError("expected no S3_PREFIX and no MODEL_PREFIX with OBJECT_STORE_DIR")
+        if self.object_store_dir and self.s3_prefix:
+            raise ValueError("expected no S3_PREFIX with OBJECT_STORE_DIR")
+        if self.has_models_in_folder and self.model_prefix:
+            raise ValueError("expected S3_ENDPOINT_URL with OBJECT_STORE_DIR and MODEL_PREFIX")
         if self.require_gpu and self.inference_runtime == "onnxruntime":
             raise ValueError("expected INFERENCE_RUNTIME tensorflow or auto with REQUIRE_GPU")
         if self.model_prefix and not self.model_bucket:
@@ -191,6 +194,11 @@ class Settings(BaseSettings):
     def webhook_allowed(self) -> tuple[Network, ...]:
         """The networks of `webhook_allow_cidrs`."""
         return parse_networks(self.webhook_allow_cidrs)
+
+    @property
+    def has_models_in_folder(self) -> bool:
+        """The models lie in `object_store_dir` too: no S3 server was named that has them."""
+        return self.object_store_dir is not None and self.s3_endpoint_url is None
 
     @property
     def models_bucket(self) -> str:

@@ -23,8 +23,6 @@ from shared.settings import Settings
 
 #: The ledger's scripts publish by this name (shared/lua/common.lua); nobody but a worker has the task's code.
 INFER_TASK = "histoqueue.infer"
-#: A message that nobody acknowledged is delivered again after this long; the ledger drops what was done.
-VISIBILITY_TIMEOUT_SECONDS = 60
 #: Headers of a message: when it was published, by Redis' clock, and where its job stood then, for a metric.
 PUBLISHED_AT = "published_at_ms"
 STANDING = "standing"
@@ -71,9 +69,9 @@ def make_celery(settings: Settings) -> Celery:
         | {
             # Interactive before bulk, and bulk never starved: shared/queue_order.py.
             "queue_order_strategy": "shared.queue_order:WeightedOrder",
-            "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
-            "unacked_restore_interval": 5,
-            "unacked_restore_throttle": 1,
+            # No copy in Redis of each message that is under way: what is lost with a worker, the ledger finds
+            # by the lease or the watermark, long before a visibility timeout.
+            "ack_emulation": False,
             # Longer than the second that a consumer blocks for; the default waits for ever.
             "socket_timeout": 3,
             "socket_connect_timeout": 2,

@@ -42,7 +42,7 @@ class Stack:
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "S3_", "REDIS_"))  # another fixture's servers
+            if not name.startswith(("AWS_", "S3_", "OBJECT_", "REDIS_"))  # another fixture's servers
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

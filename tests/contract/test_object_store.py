@@ -14,6 +14,7 @@ import pytest
 from moto import mock_aws
 from moto.server import ThreadedMotoServer
 
+from ops.processes import wait_until
 from ops.servers import ObjectServer, free_port
 from shared.errors import ObjectStoreUnavailable, cause_of
 from shared.object_store import MemoryObjectStore, ObjectStore, Patience, S3ObjectStore, S3Options
@@ -360,3 +361,45 @@ def test_a_bucket_of_another_region_is_made_there() -> None:
         store.ensure_bucket()
         store.ensure_bucket()
         store.ping()
+
+
+def test_a_folder_and_the_server_over_it_are_one_store(object_server: ObjectServer, tmp_path: Path) -> None:
+    """What one side puts, replaces or deletes the other sees, also where it has looked before."""
+    keys = object_server.access_key, object_server.secret_key
+    server = ObjectServer(free_port(), *keys, tmp_path / "objects", is_shared=True)
+    child = server.child(tmp_path / "server.log")
+    child.start()
+    try:
+        assert wait_until(lambda: server.is_ready("bucket"), 20), child.log.read_text()
+        files = FileObjectStore(server.folder, "bucket")
+        s3 = S3ObjectStore("bucket", server.url, "us-east-1", PATIENCE)
+        # The server looks again after a second; a folder is what it is.
+        see_each_other(files, s3, within_seconds=3)
+        see_each_other(s3, files, within_seconds=0)
+        client = boto3.session.Session().client("s3", endpoint_url=server.url, region_name="us-east-1")
+        assert [bucket["Name"] for bucket in client.list_buckets()["Buckets"]] == ["bucket"]
+    finally:
+        child.stop(5)
+
+
+def see_each_other(writer: ObjectStore, reader: ObjectStore, within_seconds: float) -> None:
+    """Write on one side, and look on the other."""
+
+    def sees(expected: dict[str, bytes]) -> bool:
+        try:
+            found = reader.list_keys("some/")
+            return found == sorted(expected) and {key: reader.get(key, 100) for key in found} == expected
+        except ObjectStoreUnavailable:
+            return False  # the server knew it by its former length
+
+    written: dict[str, bytes] = {}
+    assert wait_until(lambda: sees({}), within_seconds)
+    for body in (b"first", b"second, and longer", b"3rd"):
+        for number in range(5):
+            key = f"some/{number}/image"
+            writer.put(key, body, "image/png")
+            written[key] = body
+        assert wait_until(lambda: sees(written), within_seconds)
+    for key in written:
+        writer.delete(key)
+    assert wait_until(lambda: sees({}), within_seconds)

@@ -173,10 +173,34 @@ def test_a_killed_redis_costs_no_job(stack: Stack) -> None:
     assert_none_is_lost(stack, paths)
 
 
-def test_a_killed_object_store_costs_no_job(stack: Stack) -> None:
+@pytest.mark.parametrize("name", ["stack", "stack_on_s3"])
+def test_a_killed_object_store_costs_no_job(request: pytest.FixtureRequest, name: str) -> None:
     """Uploads are refused while it is away, and accepted jobs wait for it."""
+    stack: Stack = request.getfixturevalue(name)
     paths = submit_many(stack, 60, lambda: os.kill(stack.pid_of("object-store"), signal.SIGKILL))
     assert_none_is_lost(stack, paths)
+
+
+def test_a_missing_folder_is_an_outage(stack: Stack, tile: bytes) -> None:
+    """Nothing is accepted, no image counts as gone, and the jobs run when it is there again."""
+    bucket = stack.data / "data/objects/histoqueue"
+    worker = psutil.Process(stack.pid_of("worker"))
+    worker.suspend()
+    try:
+        path = stack.accept(tile)
+        bucket.rename(bucket.with_name("away"))
+    finally:
+        worker.resume()
+    try:
+        assert stack.submit(tile).status_code == 503
+        answer = stack.client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["checks"]["object_store"] == "failing"
+        time.sleep(1)
+        assert stack.client.get(path).status_code == 202
+    finally:
+        bucket.with_name("away").rename(bucket)
+    assert stack.finish(path)["status"] == "succeeded"
 
 
 def test_a_message_that_vanished_with_its_worker_is_published_again(stack: Stack, tile: bytes) -> None:

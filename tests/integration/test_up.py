@@ -1,5 +1,6 @@
 """`make up` as its operator meets it: starting, ending, starting again."""
 
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from ops.processes import wait_until
 from ops.servers import RedisServer, free_port
 from shared import keys
 from shared.job_store_redis import connect
+from shared.object_store import WORKER_PATIENCE, S3ObjectStore
 from tests.stack import ROOT, Stack, png
 
 pytestmark = [pytest.mark.integration, pytest.mark.tensorflow]
@@ -124,6 +126,43 @@ def test_a_bad_setting_is_said_before_anything_starts(tmp_path: Path) -> None:
     assert "error: MAX_BATCH_SIZE: " in ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
     assert not (tmp_path / "data").exists()
+
+
+def s3_client(data: Path) -> S3ObjectStore:
+    """Return a client of the S3 server of this data directory."""
+    servers = json.loads((data / "servers.json").read_text())
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, servers[name])
+        store = S3ObjectStore("histoqueue", servers["S3_ENDPOINT_URL"], "us-east-1", WORKER_PATIENCE)
+        store.ping()  # the credentials are read now
+    return store
+
+
+def test_images_lie_in_the_folder_that_the_s3_server_serves(tmp_path: Path) -> None:
+    """A client of that server sees them at once, and what it puts there can be submitted by its key."""
+    with Stack(tmp_path / "stack", {"BATCH_KEY_PREFIX": "incoming/"}) as stack:
+        store = s3_client(tmp_path / "stack/data")
+        job = stack.finish(stack.accept(png(6)))
+        (key,) = store.list_keys("uploads/")
+        assert key.endswith(job["id"])
+        assert store.get(key, 1_000_000).startswith(png(6))
+        assert wait_until(lambda: len(store.list_keys("results/")) == 1, 10)
+        store.put("incoming/tile.png", png(7), "image/png")
+        answer = stack.client.post("/batches", json={"keys": ["incoming/tile.png"]})
+        assert answer.status_code == 202, answer.text
+        assert wait_until(lambda: len(store.list_keys("results/")) == 2, 20), stack.story()
+        environment = psutil.Process(stack.pid_of("worker")).environ()
+        assert environment["OBJECT_STORE_DIR"] == str(tmp_path / "stack/data/objects")
+
+
+@pytest.mark.parametrize("setting", [{"OBJECT_STORE": "s3"}, {"S3_PREFIX": "lab/"}])
+def test_all_may_go_through_the_s3_server(tmp_path: Path, setting: dict[str, str]) -> None:
+    """Where it is asked for, and where the bucket is to hold other things, too."""
+    with Stack(tmp_path / "stack", setting) as first:
+        job = first.finish(first.accept(png(3)))
+        assert job["status"] == "succeeded"
+        assert "OBJECT_STORE_DIR" not in psutil.Process(first.pid_of("worker")).environ()
 
 
 def test_a_folder_can_stand_in_for_the_object_store(tmp_path: Path) -> None:

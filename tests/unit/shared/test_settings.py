@@ -108,6 +108,16 @@ def test_a_folder_has_no_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
         read_settings(Settings)
 
 
+def test_models_beside_a_folder_have_a_prefix_on_an_s3_server_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an endpoint the models come from there."""
+    for name, value in (("OBJECT_STORE_DIR", "/data"), ("MODEL_BUCKET", "models"), ("MODEL_PREFIX", "m/")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match="S3_ENDPOINT_URL"):
+        read_settings(Settings)
+    monkeypatch.setenv("S3_ENDPOINT_URL", "http://127.0.0.1:9000")
+    assert not read_settings(Settings).has_models_in_folder
+
+
 def test_the_models_lie_under_the_prefix_of_their_own_bucket() -> None:
     """That of the uploads, unless they have a bucket of their own."""
     assert Settings(s3_prefix="lab/").models_prefix == "lab/"
