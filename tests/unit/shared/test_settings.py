@@ -110,6 +110,7 @@ def test_a_folder_has_no_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_models_beside_a_folder_have_a_prefix_on_an_s3_server_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """With an endpoint the models come from there."""
+    monkeypatch.delenv("S3_ENDPOINT_URL", raising=False)
     for name, value in (("OBJECT_STORE_DIR", "/data"), ("MODEL_BUCKET", "models"), ("MODEL_PREFIX", "m/")):
         monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit, match="S3_ENDPOINT_URL"):
