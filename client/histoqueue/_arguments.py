@@ -73,7 +73,7 @@ def _submit(parser: argparse.ArgumentParser) -> None:
         help=".csv, .ndjson, .geojson; repeatable",
     )
     parser.add_argument(
-        "--concurrency", type=_count, default=128, metavar="N", help="tiles on their way at once"
+        "--concurrency", type=_count, default=256, metavar="N", help="tiles on their way at once"
     )
     places = parser.add_mutually_exclusive_group()
     places.add_argument("--coordinates", metavar="REGEX", help="takes x and y (w and h) from the file's name")

@@ -80,7 +80,7 @@ class Bulk:
         outs: Sequence[Path],
         options: Mapping[str, Any],
         *,
-        concurrency: int = 128,
+        concurrency: int = 256,
         layout: Layout | None = None,
         journal: Path | None = None,
         heatmaps: Path | None = None,

@@ -145,7 +145,7 @@ class Client:
         folder: str | os.PathLike[str],
         out: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
-        concurrency: int = 128,
+        concurrency: int = 256,
         **options: Unpack[Options],
     ) -> Summary:
         """Submit every tile of a folder and write the results to files, as `histoqueue submit` does.

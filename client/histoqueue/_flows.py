@@ -31,7 +31,7 @@ LONGEST_WAIT_SECONDS = 30.0
 #: For the acceptance of a batch, on top of what any answer may take.
 BATCH_SECONDS = 60.0
 #: The shortest and the longest pause between two looks at a batch.
-BATCH_PAUSE_SECONDS = (0.1, 5.0)
+BATCH_PAUSE_SECONDS = (0.05, 5.0)
 #: Jobs in one page of a batch's results.
 BATCH_PAGE = 1000
 T = TypeVar("T")
@@ -117,38 +117,54 @@ def submit_batch(
     raise AssertionError("unreachable")
 
 
-def wait_for_batch(batch: BatchRecord, patience: Patience) -> Flow[dict[str, JobRecord]]:
+def wait_for_batch(
+    batch: BatchRecord, patience: Patience, usual_seconds: float = 0.0
+) -> Flow[dict[str, JobRecord]]:
     """Return the batch's jobs once all have ended, by the names of their files; a deleted one is left out.
+
+    `usual_seconds` is what another batch like this one took: it is left alone for most of that.
 
     Raises:
         BatchNotFound: if the server does not know the batch.
         ResultExpired: if it knows it no more.
     """
     ended: dict[str, JobRecord] = {}
-    began, cursor = patience.clock(), 0
+    began, looked_at, cursor = patience.clock(), patience.clock(), 0
     path = batch.links.get("results") or f"/batches/{quote(batch.id, safe='')}/results"
+    if usual_seconds:
+        yield Pause(_within(BATCH_PAUSE_SECONDS, 0.8 * usual_seconds))
     while len(ended) < len(batch.jobs):
-        query = {"cursor": str(cursor), "limit": str(BATCH_PAGE)}
+        query, before = {"cursor": str(cursor), "limit": str(BATCH_PAGE)}, len(ended)
         answer = yield from exchange(Request("GET", path, query), patience)
         ended.update((str(record.custom_id), record) for record in _records_in(answer))
         if "Link" not in answer.headers:
             break  # nothing more will come
-        following = int(answer.headers["X-Next-Cursor"])
-        if following - cursor < BATCH_PAGE and len(ended) < len(batch.jobs):
-            yield Pause(pause_of_batch(len(ended), len(batch.jobs), patience.clock() - began))
+        following, left = int(answer.headers["X-Next-Cursor"]), len(batch.jobs) - len(ended)
+        if left and following - cursor < BATCH_PAGE:
+            now = patience.clock()
+            longest = usual_seconds / 5 or (now - began) / 2
+            yield Pause(pause_of_batch(len(ended) - before, left, now - looked_at, longest))
+            looked_at = now
         cursor = following
     return ended
 
 
-def pause_of_batch(ended: int, total: int, seconds: float) -> float:
-    """Return how long to leave a batch alone: half of what it still takes, as far as that can be told.
+def pause_of_batch(ended: int, left: int, lately: float, longest: float) -> float:
+    """Return for how long to leave a batch alone: until the rest has ended, at the rate of lately.
 
-    >>> pause_of_batch(ended=0, total=32, seconds=0.0), pause_of_batch(ended=24, total=32, seconds=3.0)
-    (0.1, 0.5)
+    So many `ended` in the seconds of `lately`, and so many are `left`. Where none has, or the first ones only
+    just began, that tells nothing.
+
+    >>> pause_of_batch(ended=24, left=8, lately=1.5, longest=2.0)
+    0.5
+    >>> pause_of_batch(ended=0, left=32, lately=1.0, longest=0.75)
+    0.75
     """
-    still = seconds * (total - ended) / ended if ended else seconds
-    shortest, longest = BATCH_PAUSE_SECONDS
-    return max(shortest, min(longest, still / 2))
+    return _within(BATCH_PAUSE_SECONDS, min(longest, lately * left / ended) if ended else longest)
+
+
+def _within(bounds: tuple[float, float], value: float) -> float:
+    return max(bounds[0], min(bounds[1], value))
 
 
 def _when_to_ask_again(answer: Answer, patience: Patience) -> float:

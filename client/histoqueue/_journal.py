@@ -21,6 +21,7 @@ _FORMAT = "2"
 #: Its runs sent each file in a request of its own, and go on so: another request would make another job.
 _FORMAT_WITHOUT_PARCELS = "1"
 _PAGE = 256
+_FIRST_FILES = 8
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 -- `code` is NULL while the file is to be done, '' where it succeeded, else the reason of its failure.
@@ -160,15 +161,17 @@ class Journal:
         ).fetchall()
         (number,) = self._db.execute("SELECT coalesce(max(parcel), 0) FROM items").fetchone()
         packed: list[list[Item]] = []
-        room, numbers = 0, []
+        places, bytes_left, numbers = 0, 0, []
         for path, attempt, code, row, stamp in page:
             size = _size_in(stamp)
-            if not packed or len(packed[-1]) >= most_files or size > room:
+            if not places or size > bytes_left:
                 packed.append([])
-                room = most_bytes
+                number += 1
+                places, bytes_left = min(most_files, _most_in(number)), most_bytes
             packed[-1].append(_item(path, attempt, code, row))
-            room -= size
-            numbers.append((number + len(packed), path))
+            places -= 1
+            bytes_left -= size
+            numbers.append((number, path))
         self._db.executemany("UPDATE items SET parcel = ? WHERE path = ?", numbers)
         self.commit()
         return packed
@@ -194,6 +197,14 @@ class Journal:
 def _item(path: bytes, attempt: int, code: str | None, row: str | None) -> Item:
     is_done = code is not None
     return Item(os.fsdecode(path), attempt, is_done, None if is_done or row is None else json.loads(row))
+
+
+def _most_in(number: int) -> int:
+    """Return how many files the parcel of this number may have: the first ones are small, to be there soon.
+
+    By its number, not by what this call has made: a journal that lost its last entries makes the same again.
+    """
+    return _FIRST_FILES << min(number - 1, 10)
 
 
 def _size_in(stamp: str) -> int:

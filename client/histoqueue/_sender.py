@@ -64,6 +64,8 @@ class Sender:
         self._priority: dict[str, Any] = {} if "priority" in options else {"priority": "bulk"}
         #: Until the server says that it takes none.
         self.takes_batches = options.keys() <= _OPTIONS_OF_BATCHES
+        #: From the acceptance of a batch to its last end, as the last one took.
+        self._usual_seconds = 0.0
 
     def entries_of(self, parcel: Sequence[Item]) -> list[Entry]:
         """Return what became of each file of the parcel that is to be done."""
@@ -118,7 +120,9 @@ class Sender:
         batch = self._however_full(
             lambda: client.run(flows.submit_batch(files, self._options, key, client.patience))
         )
-        jobs = client.run(flows.wait_for_batch(batch, client.patience))
+        accepted_at = time.monotonic()
+        jobs = client.run(flows.wait_for_batch(batch, client.patience, self._usual_seconds))
+        self._usual_seconds = time.monotonic() - accepted_at
         return jobs, {name: error_for(problem) for name, problem in batch.problems.items()}
 
     def _sent_one_by_one(self, loaded: Sequence[_Loaded]) -> list[Entry]:

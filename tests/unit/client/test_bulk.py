@@ -359,6 +359,18 @@ def test_tiles_that_are_large_go_fewer_together(tmp_path: Path) -> None:
     assert packed == [["a", "b"], ["c"], ["d"], ["e", "f", "g"], ["h"]]
 
 
+def test_the_first_parcels_are_small(tmp_path: Path) -> None:
+    """So that there is work soon; which one is the first is kept, as its files are."""
+    with Journal(tmp_path / "journal", {}) as journal:
+        journal.add(Found(f"{number:03}", "1:1") for number in range(200))
+        parcels = journal.parcels(64, 1_000_000)
+        assert [len(next(parcels)) for _ in range(4)] == [8, 16, 32, 64]
+        for item in next(parcels):
+            journal.record(Entry(item.path, "", {}))
+    with Journal(tmp_path / "journal", {}) as journal:
+        assert [len(parcel) for parcel in journal.parcels(64, 1_000_000)] == [8, 16, 32, 64, 16]
+
+
 def test_a_name_that_is_no_text_is_a_file_like_any_other(client: Client, tiles: Path) -> None:
     """Its bytes are shown as escapes."""
     Path(os.fsdecode(os.fsencode(str(tiles)) + b"/\xe4.png")).write_bytes(png_bytes())

@@ -20,7 +20,7 @@ from histoqueue import (
 )
 from histoqueue import _flows as flows
 from histoqueue._http import Answer, Flow, Pause, Request, Unanswered, retry_after_seconds
-from histoqueue._models import JobRecord
+from histoqueue._models import BatchRecord, JobRecord
 from histoqueue._retry import Patience, exchange
 from histoqueue._upload import load
 
@@ -299,3 +299,70 @@ def test_a_reply_to_a_request_is_needed(patience: Patience) -> None:
     next(flow)
     with pytest.raises(AssertionError):
         flow.send(None)
+
+
+def job_line(name: str) -> str:
+    return json.dumps({"id": f"id-{name}", "status": "succeeded", "custom_id": name})
+
+
+def page(cursor: int, *names: str, has_more: bool = True) -> Answer:
+    """Return so many jobs of a batch that ended."""
+    headers = {"X-Next-Cursor": str(cursor), **({"Link": "<x>; rel=next"} if has_more else {})}
+    return Answer(200, headers, "\n".join(map(job_line, names)).encode())
+
+
+BATCH = BatchRecord("b1", {name: f"id-{name}" for name in "abcd"}, {}, {"results": "/batches/b1/results"})
+
+
+def test_a_batch_is_left_alone_while_it_is_worked_on(clock: Clock, patience: Patience) -> None:
+    """For most of what the last one took, then for as long as the rest takes at the rate of lately."""
+    replies = [page(0), page(2, "a", "b"), page(4, "c", "d", has_more=False)]
+    talk = Conversation(clock, iter(replies))
+    ended = talk.hold(flows.wait_for_batch(BATCH, patience, usual_seconds=10.0))
+    assert {name: record.id for name, record in ended.items()} == BATCH.jobs
+    assert [request.query["cursor"] for request in talk.requests] == ["0", "0", "2"]
+    assert talk.pauses == [5.0, 2.0, 2.0]
+
+
+def test_a_batch_that_is_over_is_not_waited_for(clock: Clock, patience: Patience) -> None:
+    """Somebody has deleted one of its jobs: it is not among those that ended."""
+    talk = Conversation(clock, iter([page(3, "a", "b", "d", has_more=False)]))
+    assert list(talk.hold(flows.wait_for_batch(BATCH, patience))) == ["a", "b", "d"]
+    assert talk.pauses == []
+
+
+def test_a_batch_of_which_some_was_refused_is_sent_again(clock: Clock, patience: Patience) -> None:
+    """Under the same key, until nothing is refused for lack of time; what never can be is told."""
+    items = [{"custom_id": "a", "id": "id-a"}]
+    bad, full = {"custom_id": "b", "code": "INVALID_IMAGE"}, {"custom_id": "c", **FULL}
+    answers = [
+        {"id": "b1", "items": items, "problems": [bad, full]},
+        {"id": "b1", "items": [*items, {"custom_id": "c", "id": "id-c"}], "problems": [bad]},
+    ]
+    talk = Conversation(clock, (Answer(202, {}, json.dumps(body).encode()) for body in answers))
+    batch = talk.hold(flows.submit_batch([], {}, "key", patience))
+    assert (set(batch.jobs), set(batch.problems)) == ({"a", "c"}, {"b"})
+    assert [request.headers["Idempotency-Key"] for request in talk.requests] == ["key", "key"]
+    assert len(talk.pauses) == 1
+
+
+def test_a_batch_that_stays_refused_is_given_up(clock: Clock, patience: Patience) -> None:
+    """After the client's patience, with the reason of the item."""
+    body = {"id": "b1", "items": [], "problems": [{"custom_id": "c", **FULL}]}
+    answers = (Answer(202, {}, json.dumps(body).encode()) for _ in itertools.count())
+    with pytest.raises(QueueFull):
+        Conversation(clock, answers).hold(flows.submit_batch([], {}, "key", patience))
+    assert clock.now <= 60
+
+
+@pytest.mark.parametrize("body", [b"[1]", b'{"id": "b1", "items": [{}]}', b"<html>"])
+def test_an_answer_that_is_no_batch_is_said_to_be_none(clock: Clock, patience: Patience, body: bytes) -> None:
+    """It is of something else than this API."""
+    with pytest.raises(UnexpectedAnswer):
+        Conversation(clock, iter([Answer(202, {}, body)])).hold(flows.submit_batch([], {}, "k", patience))
+
+
+def test_a_page_that_is_no_page_is_said_to_be_none(clock: Clock, patience: Patience) -> None:
+    """As above."""
+    with pytest.raises(UnexpectedAnswer):
+        Conversation(clock, iter([Answer(200, {}, b"<html>")])).hold(flows.wait_for_batch(BATCH, patience))
