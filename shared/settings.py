@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     max_batch_size: int = Field(default=8, ge=1, le=64)
     #: Threads of the engine's runtime; 0 means as many as the process may use.
     engine_threads: int = Field(default=0, ge=0)
-    #: Threads that decode images while the model computes others; 0: all cores beside a GPU, else 1.
+    #: Threads that decode images while the model computes others; 0 means as many as the process may use.
     engine_decode_threads: int = Field(default=0, ge=0, le=64)
     #: What runs the network; any but TensorFlow must first reproduce the model's golden tiles.
     inference_runtime: Literal["auto", "tensorflow", "onnxruntime"] = "tensorflow"

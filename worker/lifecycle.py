@@ -65,9 +65,7 @@ class Worker:
                 memory_bytes=settings.engine_memory_bytes,
                 runtime=settings.inference_runtime,
                 needs_gpu=settings.require_gpu,
-                # On a CPU the model and the decoder want the same cores.
-                decode_threads=settings.engine_decode_threads
-                or (usable_cores() if settings.require_gpu else 1),
+                decode_threads=settings.engine_decode_threads or usable_cores(),
             ),
             timeout_seconds=settings.engine_timeout_seconds,
             command=engine_command,

@@ -124,7 +124,7 @@ class AsyncClient:
         folder: str | os.PathLike[str],
         out: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
-        concurrency: int = 32,
+        concurrency: int = 256,
         **options: Unpack[Options],
     ) -> Summary:
         """Submit every tile of a folder and write the results to files; see `Client.batch`.

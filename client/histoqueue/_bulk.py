@@ -1,4 +1,4 @@
-"""Many files in, result files out: resumable, at the server's pace, with a few tiles in memory."""
+"""Many files in, result files out: resumable, at the server's pace, with what is on its way in memory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from ._sender import Sender
 if TYPE_CHECKING:
     from ._client import Client
 
-#: So many requests are on their way at once, each with its part of the tiles.
+#: So many requests are on their way at once, each with its part of the tiles, or with one and held back.
 PARCELS_AT_ONCE = 4
+SINGLES_AT_ONCE = 32
 #: A parcel of larger tiles has fewer of them.
 PARCEL_BYTES = 8_000_000
 FORMATS = (".csv", ".ndjson", ".jsonl", ".geojson")
@@ -131,8 +132,8 @@ class Bulk:
 
         sender = Sender(self._client, journal.run, self._options, self._heatmaps)
         in_batches = sender.takes_batches and journal.takes_parcels
-        requests = min(PARCELS_AT_ONCE, self._concurrency) if in_batches else self._concurrency
-        parcels = journal.parcels(self._concurrency // requests, PARCEL_BYTES)
+        requests = min(self._concurrency, PARCELS_AT_ONCE if in_batches else SINGLES_AT_ONCE)
+        parcels = journal.parcels(self._concurrency // requests if in_batches else 1, PARCEL_BYTES)
         looked_at = time.monotonic()
         try:
             for entries in run_over(sender.entries_of, parcels, requests, _TICK_SECONDS):

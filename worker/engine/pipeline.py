@@ -148,7 +148,7 @@ class Pipeline:
         """
         stated, wished = mpps or [None] * len(images), explained or [False] * len(images)
         each = (images, stated, wished)
-        if self._decoders is None:
+        if self._decoders is None or len(images) == 1:
             prepared: Iterable[_Prepared | HistoQueueError] = map(self._prepare, *each)
             part = len(images)
         else:
