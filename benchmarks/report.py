@@ -248,7 +248,10 @@ def _plot(session: Session, plan: Plan, path: Path) -> None:
         panel.barh(list(shown), list(shown.values()), color="#6a4c93")
         for runtime, rate in _ceiling_rates(session.ceilings, size).items():
             panel.axvline(rate, linestyle="--", color="#444444")
-            panel.text(rate, -0.9, f"ceiling, {runtime}", rotation=90, fontsize=7, va="bottom", ha="right")
+            label = f"ceiling, {runtime}"
+            # Inside, at the bottom: above the frame it would lie in the title.
+            where = {"transform": panel.get_xaxis_transform(), "va": "bottom", "ha": "right"}
+            panel.text(rate, 0.02, label, rotation=90, fontsize=7, **where)
         panel.invert_yaxis()
         panel.set_title(f"{size} px, {plan.clients} clients")
         panel.set_xlabel("images a second")

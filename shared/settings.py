@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     #: Threads that decode images while the model computes others; 0 means as many as the process may use.
     engine_decode_threads: int = Field(default=0, ge=0, le=64)
     #: What runs the network; any but TensorFlow must first reproduce the model's golden tiles.
-    inference_runtime: Literal["auto", "tensorflow", "onnxruntime"] = "tensorflow"
+    inference_runtime: Literal["auto", "tensorflow", "onnxruntime"] = "auto"
     #: End at once where TensorFlow sees no graphics card, in place of working slowly without.
     require_gpu: bool = False
     #: Where verified model files are kept between starts.

@@ -136,12 +136,18 @@ def test_every_port_is_the_loopbacks_alone(stack: Stack) -> None:
     assert set(listening) == {"127.0.0.1"}
 
 
-def test_the_workers_parent_holds_no_tensorflow(stack: Stack) -> None:
-    """What can crash lives in the engine process alone."""
+def test_the_workers_parent_holds_no_runtime(stack: Stack) -> None:
+    """What can crash lives in the engine process alone; unless told, it runs the converted network."""
     parent = psutil.Process(stack.pid_of("worker"))
     assert parent.memory_info().rss < 250e6
-    assert not [item for item in parent.memory_maps() if "tensorflow" in item.path]
-    assert [item for item in stack.engine().memory_maps() if "tensorflow" in item.path]
+    assert runtimes_in(parent) == set()
+    assert runtimes_in(stack.engine()) == {"onnxruntime"}
+
+
+def runtimes_in(process: psutil.Process) -> set[str]:
+    """Return whose code a process has loaded."""
+    paths = [item.path for item in process.memory_maps()]
+    return {name for name in ("tensorflow", "onnxruntime") if any(name in path for path in paths)}
 
 
 def test_a_killed_engine_costs_no_job(stack: Stack) -> None:
