@@ -13,6 +13,7 @@ from api.batch_items import Intake, Item
 from api.options import BatchOptions
 from api.submission import check_room, count_cached, discard, input_of, new_job, repeat_of
 from api.uploads import ImageUpload, checked_image
+from shared.archive import Archive
 from shared.batch_archive import BatchArchive
 from shared.crash_points import crash_point
 from shared.envelope import AcceptedJob, seal
@@ -214,12 +215,15 @@ def _answers(run: _Run, news: Sequence[NewJob]) -> dict[str, str]:
 
 def _answer(run: _Run, news: list[NewJob], answered_by: dict[str, str]) -> set[str]:
     """End jobs with what earlier ones have found in the same images; return the ids of those that are."""
-    made = run.services.jobs.answer_many(news, [answered_by[new.id] for new in news]) if news else []
-    done = {new.id: new.spec.custom_id or "" for new, job in zip(news, made, strict=True) if job is not None}
-    run.accepted += [(name, job_id) for job_id, name in done.items()]
+    services = run.services
+    made = services.jobs.answer_many(news, [answered_by[new.id] for new in news]) if news else []
+    done = [job for job in made if job is not None]
+    # No upload brings these back should Redis lose its data now, and the answer does not hold their results.
+    list(run.pool.map(Archive(services.objects).put, done))
+    run.accepted += [(job.spec.custom_id or "", job.id) for job in done]
     if done:
         count_cached(len(done))
-    return set(done)
+    return {job.id for job in done}
 
 
 def _record(run: _Run, news: list[NewJob]) -> None:

@@ -28,7 +28,6 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WIT
 CREATE TABLE IF NOT EXISTS items (
   path BLOB PRIMARY KEY, stamp TEXT NOT NULL, attempt INTEGER NOT NULL DEFAULT 0, code TEXT, row TEXT
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS pending ON items (path) WHERE code IS NULL;
 """
 #: Files of one parcel go in one request, which must be the same whenever it is sent again.
 _PARCELS = """

@@ -9,6 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from api import create_app
+from shared.archive import Archive
 from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes
@@ -75,6 +76,8 @@ def test_items_of_a_batch_are_answered_at_once(
     (line,) = client.get(batch["links"]["results"]).text.splitlines()
     job = json.loads(line)
     assert (job["custom_id"], job["cached"], job["result"]["class"]) == ("known.jpg", True, "lung_aca")
+    # Nothing else could bring it back, were the ledger to lose its data now.
+    assert Archive(services.objects).get(job["id"]) == services.jobs.get(job["id"])
     queued = services.queue.bulk_messages  # type: ignore[attr-defined]
     assert len(queued) == 1
     assert sorted(key.rpartition("/")[2] for key in services.objects.list_keys("uploads/")) == sorted(
