@@ -55,6 +55,7 @@ def main(items: int) -> None:
                 **os.environ,
                 "REDIS_URL": server.url,
                 "OBJECT_STORE_DIR": str(folder / "objects"),
+                "S3_ENDPOINT_URL": "",
                 "MAX_OPEN_JOBS": str(2 * items + FIRST_ITEMS),
                 "MAX_BATCH_ITEMS": str(items),
                 "MAX_BATCH_BYTES": str(items * (TILE_BYTES + 2000) + 1_000_000),

@@ -58,11 +58,18 @@ class Broker:
 
     def __init__(self, folder: Path) -> None:
         server = RedisServer(free_port(), secrets.token_hex(8), folder / "redis")
-        self.environment = {"REDIS_URL": server.url, "OBJECT_STORE_DIR": str(folder / "objects")}
+        self.environment = {
+            "REDIS_URL": server.url,
+            "OBJECT_STORE_DIR": str(folder / "objects"),
+            # The models lie in the folder, too, whatever this process was told.
+            "S3_ENDPOINT_URL": "",
+        }
         self._server = server
         self._child = server.child(folder / "redis.log")
         settings = Settings(
-            redis_url=SecretStr(server.url), object_store_dir=self.environment["OBJECT_STORE_DIR"]
+            redis_url=SecretStr(server.url),
+            object_store_dir=self.environment["OBJECT_STORE_DIR"],
+            s3_endpoint_url=None,
         )
         self.services = from_settings(settings, Patience(2, 5, 2), FEEDERS)
         #: For what no port gives.

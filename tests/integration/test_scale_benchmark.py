@@ -17,8 +17,11 @@ def lines_of(arguments: str, capsys: pytest.CaptureFixture[str]) -> dict[str, di
 
 
 @pytest.mark.parametrize("more", ["", " --thin"], ids=["shipped", "thin"])
-def test_workers_are_counted_and_what_they_cost(more: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """By process; shipped workers and thin ones alike."""
+def test_workers_are_counted_and_what_they_cost(
+    more: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By process; shipped workers and thin ones alike, wherever this process would find its models."""
+    monkeypatch.setenv("S3_ENDPOINT_URL", "http://127.0.0.1:9")
     lines = lines_of(f"workers --counts 2 --seconds 1{more}", capsys)
     found = lines["workers"]
     assert found["workers"] == 2
