@@ -42,17 +42,11 @@ def from_settings(settings: Settings, patience: Patience, connections: int = 32)
     `connections` is how many threads may use the object store at once.
     """
     client = connect(settings.redis_url.get_secret_value(), REDIS_TIMEOUT_SECONDS, settings.redis_ca_path)
-    folder = settings.object_store_dir
-    objects = (
-        _open_bucket(settings, settings.s3_bucket, settings.s3_prefix, patience, connections)
-        if folder is None
-        else FileObjectStore(Path(folder), settings.s3_bucket)
-    )
-    models = (
-        FileObjectStore(Path(folder), settings.models_bucket)
-        if folder is not None and settings.has_models_in_folder
-        else _open_bucket(settings, settings.models_bucket, settings.models_prefix, patience, connections)
-    )
+    images_in = settings.object_store_dir
+    models_in = images_in if settings.has_models_in_folder else None
+    how = (settings, patience, connections)
+    objects = _open_bucket(images_in, settings.s3_bucket, settings.s3_prefix, *how)
+    models = _open_bucket(models_in, settings.models_bucket, settings.models_prefix, *how)
     return Services(
         jobs=RedisJobStore(client),
         objects=objects,
@@ -65,8 +59,10 @@ def from_settings(settings: Settings, patience: Patience, connections: int = 32)
 
 
 def _open_bucket(
-    settings: Settings, bucket: str, prefix: str, patience: Patience, connections: int
+    folder: str | None, bucket: str, prefix: str, settings: Settings, patience: Patience, connections: int
 ) -> ObjectStore:
+    if folder is not None:
+        return FileObjectStore(Path(folder), bucket)
     options = S3Options(
         prefix=prefix,
         ca_file=str(settings.s3_ca_file) if settings.s3_ca_file else None,
