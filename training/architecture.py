@@ -4,6 +4,7 @@ Normalisation is a layer of the model, so serving cannot disagree with training;
 before the softmax, so calibration works on what the loss was computed on.
 """
 
+import math
 from typing import Any, Final
 
 import keras
@@ -48,9 +49,9 @@ def count_multiply_accumulates(model: Any) -> int:
     total = 0
     for layer in model.layers:
         if isinstance(layer, layers.Conv2D):
-            total += int(layer.kernel.shape.num_elements()) * layer.output.shape[1] * layer.output.shape[2]
+            total += math.prod(layer.kernel.shape) * layer.output.shape[1] * layer.output.shape[2]
         elif isinstance(layer, layers.Dense):
-            total += int(layer.kernel.shape.num_elements())
+            total += math.prod(layer.kernel.shape)
     return total
 
 

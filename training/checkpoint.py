@@ -17,9 +17,8 @@ CHECKPOINT_NAME: Final = "checkpoint.npz"
 class Checkpoint:
     """Everything that the next epoch starts from."""
 
-    network: list[NDArray[Any]]
-    average: list[NDArray[Any]]
-    optimizer: list[NDArray[Any]]
+    #: The value of every variable of the run, in the order in which the trainer names them.
+    variables: list[NDArray[Any]]
     #: One record of figures per finished epoch.
     history: list[dict[str, float]]
 
@@ -30,11 +29,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         TrainingError: if it cannot be written: the disk is full, or the folder is gone.
     """
-    arrays = {
-        f"{name}-{number:03}": array
-        for name in ("network", "average", "optimizer")
-        for number, array in enumerate(getattr(checkpoint, name))
-    }
+    arrays = {f"variable-{number:04}": array for number, array in enumerate(checkpoint.variables)}
     unfinished = folder / "checkpoint.part.npz"
     try:
         np.savez(unfinished, history=np.array(json.dumps(checkpoint.history)), **arrays)
@@ -70,9 +65,5 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as stored:
-        groups = {
-            name: [stored[key] for key in sorted(stored.files) if key.startswith(f"{name}-")]
-            for name in ("network", "average", "optimizer")
-        }
-        history = json.loads(str(stored["history"]))
-    return Checkpoint(groups["network"], groups["average"], groups["optimizer"], history)
+        variables = [stored[key] for key in sorted(stored.files) if key.startswith("variable-")]
+        return Checkpoint(variables, json.loads(str(stored["history"])))

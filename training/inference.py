@@ -5,7 +5,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from training.architecture import FEATURES_LAYER, LOGITS_LAYER
@@ -19,13 +18,11 @@ Outputter = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.
 def build_forward(network: Any, batch_size: int = 64) -> Forward:
     """Return a function that always uses the network's weights of the moment."""
     trunk = keras.Model(network.inputs, network.get_layer(LOGITS_LAYER).output)
-    compiled = _compile(trunk)
 
     def forward(inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
-        if not len(inputs):  # TensorFlow takes no empty batch
+        if not len(inputs):  # no backend takes an empty batch
             return np.empty((0, trunk.output_shape[-1]), np.float32)
-        starts = range(0, len(inputs), batch_size)
-        return np.concatenate([compiled(tf.constant(inputs[start : start + batch_size])) for start in starts])
+        return np.concatenate([_run(trunk, batch, batch_size)[0] for batch in _batches(inputs, batch_size)])
 
     return forward
 
@@ -33,20 +30,21 @@ def build_forward(network: Any, batch_size: int = 64) -> Forward:
 def build_outputs(network: Any, batch_size: int = 64) -> Outputter:
     """Return a function from one tile at least to logits and pooled features."""
     layers = [network.get_layer(name).output for name in (LOGITS_LAYER, FEATURES_LAYER)]
-    compiled = _compile(keras.Model(network.inputs, layers))
+    trunk = keras.Model(network.inputs, layers)
 
     def outputs(inputs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        starts = range(0, len(inputs), batch_size)
-        parts = [compiled(tf.constant(inputs[start : start + batch_size])) for start in starts]
+        parts = [_run(trunk, batch, batch_size) for batch in _batches(inputs, batch_size)]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     return outputs
 
 
-def _compile(trunk: Any) -> Callable[[Any], Any]:
-    """Trace once for batches of every size: the last one is smaller than the others."""
-    signature = [tf.TensorSpec(trunk.input_shape, tf.uint8)]
-    compiled: Callable[[Any], Any] = tf.function(
-        lambda batch: trunk(tf.cast(batch, tf.float32), training=False), signature, autograph=False
-    )
-    return compiled
+def _batches(inputs: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:
+    return [inputs[start : start + size] for start in range(0, len(inputs), size)]
+
+
+def _run(trunk: Any, batch: NDArray[np.uint8], size: int) -> list[NDArray[np.float32]]:
+    """Return the outputs of a batch, filled up to its full size: another one would be compiled anew."""
+    padding = np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)
+    outputs = trunk.predict_on_batch(np.concatenate([batch, padding]))
+    return [output[: len(batch)] for output in keras.tree.flatten(outputs)]

@@ -1,6 +1,7 @@
 """How large and how fast a finished network is, and what it was made with."""
 
 import platform
+from importlib import import_module
 from importlib.metadata import version
 from os import cpu_count
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any, Final
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from training.architecture import count_multiply_accumulates
 from training.inference import build_forward
@@ -35,19 +35,21 @@ def network_facts(path: Path) -> Facts:
 
 
 def software_facts() -> Facts:
-    """Return the versions that the figures were made with."""
+    """Return the versions that the figures were made with; the last one is that of Keras's backend."""
+    backend = keras.backend.backend()
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},
-        "tensorflow": tf.__version__,
+        # Not the package's: TensorFlow's has one of several names.
+        backend: import_module(backend).__version__,
     }
 
 
 def _latency(network: Any, batch_size: int) -> float:
-    """Return the milliseconds of one forward pass, on as many threads as TensorFlow takes."""
+    """Return the milliseconds of one forward pass, on as many threads as the backend takes."""
     batch = np.zeros((batch_size, *network.input_shape[1:]), np.uint8)
     forward = build_forward(network, batch_size)
-    forward(batch)  # traces the graph
+    forward(batch)  # compiles
     times = []
     for _ in range(_REPEATS):
         started = perf_counter()

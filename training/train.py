@@ -1,20 +1,17 @@
 """Fit the weights, from fixed seeds, into a run folder that can be resumed after any epoch."""
 
 import json
-import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from training.architecture import build_model
-from training.augment import augment, mix
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_whole
 from training.dataset import Images, Tile, labels_of
 from training.errors import TrainingError
@@ -23,6 +20,7 @@ from training.inference import build_forward
 from training.listing import CLASS_NAMES
 from training.metrics import accuracy
 from training.splits import Split
+from training.trainee import Trainee
 
 #: The finished network, with averaged weights.
 NETWORK_NAME = "network.keras"
@@ -33,85 +31,92 @@ class Trainer:
     """One run: a network, its running average, and the optimiser, advanced epoch by epoch."""
 
     def __init__(self, experiment: Experiment, tiles: Sequence[Tile], images: Images, split: Split) -> None:
-        keras.utils.set_random_seed(experiment.train.seed)
-        self._experiment = experiment
+        """Build the network and its compiled step.
+
+        Raises:
+            TrainingError: if an epoch has not the tiles for one batch.
+        """
+        plan = experiment.train
+        keras.utils.set_random_seed(plan.seed)
+        self._plan = plan
         self._images = images
         self._labels = labels_of(tiles)
         self._split = split
-        self._clusters = _rows_by_cluster(tiles, fitted_rows(split, experiment.train))
+        self._clusters = _rows_by_cluster(tiles, fitted_rows(split, plan))
         self.network = build_model(experiment.input, experiment.network, len(CLASS_NAMES))
-        self._average = [weight.copy() for weight in self.network.get_weights()]
-        self._optimizer = _build_optimizer(self.network, experiment.train)
         self._forward = build_forward(self.network)
-        self._step = _build_step(self.network, self._optimizer, experiment)
+        self._trainee = Trainee(self.network, experiment)
+        self._optimizer = _build_optimizer(self._trainee, plan, self._steps_per_epoch())
+        # TensorFlow has no XLA kernel that moves an image; JAX compiles nothing but by XLA.
+        self._trainee.compile(self._optimizer, jit_compile=keras.backend.backend() == "jax")
         self._history: list[dict[str, float]] = []
 
     def run(self, folder: Path, resume: bool, report: Callable[[str], None] = print) -> None:
         """Train to the last epoch and write the network with averaged weights into `folder`."""
         if resume:
             self._restore(folder)
-        for epoch in range(len(self._history), self._experiment.train.epochs):
+        for epoch in range(len(self._history), self._plan.epochs):
             self._history.append(self._run_epoch(epoch))
             self._save(folder)
-            report(_progress(self._history, self._experiment.train.epochs))
-        self.network.set_weights(self._average)
+            report(_progress(self._history, self._plan.epochs))
+        self.network.set_weights(self._trainee.averaged_weights())
         self.network.save(folder / NETWORK_NAME)
         # Last and whole: with it the run counts as finished.
         write_whole(folder / HISTORY_NAME, json.dumps(self._history, indent=1))
 
     def _run_epoch(self, epoch: int) -> dict[str, float]:
-        plan = self._experiment.train
         started = perf_counter()
-        rows = sample_rows(self._clusters, plan.copies_per_cluster, plan.seed, epoch)
-        steps = len(rows) // plan.batch_size
-        losses = []
-        for number in range(steps):
-            batch = rows[number * plan.batch_size : (number + 1) * plan.batch_size]
-            done = epoch + number / steps
-            self._optimizer.learning_rate = learning_rate(plan, done)
-            seed = (plan.seed, epoch * steps + number)
-            losses.append(float(self._step(self._images.inputs[batch], self._labels[batch], seed)))
-            self._update_average(epoch * steps + number)
+        # Not one call for all epochs: what comes between two of them reads and sets the weights.
+        fitted = self._trainee.fit(
+            self._batches(epoch), steps_per_epoch=self._steps_per_epoch(), shuffle=False, verbose=0
+        )
         return {
             "epoch": epoch + 1,
-            "loss": float(np.mean(losses)),
+            "loss": float(fitted.history["loss"][0]),
             **self._validate(),
             "seconds": perf_counter() - started,
         }
 
-    def _update_average(self, step: int) -> None:
-        # The average of a young run would be mostly its random start: it forgets faster then.
-        decay = min(self._experiment.train.average_decay, (1 + step) / (10 + step))
-        weights = self.network.get_weights()
-        self._average = [
-            decay * average + (1 - decay) * weight
-            for average, weight in zip(self._average, weights, strict=True)
-        ]
+    def _batches(self, epoch: int) -> Iterator[tuple[tuple[NDArray[np.uint8], NDArray[np.float32]]]]:
+        """Yield the inputs of each step: tiles, and the labels as one row of zeros and a one each."""
+        plan, targets = self._plan, np.eye(len(CLASS_NAMES), dtype=np.float32)
+        rows = sample_rows(self._clusters, plan.copies_per_cluster, plan.seed, epoch)
+        for number in range(self._steps_per_epoch()):
+            batch = rows[number * plan.batch_size : (number + 1) * plan.batch_size]
+            yield ((self._images.inputs[batch], targets[self._labels[batch]]),)
+
+    def _steps_per_epoch(self) -> int:
+        tiles = sum(min(self._plan.copies_per_cluster, len(rows)) for rows in self._clusters)
+        if tiles < self._plan.batch_size:
+            raise TrainingError(
+                f"Expected the {self._plan.batch_size} tiles of a batch in an epoch. Received: {tiles}"
+            )
+        return tiles // self._plan.batch_size
 
     def _validate(self) -> dict[str, float]:
         rows = self._split.validation
         if not len(rows):
             return {}  # a fold of a cross-validation holds nothing back to choose by
         current = self.network.get_weights()
-        self.network.set_weights(self._average)
+        self.network.set_weights(self._trainee.averaged_weights())
         logits = self._forward(self._images.inputs[rows])
         self.network.set_weights(current)
         return {"validation_accuracy": accuracy(logits, self._labels[rows])}
 
+    def _variables(self) -> list[Any]:
+        """Return all that a step changes: weights, their average, seeds' states, the optimiser's moments."""
+        return [*self._trainee.variables, *self._optimizer.variables]
+
     def _save(self, folder: Path) -> None:
-        # All variables and not the weights alone: dropout keeps the state of its random numbers among them.
-        network = [np.asarray(variable) for variable in self.network.variables]
-        optimizer = [np.asarray(variable) for variable in self._optimizer.variables]
-        save_checkpoint(folder, Checkpoint(network, self._average, optimizer, self._history))
+        values = [keras.ops.convert_to_numpy(variable) for variable in self._variables()]
+        save_checkpoint(folder, Checkpoint(values, self._history))
 
     def _restore(self, folder: Path) -> None:
         state = load_checkpoint(folder)
         if state is None:
             return
-        variables = [*self.network.variables, *self._optimizer.variables]
-        for variable, value in zip(variables, [*state.network, *state.optimizer], strict=True):
+        for variable, value in zip(self._variables(), state.variables, strict=True):
             variable.assign(value)
-        self._average = state.average
         self._history = state.history
 
 
@@ -133,14 +138,6 @@ def fitted_rows(split: Split, plan: TrainPlan) -> NDArray[np.int64]:
     return np.concatenate([split.train, split.validation]) if plan.with_validation else split.train
 
 
-def learning_rate(plan: TrainPlan, epochs_done: float) -> float:
-    """Return the rate at a moment of the run: a linear rise, then half a cosine down to nothing."""
-    if epochs_done < plan.warm_up_epochs:
-        return plan.learning_rate * (epochs_done + 0.01) / plan.warm_up_epochs
-    share = (epochs_done - plan.warm_up_epochs) / max(plan.epochs - plan.warm_up_epochs, 1e-9)
-    return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
-
-
 def sample_rows(
     clusters: Sequence[NDArray[np.int64]], copies: int, seed: int, epoch: int
 ) -> NDArray[np.int64]:
@@ -157,34 +154,21 @@ def _rows_by_cluster(tiles: Sequence[Tile], rows: NDArray[np.int64]) -> list[NDA
     return [np.array(members) for _, members in sorted(clusters.items())]
 
 
-def _build_optimizer(network: Any, plan: TrainPlan) -> Any:
-    optimizer = keras.optimizers.AdamW(plan.learning_rate, weight_decay=plan.weight_decay)
+def _build_optimizer(trainee: Any, plan: TrainPlan, steps_per_epoch: int) -> Any:
+    """Return an optimiser whose rate rises in a line and then falls to nothing in half a cosine."""
+    steps = plan.epochs * steps_per_epoch
+    warm_up = min(round(plan.warm_up_epochs * steps_per_epoch), steps - 1)
+    rate = keras.optimizers.schedules.CosineDecay(
+        # The first step of all moves the weights too, or its batch would be wasted.
+        plan.learning_rate / (warm_up + 1),
+        decay_steps=steps - warm_up,
+        warmup_target=plan.learning_rate,
+        warmup_steps=warm_up,
+    )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=plan.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    optimizer.build(network.trainable_variables)
+    optimizer.build(trainee.trainable_variables)
     return optimizer
-
-
-def _build_step(network: Any, optimizer: Any, experiment: Experiment) -> Callable[..., Any]:
-    logits_model = keras.Model(network.inputs, network.get_layer("logits").output)
-    loss_function = keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=experiment.train.label_smoothing
-    )
-
-    def step(batch: Any, labels: Any, seed: Any) -> Any:
-        varied, targets = augment(batch, experiment.augment, seed), tf.one_hot(labels, len(CLASS_NAMES))
-        if experiment.train.mixup:
-            varied, targets = mix(varied, targets, experiment.train.mixup, seed)
-        with tf.GradientTape() as tape:
-            logits = logits_model(varied, training=True)
-            loss = loss_function(targets, logits)
-        gradients = tape.gradient(loss, network.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
-        return loss
-
-    compiled = tf.function(step, autograph=False)
-    return lambda batch, labels, seed: compiled(
-        tf.constant(batch), tf.constant(labels), tf.constant(seed, tf.int32)
-    )
 
 
 def _progress(history: Sequence[dict[str, float]], epochs: int) -> str:
