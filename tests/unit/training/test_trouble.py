@@ -20,13 +20,17 @@ pytestmark = [
 ]
 
 pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+
+#: Three steps an epoch, so that one can be broken off.
+RECIPE = tiny.SINGLE.replace("batch_size = 8", "batch_size = 4")
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a single run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    recipe = tiny.write_recipe(folder, tiny.SINGLE)
+    recipe = tiny.write_recipe(folder, RECIPE)
     assert tiny.command("train", data, folder / "run", "--config", recipe) == 0
     return folder / "run"
 
@@ -40,9 +44,10 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def weights(run: Path) -> list[np.ndarray]:
-    """Return the averaged weights of a run's last checkpoint."""
+    """Return the weights of a finished run, and every other variable of its last step."""
+    network = keras.models.load_model(run / "network.keras", compile=False)
     with np.load(run / "checkpoint.npz") as stored:
-        return [stored[name] for name in sorted(stored.files) if name.startswith("average")]
+        return [*network.get_weights(), *(stored[name] for name in stored.files if name != "history")]
 
 
 def assert_same_weights(run: Path, expected: Path) -> None:
@@ -64,6 +69,11 @@ def interrupt_at(patch: pytest.MonkeyPatch, owner: Any, name: str, when: Callabl
     patch.setattr(owner, name, interrupted)
 
 
+def a_step_into_the_second_epoch(callback: Any, step: int) -> bool:
+    """Tell whether the network and the random numbers have moved since the checkpoint of the first epoch."""
+    return step > 0 and int(callback.model.optimizer.iterations) > step
+
+
 def test_ctrl_c_in_the_middle_of_an_epoch_costs_that_epoch_and_nothing_else(
     data: Path,
     uninterrupted: Path,
@@ -72,12 +82,9 @@ def test_ctrl_c_in_the_middle_of_an_epoch_costs_that_epoch_and_nothing_else(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One line, exit status 130, and in the end the weights of the run that nobody disturbed."""
-    from training.train import Trainer  # noqa: PLC0415  # imports TensorFlow
-
-    recipe = tiny.write_recipe(tmp_path, tiny.SINGLE)
+    recipe = tiny.write_recipe(tmp_path, RECIPE)
     with monkeypatch.context() as patch:
-        # A step into the second epoch: the network and the random numbers have moved since the checkpoint.
-        interrupt_at(patch, Trainer, "_update_average", lambda trainer, step: step % 3 and trainer._history)
+        interrupt_at(patch, keras.callbacks.Callback, "on_train_batch_begin", a_step_into_the_second_epoch)
         assert tiny.command("train", data, tmp_path / "run", "--config", recipe) == 130
     assert error_line(capsys) == "interrupted: `train --resume` goes on after the last finished epoch\n"
     assert tiny.command("train", data, tmp_path / "run", "--resume") == 0
@@ -96,7 +103,6 @@ def test_ctrl_c_in_a_cross_validation_costs_at_most_an_epoch(
 ) -> None:
     """Finished folds stay, and every fold ends as if nothing had happened."""
     from training import cross_validation  # noqa: PLC0415  # imports TensorFlow
-    from training.train import Trainer  # noqa: PLC0415
 
     recipe, folder = tiny.write_recipe(tmp_path, tiny.FOLDS), tmp_path / "cv"
     with monkeypatch.context() as patch:
@@ -107,8 +113,8 @@ def test_ctrl_c_in_a_cross_validation_costs_at_most_an_epoch(
                 patch, cross_validation, "Trainer", lambda *_: (folder / "fold-1/outputs.npz").exists()
             )
         else:
-            in_second = lambda trainer, step: step % 2 and (folder / "fold-2").exists()  # noqa: E731
-            interrupt_at(patch, Trainer, "_update_average", in_second)
+            in_second = lambda _, step: step and (folder / "fold-2").exists()  # noqa: E731
+            interrupt_at(patch, keras.callbacks.Callback, "on_train_batch_begin", in_second)
         assert tiny.command("train", data, folder, "--config", recipe, "--folds", "3") == 130
     assert "goes on after the last finished epoch" in error_line(capsys)
     before = (folder / "fold-1/network.keras").stat().st_mtime_ns
@@ -133,7 +139,7 @@ def test_a_full_disk_costs_the_epoch_that_could_not_be_kept(
     """The checkpoint before is whole, half of one is taken away, and resuming ends with the same weights."""
     from training.train import Trainer  # noqa: PLC0415  # imports TensorFlow
 
-    run, recipe = tmp_path / "run", tiny.write_recipe(tmp_path, tiny.SINGLE)
+    run, recipe = tmp_path / "run", tiny.write_recipe(tmp_path, RECIPE)
     whole = Trainer._save
 
     def fill_up_after_the_first(trainer: Trainer, folder: Path) -> None:
