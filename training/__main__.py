@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from training.errors import TrainingError
 DEFAULT_DATA = Path("../shared/data/lc25000-lung-224")
 DEFAULT_FOREIGN = Path("../shared/data/foreign")
 DEFAULT_CACHE = Path("runs/cache")
+#: They need packages that a machine which only trains may do without.
+_RELEASE_COMMANDS = frozenset({"evaluate", "publish", "convert"})
 EXAMPLES = """
 examples, in the order of a whole run:
   python -m training prepare --data ../shared/data/lc25000-lung-224
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0, 1 for unusable input, 130 for Ctrl-C."""
     options = build_parser().parse_args(arguments)
     try:
-        _commands_module().__dict__[options.command](options)
+        _find_command(options.command)(options)
     except (TrainingError, HistoQueueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -134,10 +136,12 @@ def _add_skip_unreadable(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _commands_module() -> Any:
-    """Import TensorFlow only now: it takes seconds, and `--help` need not wait for it."""
+def _find_command(name: str) -> Callable[[argparse.Namespace], None]:
+    """Import Keras and its backend only now: they take seconds, and `--help` need not wait for them."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    return import_module("training.commands")
+    module = "training.release_commands" if name in _RELEASE_COMMANDS else "training.commands"
+    command: Callable[[argparse.Namespace], None] = getattr(import_module(module), name)
+    return command
 
 
 if __name__ == "__main__":

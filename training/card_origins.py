@@ -56,7 +56,9 @@ def network_section(body: Body) -> str:
     ]
     if facts.get("fold_seconds"):
         rows.append(["training, each fold", f"{max(facts['fold_seconds']) / 60:.0f} min at most"])
-    rows.append(["made with", ", ".join(f"{name} {version}" for name, version in software.items())])
+    if facts.get("trained_with"):
+        rows.append(["trained with", facts["trained_with"]])
+    rows.append(["figures made with", ", ".join(f"{name} {version}" for name, version in software.items())])
     return f"## Network\n\n{table(['', ''], rows)}"
 
 

@@ -29,7 +29,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         TrainingError: if it cannot be written: the disk is full, or the folder is gone.
     """
-    arrays = {f"variable-{number:04}": array for number, array in enumerate(checkpoint.variables)}
+    arrays: dict[str, Any] = {
+        f"variable-{number:04}": array for number, array in enumerate(checkpoint.variables)
+    }
     unfinished = folder / "checkpoint.part.npz"
     try:
         np.savez(unfinished, history=np.array(json.dumps(checkpoint.history)), **arrays)

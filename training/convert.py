@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from shared.errors import InvalidModel
 from shared.manifest import MANIFEST_NAME, FileDigest, Manifest, parse_manifest
 from training.errors import TrainingError
+from training.reference import check_backend, load_reference
 from worker.engine.calibration import calibrate
 from worker.engine.golden import check_golden
 from worker.engine.onnx_predictor import OnnxPredictor
-from worker.engine.predictor import Predictor
 
 ONNX_NAME: Final = "model.onnx"
 #: Largest difference of a probability, and of a feature as a share of the largest one, on noise, which no
@@ -31,9 +31,11 @@ def add_onnx(folder: Path) -> Manifest:
     never change.
 
     Raises:
-        TrainingError: if the network cannot be converted or the copy answers otherwise; nothing is changed.
+        TrainingError: if the network cannot be converted or the copy answers otherwise, or Keras does not run
+            on TensorFlow; nothing is changed.
         InvalidModel: if the folder holds no whole version.
     """
+    check_backend()
     manifest = parse_manifest(_read(folder / MANIFEST_NAME))
     unproven = folder / f".{ONNX_NAME}.unproven"
     try:
@@ -81,7 +83,7 @@ def _export(weights: Path, manifest: Manifest, path: Path) -> None:
 def _prove(path: Path, manifest: Manifest, folder: Path) -> None:
     """Compare the copy with TensorFlow on noise, and with the golden tiles' published answers."""
     copy = OnnxPredictor(path, manifest, threads=1)
-    truth = Predictor(folder / manifest.weights, manifest, threads=1, buckets=(_NOISE_IMAGES,))
+    truth = load_reference(folder / manifest.weights, manifest, (_NOISE_IMAGES,))
     shape = (_NOISE_IMAGES, manifest.input.height, manifest.input.width, 3)
     noise = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     found = differences(copy, truth, noise, manifest.temperature)

@@ -22,7 +22,7 @@ from training.listing import CLASS_NAMES
 from training.network_facts import network_facts, software_facts
 from training.splits import leakage_groups
 from training.study import Body, Study, Verdicts, measure
-from training.train import NETWORK_NAME, read_history
+from training.train import NETWORK_NAME, read_history, read_software
 from worker.engine.familiarity import Familiarity
 
 
@@ -148,5 +148,6 @@ def _provenance(run: CrossValidation) -> Body:
         "gates": calibration.gates.model_dump(exclude={"colour", "features"}),
         "experiment": plan.model_dump(mode="json"),
         "network": network_facts((released or run.folder / "fold-1") / NETWORK_NAME),
+        "trained_with": read_software(released or run.folder / "fold-1"),
         "software": software_facts(),
     }

@@ -22,7 +22,15 @@ from training.dataset import Images, Tile, digest_of_tiles, load_images, read_ti
 from training.errors import TrainingError
 from training.experiment import Experiment
 from training.outputs import OUTPUTS_NAME, Outputs, read_outputs, write_outputs
-from training.run_folder import FOLDS_NAME, SPLIT_NAME, Run, keep, keep_experiment, start_run
+from training.run_folder import (
+    FOLDS_NAME,
+    SPLIT_NAME,
+    Run,
+    keep,
+    keep_experiment,
+    read_run_experiment,
+    start_run,
+)
 from training.splits import Split, digest_of_split, everything_trains, folds_by_cluster
 from training.train import HISTORY_NAME, NETWORK_NAME, Trainer
 
@@ -91,6 +99,15 @@ def open_cross_validation(
     keep(folder / FOLDS_NAME, _describe(tiles, splits))
     images = load_images(data, tiles, experiment.input, cache, report)
     return CrossValidation(folder, experiment, tiles, images, splits)
+
+
+def reopen_cross_validation(folder: Path, data: Path, cache: Path) -> CrossValidation:
+    """Open folds that were dealt out before, with their own experiment.
+
+    Raises:
+        TrainingError: if the folder holds no run, or the data is not that of its start.
+    """
+    return open_cross_validation(folder, data, cache, read_run_experiment(folder))
 
 
 def train_folds(

@@ -1,6 +1,7 @@
 """Run a network under training over many tiles at once."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -46,5 +47,15 @@ def _batches(inputs: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:
 def _run(trunk: Any, batch: NDArray[np.uint8], size: int) -> list[NDArray[np.float32]]:
     """Return the outputs of a batch, filled up to its full size: another one would be compiled anew."""
     padding = np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)
-    outputs = trunk.predict_on_batch(np.concatenate([batch, padding]))
+    with _full_precision():
+        outputs = trunk.predict_on_batch(np.concatenate([batch, padding]))
     return [output[: len(batch)] for output in keras.tree.flatten(outputs)]
+
+
+def _full_precision() -> AbstractContextManager[Any]:
+    """Keep a graphics card from shorter floats (TF32) under JAX: figures are measured with what is served."""
+    if keras.backend.backend() != "jax":
+        return nullcontext()
+    import jax  # noqa: PLC0415 - absent where TensorFlow trains
+
+    return jax.default_matmul_precision("float32")  # type: ignore[no-any-return]

@@ -26,11 +26,12 @@ from training.listing import CLASS_NAMES, check_files, read_list
 from training.network_facts import network_facts, software_facts
 from training.prepare import prepare_folder
 from training.reading import read_files
+from training.reference import load_reference
 from training.splits import folds_of_groups, leakage_groups
 from training.study import Body, Study, Verdicts, measure
 from worker.engine.calibration import calibrate
 from worker.engine.familiarity import Familiarity
-from worker.engine.predictor import Predictor
+from worker.engine.pipeline import Model
 
 _FLOOR_FOLDS: Final = 5
 Report = Callable[[str], None]
@@ -66,7 +67,7 @@ def evaluate_folder(
     }, study.verdicts
 
 
-def load_version(model: Path) -> tuple[Manifest, Predictor]:
+def load_version(model: Path) -> tuple[Manifest, Model]:
     """Return a model version as the worker loads it.
 
     Raises:
@@ -74,7 +75,7 @@ def load_version(model: Path) -> tuple[Manifest, Predictor]:
     """
     try:
         manifest = parse_manifest((model / MANIFEST_NAME).read_bytes())
-        predictor = Predictor(model / manifest.weights, manifest, threads=1, buckets=(16,))
+        predictor = load_reference(model / manifest.weights, manifest)
     except (OSError, HistoQueueError) as error:
         raise TrainingError(f"Expected a model version in {model}. Received: {error}") from error
     names = tuple(info.name for info in manifest.classes)
@@ -114,7 +115,7 @@ def _tiles(
 
 
 def _build_study(
-    manifest: Manifest, predictor: Predictor, data: Path, tiles: tuple[Tile, ...], cache: Path, report: Report
+    manifest: Manifest, predictor: Model, data: Path, tiles: tuple[Tile, ...], cache: Path, report: Report
 ) -> Study:
     images = load_images(data, tiles, manifest.input, cache, report)
     labels, groups = labels_of(tiles), leakage_groups(tiles)

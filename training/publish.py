@@ -9,6 +9,7 @@ from PIL import Image
 from shared.manifest import is_version
 from training.convert import add_onnx
 from training.errors import TrainingError
+from training.reference import check_backend
 from training.release import Release
 from training.report import copy_card
 from training.synthetic import draw_tile
@@ -23,8 +24,10 @@ def publish_release(release: Release, models: Path, version: str) -> Path:
     """Write the version's folder under `models` and return it; it appears complete or not at all.
 
     Raises:
-        TrainingError: if the version is no version number or exists already, or the weights are too large.
+        TrainingError: if the version is no version number or exists already, the weights are too large, or
+            Keras does not run on TensorFlow.
     """
+    check_backend()
     folder = version_folder(models, version)
     _check_free(folder, version)
     unfinished = models / f".{folder.name}.part"

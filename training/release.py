@@ -12,7 +12,7 @@ from training.errors import TrainingError
 from training.evaluate import Figures, read_metrics
 from training.experiment import Experiment
 from training.run_folder import Run
-from training.train import NETWORK_NAME, fitted_rows, read_history
+from training.train import NETWORK_NAME, fitted_rows, read_history, read_software
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def release_of_folds(folds: CrossValidation) -> Release:
             "train_clusters": len({tile.cluster for tile in folds.tiles}),
             "epochs": len(history),
             "seconds": round(sum(record["seconds"] for record in history)),
+            "software": read_software(folder),
         },
         report=folds.folder,
     )
@@ -88,6 +89,7 @@ def _history(run: Run) -> Figures:
         "train_clusters": len({run.tiles[row].cluster for row in fitted}),
         "epochs": len(history),
         "seconds": round(sum(record["seconds"] for record in history)),
+        "software": read_software(run.folder),
     }
 
 

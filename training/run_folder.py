@@ -44,6 +44,15 @@ def open_run(
     return Run(folder, experiment, tiles, images, split, digest)
 
 
+def reopen_run(folder: Path, data: Path, cache: Path) -> Run:
+    """Open a run that was started before, with its own experiment.
+
+    Raises:
+        TrainingError: if the folder holds no run, or the data is not that of its start.
+    """
+    return open_run(folder, data, cache, read_run_experiment(folder))
+
+
 def start_run(
     folder: Path, experiment: Experiment, tiles: tuple[Tile, ...], images: Images, split: Split
 ) -> Run:

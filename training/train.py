@@ -19,12 +19,15 @@ from training.experiment import Experiment, TrainPlan
 from training.inference import build_forward
 from training.listing import CLASS_NAMES
 from training.metrics import accuracy
+from training.network_facts import software_facts
 from training.splits import Split
 from training.trainee import Trainee
 
 #: The finished network, with averaged weights.
 NETWORK_NAME = "network.keras"
 HISTORY_NAME = "history.json"
+#: What the weights were fitted with: figures may be made elsewhere, with another backend.
+SOFTWARE_NAME = "software.json"
 
 
 class Trainer:
@@ -61,6 +64,7 @@ class Trainer:
             report(_progress(self._history, self._plan.epochs))
         self.network.set_weights(self._trainee.averaged_weights())
         self.network.save(folder / NETWORK_NAME)
+        write_whole(folder / SOFTWARE_NAME, json.dumps(software_facts(), indent=1))
         # Last and whole: with it the run counts as finished.
         write_whole(folder / HISTORY_NAME, json.dumps(self._history, indent=1))
 
@@ -131,6 +135,15 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     except OSError as error:
         raise TrainingError(f"Expected a finished run: {error}. Run `train --resume` first.") from error
     return history
+
+
+def read_software(folder: Path) -> str:
+    """Return in words what a run was trained with; nothing where it is older than that record."""
+    try:
+        facts = json.loads((folder / SOFTWARE_NAME).read_text(encoding="utf-8"))
+    except OSError:
+        return ""
+    return ", ".join(f"{name} {version}" for name, version in facts.items())
 
 
 def fitted_rows(split: Split, plan: TrainPlan) -> NDArray[np.int64]:

@@ -12,10 +12,10 @@ from shared.manifest import MANIFEST_NAME, ClassInfo, FileDigest, GoldenTile, Ma
 from training.architecture import FEATURES_LAYER, LOGITS_LAYER, count_multiply_accumulates
 from training.errors import TrainingError
 from training.evaluate import Figures
+from training.reference import load_reference
 from training.release import Release
 from training.terms import INTENDED_USE, LICENCE
 from worker.engine.golden import check_golden, golden_probabilities
-from worker.engine.predictor import Predictor
 
 MODEL_NAME: Final = "lung-cnn"
 WEIGHTS_NAME: Final = "model.keras"
@@ -71,7 +71,7 @@ def _describe(release: Release, folder: Path, version: str, golden: Sequence[str
 
 def _with_golden(draft: Manifest, folder: Path) -> Manifest:
     """Return the manifest with what the worker's own predictor answers for the golden tiles."""
-    predictor = Predictor(folder / WEIGHTS_NAME, draft, threads=1)
+    predictor = load_reference(folder / WEIGHTS_NAME, draft)
     rows = golden_probabilities(predictor, draft, folder)
     golden = tuple(
         tile.model_copy(update={"probabilities": tuple(round(float(value), 6) for value in row)})
@@ -83,7 +83,7 @@ def _with_golden(draft: Manifest, folder: Path) -> Manifest:
 def _prove(folder: Path) -> None:
     """Read the version back as a worker would."""
     manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
-    check_golden(Predictor(folder / WEIGHTS_NAME, manifest, threads=1), manifest, folder)
+    check_golden(load_reference(folder / WEIGHTS_NAME, manifest), manifest, folder)
 
 
 def _digest(path: Path) -> FileDigest:

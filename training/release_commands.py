@@ -1,0 +1,105 @@
+"""What the commands do that score a run and publish it: they need more packages than training does."""
+
+import argparse
+import json
+from pathlib import Path
+
+from shared.errors import Unavailable
+from shared.object_store import WORKER_PATIENCE
+from shared.services import from_settings
+from shared.settings import Settings, read_settings
+from training.convert import add_onnx
+from training.cross_evaluate import evaluate_folds
+from training.cross_validation import is_cross_validation, reopen_cross_validation
+from training.errors import TrainingError
+from training.evaluate import evaluate_run
+from training.lunghist700 import evaluate_lunghist700
+from training.own_folder import evaluate_folder
+from training.publish import publish_release, version_folder
+from training.release import Release, release_of_folds, release_of_run
+from training.report import CARD_NAME, write_report
+from training.run_folder import reopen_run
+from training.study import Body, Verdicts
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Score what is finished and calibrated on tiles that its weights never saw."""
+    if options.model:
+        _evaluate_elsewhere(options)
+    elif options.skip_unreadable:
+        raise TrainingError(
+            "Expected --model with --skip-unreadable: `prepare` decides on a run's own tiles."
+        )
+    elif is_cross_validation(_run_folder(options)):
+        folds = reopen_cross_validation(options.run, options.data, options.cache)
+        body, verdicts = evaluate_folds(folds, options.data, options.foreign, options.draws)
+        _report(options.run, body, f"lung-cnn, run {options.run.name}", verdicts)
+    else:
+        print(json.dumps(evaluate_run(reopen_run(options.run, options.data, options.cache)), indent=1))
+
+
+def _evaluate_elsewhere(options: argparse.Namespace) -> None:
+    """Score a published version on a folder that is not ours."""
+    folder = options.run or Path("runs") / f"{options.model.name}-on-{options.data.resolve().name}"
+    if options.layout == "lunghist700":
+        body, verdicts = evaluate_lunghist700(
+            options.model, options.data, options.draws, skip_unreadable=options.skip_unreadable
+        )
+    else:
+        groups = (options.groups, options.group_column) if options.groups else None
+        places = (options.model, options.data, options.cache, options.foreign)
+        body, verdicts = evaluate_folder(
+            *places, groups, options.draws, skip_unreadable=options.skip_unreadable
+        )
+    _report(folder, body, f"{options.model.name} on {options.data.resolve().name}", verdicts)
+
+
+def _report(folder: Path, body: Body, title: str, verdicts: Verdicts) -> None:
+    write_report(folder, body, title, verdicts)
+    print(json.dumps(body["summary"], indent=1))
+    print(f"the card is {folder / CARD_NAME}")
+
+
+def _run_folder(options: argparse.Namespace) -> Path:
+    if options.run is None:
+        raise TrainingError("Expected --run FOLDER, or --model FOLDER with --data FOLDER. Received neither.")
+    folder: Path = options.run
+    return folder
+
+
+def publish(options: argparse.Namespace) -> None:
+    """Write the run as a model version; without a run, take the one that is there into the bucket."""
+    if options.run is None and not options.bucket:
+        raise TrainingError(
+            "Expected --run FOLDER, or --bucket for a version that is there. Received neither."
+        )
+    if options.run is None:
+        folder = version_folder(options.models, options.version)
+    else:
+        folder = publish_release(_release(options), options.models, options.version)
+        print(f"published {folder}")
+    if options.bucket:
+        _publish_into_bucket(folder, options.version)
+
+
+def _publish_into_bucket(folder: Path, version: str) -> None:
+    models = from_settings(read_settings(Settings), WORKER_PATIENCE).models
+    try:
+        reference = models.publish(folder)
+    except Unavailable as error:
+        raise TrainingError(
+            f"{error} {folder} is whole: `publish --version {version} --bucket`, without --run, tries again."
+        ) from error
+    print(f"live in the bucket: {reference.name} {reference.version}")
+
+
+def _release(options: argparse.Namespace) -> Release:
+    if is_cross_validation(options.run):
+        return release_of_folds(reopen_cross_validation(options.run, options.data, options.cache))
+    return release_of_run(reopen_run(options.run, options.data, options.cache))
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Add the converted network to a version's folder."""
+    manifest = add_onnx(options.folder)
+    print(f"{options.folder} holds {manifest.onnx}, which answers as {manifest.weights} does")
