@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -151,13 +152,21 @@ def _decode_all(
 ) -> Images:
     inputs = np.empty((len(tiles), spec.height, spec.width, 3), np.uint8)
     measured = np.empty((len(tiles), 7), np.float64)
-    for index, tile in enumerate(tiles):
-        image = decode_file(folder, tile.path)
+
+    def decode_one(index: int) -> None:
+        image = decode_file(folder, tiles[index].path)
         view = resize_for_measuring(image)
         inputs[index] = preprocess(image, spec)
         measured[index] = [*colour_numbers(view), sharpness(view)]
-        if (index + 1) % 2000 == 0:
-            report(f"decoded {index + 1} of {len(tiles)} tiles")
+
+    with ThreadPoolExecutor() as threads:
+        try:
+            for done, _ in enumerate(threads.map(decode_one, range(len(tiles))), start=1):
+                if done % 2000 == 0:
+                    report(f"decoded {done} of {len(tiles)} tiles")
+        except BaseException:
+            threads.shutdown(cancel_futures=True)  # a damaged file or Ctrl-C: thousands would go on being decoded
+            raise
     return Images(inputs, measured)
 
 

@@ -9,19 +9,33 @@ from typing import Any
 import keras
 from keras import ops
 
-from training.architecture import LOGITS_LAYER
-from training.augment import augment, mix
+from training.architecture import (
+    GATE_LAYERS,
+    LOGITS_LAYER,
+    PLAIN_FEATURES_LAYER,
+    PLAIN_LOGITS_LAYER,
+    VARIED_LOGITS_LAYER,
+)
+from training.augment import augment, mix, turn
 from training.experiment import Experiment
 
 
 class Trainee(keras.Model):  # type: ignore[misc]  # Keras ships no types
-    """Takes uint8 tiles (n, side, side, 3) and targets (n, classes); gives logits and the targets to fit."""
+    """Takes uint8 tiles (n, side, side, 3) and targets (n, classes); gives the loss of each part to fit.
+
+    A network of one expert has one part. Of two, each expert is fitted to its own kind of tile, and the gate to
+    tell the kinds apart; nothing is fitted to what the network makes of the three.
+    """
 
     def __init__(self, network: Any, experiment: Experiment) -> None:
         super().__init__(name="trainee")
         self._augment_plan, self._train_plan = experiment.augment, experiment.train
         #: From tiles to logits; its weights are those of `network`.
         self.trunk = keras.Model(network.inputs, network.get_layer(LOGITS_LAYER).output)
+        self._has_plain = experiment.network.plain is not None
+        self._varied = _part(network, VARIED_LOGITS_LAYER) if self._has_plain else self.trunk
+        self._plain = _part(network, PLAIN_LOGITS_LAYER, PLAIN_FEATURES_LAYER) if self._has_plain else None
+        self._gate = [network.get_layer(name) for name in GATE_LAYERS] if self._has_plain else []
         self._seed = keras.random.SeedGenerator(experiment.train.seed)
         self._steps = keras.Variable(0, dtype="int32", trainable=False, name="steps")
         self._average = [
@@ -31,17 +45,23 @@ class Trainee(keras.Model):  # type: ignore[misc]  # Keras ships no types
         self._loss = keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=experiment.train.label_smoothing
         )
+        self._gate_loss = keras.losses.BinaryCrossentropy(from_logits=True)
         self.built = True  # nothing is left to be made of the first batch
 
-    def call(self, inputs: Any, training: bool = False) -> tuple[Any, Any]:
-        """Return the logits of varied tiles, and their targets, which mixing changes."""
+    def call(self, inputs: Any, training: bool = False) -> list[Any]:
+        """Return the loss of each part."""
         tiles, targets = inputs
         if training:
             self._update_average()
-        varied = augment(tiles, self._augment_plan, self._seed)
+        varied, varied_targets = augment(tiles, self._augment_plan, self._seed), targets
         if self._train_plan.mixup:
-            varied, targets = mix(varied, targets, self._train_plan.mixup, self._seed)
-        return self.trunk(varied, training=training), targets
+            varied, varied_targets = mix(varied, targets, self._train_plan.mixup, self._seed)
+        losses = [self._loss(varied_targets, self._varied(varied, training=training))]
+        if self._plain is not None:
+            plain = turn(ops.cast(tiles, "float32"), self._seed)
+            losses.append(self._loss(targets, self._plain(plain, training=training)[0]))
+            losses.append(self._fit_gate(plain, varied, training))
+        return losses
 
     def compute_loss(
         self,
@@ -51,13 +71,22 @@ class Trainee(keras.Model):  # type: ignore[misc]  # Keras ships no types
         sample_weight: Any = None,  # noqa: ARG002
         training: bool = True,  # noqa: ARG002
     ) -> Any:
-        """Return the loss of what `call` gave."""
-        logits, targets = y_pred
-        return self._loss(targets, logits)
+        """Return the sum of what `call` gave."""
+        return sum(y_pred)
 
     def averaged_weights(self) -> list[Any]:
         """Return the running average of `trunk`'s weights, as arrays in their order."""
         return [ops.convert_to_numpy(average) for average in self._average]
+
+    def _fit_gate(self, plain: Any, varied: Any, training: bool) -> Any:
+        """Return the gate's loss; it looks at features as they are served, and does not move them."""
+        assert self._plain is not None
+        features = self._plain(ops.concatenate([plain, varied]), training=False)[1]
+        values = ops.stop_gradient(features)
+        for layer in self._gate:
+            values = layer(values, training=training)
+        kinds = ops.concatenate([ops.ones_like(plain[:, :1, 0, 0]), ops.zeros_like(varied[:, :1, 0, 0])])
+        return self._gate_loss(kinds, values)
 
     def _update_average(self) -> None:
         """Take in the weights that the step before left; those of the last step of all hardly moved."""
@@ -67,3 +96,9 @@ class Trainee(keras.Model):  # type: ignore[misc]  # Keras ships no types
         for average, weight in zip(self._average, self.trunk.weights, strict=True):
             average.assign(decay * average + (1.0 - decay) * weight)
         self._steps.assign(self._steps + 1)
+
+
+def _part(network: Any, *layers: str) -> Any:
+    """Return the network up to some of its layers, with the same weights."""
+    outputs = [network.get_layer(name).output for name in layers]
+    return keras.Model(network.inputs, outputs if len(outputs) > 1 else outputs[0])
