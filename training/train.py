@@ -53,41 +53,52 @@ class Trainer:
         # TensorFlow has no XLA kernel that moves an image; JAX compiles nothing but by XLA.
         self._trainee.compile(self._optimizer, jit_compile=keras.backend.backend() == "jax")
         self._history: list[dict[str, float]] = []
+        self._epoch_began = perf_counter()
 
     def run(self, folder: Path, resume: bool, report: Callable[[str], None] = print) -> None:
-        """Train to the last epoch and write the network with averaged weights into `folder`."""
+        """Train to the last epoch and write the network with averaged weights into `folder`.
+
+        Raises:
+            TrainingError: if the folder has no room, or its checkpoint is not one of this trainer.
+        """
         if resume:
             self._restore(folder)
-        for epoch in range(len(self._history), self._plan.epochs):
-            self._history.append(self._run_epoch(epoch))
-            self._save(folder)
-            report(_progress(self._history, self._plan.epochs))
+        if len(self._history) < self._plan.epochs:
+            self._fit(lambda _, logs: self._end_epoch(folder, float(logs["loss"]), report))
         self.network.set_weights(self._trainee.averaged_weights())
         self.network.save(folder / NETWORK_NAME)
         write_whole(folder / SOFTWARE_NAME, json.dumps(software_facts(), indent=1))
         # Last and whole: with it the run counts as finished.
         write_whole(folder / HISTORY_NAME, json.dumps(self._history, indent=1))
 
-    def _run_epoch(self, epoch: int) -> dict[str, float]:
-        started = perf_counter()
-        # Not one call for all epochs: what comes between two of them reads and sets the weights.
-        fitted = self._trainee.fit(
-            self._batches(epoch), steps_per_epoch=self._steps_per_epoch(), shuffle=False, verbose=0
+    def _fit(self, end_epoch: Callable[[int, dict[str, float]], None]) -> None:
+        """Run the epochs that are left, in one call: each sets its input up anew, for seconds."""
+        self._epoch_began = perf_counter()
+        self._trainee.fit(
+            self._batches(len(self._history)),
+            steps_per_epoch=self._steps_per_epoch(),
+            initial_epoch=len(self._history),
+            epochs=self._plan.epochs,
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=end_epoch)],
+            shuffle=False,
+            verbose=0,
         )
-        return {
-            "epoch": epoch + 1,
-            "loss": float(fitted.history["loss"][0]),
-            **self._validate(),
-            "seconds": perf_counter() - started,
-        }
 
-    def _batches(self, epoch: int) -> Iterator[tuple[tuple[NDArray[np.uint8], NDArray[np.float32]]]]:
-        """Yield the inputs of each step: tiles, and the labels as one row of zeros and a one each."""
+    def _end_epoch(self, folder: Path, loss: float, report: Callable[[str], None]) -> None:
+        figures = {"epoch": len(self._history) + 1, "loss": loss, **self._validate()}
+        self._history.append({**figures, "seconds": perf_counter() - self._epoch_began})
+        self._save(folder)
+        report(_progress(self._history, self._plan.epochs))
+        self._epoch_began = perf_counter()
+
+    def _batches(self, done: int) -> Iterator[tuple[tuple[NDArray[np.uint8], NDArray[np.float32]]]]:
+        """Yield the inputs of each step that is left: tiles, and a row of zeros and a one for each label."""
         plan, targets = self._plan, np.eye(len(CLASS_NAMES), dtype=np.float32)
-        rows = sample_rows(self._clusters, plan.copies_per_cluster, plan.seed, epoch)
-        for number in range(self._steps_per_epoch()):
-            batch = rows[number * plan.batch_size : (number + 1) * plan.batch_size]
-            yield ((self._images.inputs[batch], targets[self._labels[batch]]),)
+        for epoch in range(done, plan.epochs):
+            rows = sample_rows(self._clusters, plan.copies_per_cluster, plan.seed, epoch)
+            for number in range(self._steps_per_epoch()):
+                batch = rows[number * plan.batch_size : (number + 1) * plan.batch_size]
+                yield ((self._images.inputs[batch], targets[self._labels[batch]]),)
 
     def _steps_per_epoch(self) -> int:
         tiles = sum(min(self._plan.copies_per_cluster, len(rows)) for rows in self._clusters)
@@ -119,7 +130,12 @@ class Trainer:
         state = load_checkpoint(folder)
         if state is None:
             return
-        for variable, value in zip(self._variables(), state.variables, strict=True):
+        variables = self._variables()
+        if len(variables) != len(state.variables):
+            raise TrainingError(
+                f"Expected a checkpoint of this trainer in {folder}. Received an older one's."
+            )
+        for variable, value in zip(variables, state.variables, strict=True):
             variable.assign(value)
         self._history = state.history
 
