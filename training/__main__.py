@@ -19,7 +19,7 @@ _RELEASE_COMMANDS = frozenset({"evaluate", "publish", "convert"})
 EXAMPLES = """
 examples, in the order of a whole run:
   python -m training prepare --data ../shared/data/lc25000-lung-224
-  python -m training train --config training/configs/lung-cnn-1.0.0.toml --run runs/first
+  python -m training train --config training/configs/lung-cnn-1.1.0.toml --run runs/first
   python -m training train --run runs/first --resume
   python -m training calibrate --run runs/first
   python -m training evaluate --run runs/first
@@ -27,17 +27,17 @@ examples, in the order of a whole run:
 
 cross-validation, a release that is trained on every cluster, and a network on a split that leaks, to compare;
 the same lines again go on after Ctrl-C:
-  python -m training train --config training/configs/lung-cnn-1.0.0.toml --run runs/cv --folds 5 --release
+  python -m training train --config training/configs/lung-cnn-1.1.0.toml --run runs/cv --folds 5 --release
   python -m training train --run runs/cv --leaky
   python -m training calibrate --run runs/cv
   python -m training evaluate --run runs/cv
-  python -m training publish --run runs/cv --version 1.0.0
+  python -m training publish --run runs/cv --version 1.1.0
 
 a version that is there, into the servers' bucket as the live one:
-  python -m training publish --version 1.0.0 --bucket
+  python -m training publish --version 1.1.0 --bucket
 
 a published version on your own labelled folder, with images of one patient drawn together:
-  python -m training evaluate --model models/lung-cnn-1.0.0 --data FOLDER --groups patients.csv
+  python -m training evaluate --model models/lung-cnn-1.1.0 --data FOLDER --groups patients.csv
 """
 
 
@@ -114,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--bucket", action="store_true", help="copy it into the servers' bucket too, and make it the live one"
     )
     convert = commands.add_parser("convert", help="add the network for ONNX Runtime to a version's folder")
-    convert.add_argument("folder", type=Path, help="such as models/lung-cnn-1.0.0, not in a bucket yet")
+    convert.add_argument("folder", type=Path, help="such as models/lung-cnn-1.1.0, not in a bucket yet")
     return parser
 
 

@@ -16,7 +16,7 @@ from training.errors import TrainingError
 from training.listing import CLASS_NAMES, CLUSTERS_NAME, Listed, list_files, read_list
 from worker.engine.decode import decode
 from worker.engine.preprocess import preprocess
-from worker.engine.quality import colour_numbers, resize_for_measuring, sharpness
+from worker.engine.quality import colour_numbers, is_measured_as, resize_for_measuring, sharpness
 
 _MAX_PIXELS: Final = 4096 * 4096
 
@@ -156,7 +156,7 @@ def _decode_all(
     def decode_one(index: int) -> None:
         image = decode_file(folder, tiles[index].path)
         view = resize_for_measuring(image)
-        inputs[index] = preprocess(image, spec)
+        inputs[index] = view if is_measured_as(spec) else preprocess(image, spec)
         measured[index] = [*colour_numbers(view), sharpness(view)]
 
     with ThreadPoolExecutor() as threads:

@@ -19,7 +19,14 @@ from worker.engine.decode import decode
 from worker.engine.familiarity import Familiarity
 from worker.engine.heatmap import draw, occlusion
 from worker.engine.preprocess import preprocess
-from worker.engine.quality import Assessment, Quality, assess, measure
+from worker.engine.quality import (
+    Assessment,
+    Quality,
+    assess,
+    is_measured_as,
+    measure,
+    resize_for_measuring,
+)
 
 #: Where decoding goes on beside the model, a micro-batch goes to it in about so many parts, but in none that
 #: is smaller than the second number: the first part must be decoded before anything can be computed.
@@ -174,9 +181,11 @@ class Pipeline:
             image = decode(data, self._max_pixels)
         except HistoQueueError as error:
             return error
-        quality = measure(image, self._manifest.gates, mpp)
+        view = resize_for_measuring(image)
+        quality = measure(image, self._manifest.gates, mpp, view)
+        spec = self._manifest.input
         return _Prepared(
-            tensor=preprocess(image, self._manifest.input),
+            tensor=view if is_measured_as(spec) else preprocess(image, spec),
             is_explained=is_explained,
             quality=quality,
             assessment=assess(quality, self._manifest.gates),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shared.manifest import ColourStatistics, Gates
+from shared.manifest import ColourStatistics, Gates, InputSpec
 
 Reason = Literal["background", "blurred", "out_of_domain", "unfamiliar", "scale_mismatch"]
 
@@ -48,12 +48,15 @@ class Assessment:
     reasons: tuple[Reason, ...]
 
 
-def measure(image: NDArray[np.uint8], gates: Gates, mpp: float | None = None) -> Quality:
+def measure(
+    image: NDArray[np.uint8], gates: Gates, mpp: float | None = None, view: NDArray[np.uint8] | None = None
+) -> Quality:
     """Measure an RGB image of shape (height, width, 3) at 224 x 224 pixels.
 
-    `mpp` is how many micrometres a pixel of the image covers, where that is known.
+    `mpp` is how many micrometres a pixel of the image covers, where that is known; `view` is what
+    `resize_for_measuring` made of it, for who has that already.
     """
-    view = resize_for_measuring(image)
+    view = resize_for_measuring(image) if view is None else view
     return Quality(
         background_fraction=background_fraction(view, gates.background_level),
         sharpness=sharpness(view),
@@ -104,6 +107,11 @@ def resize_for_measuring(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if image.shape[:2] == side:
         return image
     return np.array(Image.fromarray(image).resize(side, Image.Resampling.BICUBIC), dtype=np.uint8)
+
+
+def is_measured_as(spec: InputSpec) -> bool:
+    """Tell whether a model takes the very view that is measured: then one resize serves both."""
+    return (spec.width, spec.height, spec.resample) == (MEASURED_SIDE, MEASURED_SIDE, "bicubic")
 
 
 def background_fraction(image: NDArray[np.uint8], level: int) -> float:

@@ -1,12 +1,13 @@
 """The network is of the described family, and of the size that is claimed."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from shared.manifest import InputSpec
-from training.experiment import Experiment, NetworkPlan
+from training.experiment import Experiment, ExpertPlan, NetworkPlan, read_experiment
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -15,6 +16,9 @@ pytestmark = [
 ]
 
 architecture = pytest.importorskip("training.architecture")
+
+
+RECIPE = Path(__file__).parents[3] / "training/configs/lung-cnn-1.1.0.toml"
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +60,53 @@ def test_blocks_must_be_described_completely() -> None:
     plan = NetworkPlan(filters=(4, 8), convolutions=(1,))
     with pytest.raises(ValueError, match="Expected one count of convolutions per block"):
         architecture.build_model(InputSpec(width=8, height=8, resample="box"), plan, 3)
+
+
+def test_the_bundled_recipe_fits_its_budget() -> None:
+    """Both experts together, under 150 million multiply-accumulates and 2 million weights."""
+    experiment = read_experiment(RECIPE)
+    network = architecture.build_model(experiment.input, experiment.network, 3)
+    assert architecture.count_multiply_accumulates(network) < 150e6
+    assert network.count_params() < 2_000_000
+
+
+def test_two_experts_are_mixed_by_the_gate() -> None:
+    """The mean of both where the gate is open, the varied expert alone where it is shut."""
+    keras = pytest.importorskip("keras")
+    expert = ExpertPlan(
+        stem_filters=4,
+        filters=(4,),
+        convolutions=(1,),
+        pooled_blocks=2,
+        tap_filters=4,
+        colour_filters=(4, 4),
+        spread=True,
+        root=True,
+        feature_dropout=0.5,
+        dense_units=4,
+    )
+    plan = NetworkPlan(filters=(4,), convolutions=(1,), dense_units=4, plain=expert)
+    network = architecture.build_model(InputSpec(width=16, height=16, resample="box"), plan, 3)
+    names = ("varied_logits", "plain_logits", "logits")
+    parts = keras.Model(network.inputs, [network.get_layer(name).output for name in names])
+    image = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3)).astype(np.float32)
+    gate = network.get_layer("gate_logit")
+    for bias, share in ((-50.0, 0.0), (0.0, 0.25), (50.0, 0.5)):
+        gate.set_weights([np.zeros_like(gate.get_weights()[0]), np.array([bias], np.float32)])
+        varied, plain, mixed = (np.asarray(part) for part in parts([image]))
+        assert np.abs(plain - varied).max() > 0.01
+        np.testing.assert_allclose(mixed, varied + share * (plain - varied), atol=1e-5)
+
+
+def test_the_spread_of_a_map_is_its_standard_deviation() -> None:
+    """Beside its mean, as numpy reckons both."""
+    keras = pytest.importorskip("keras")
+    plan = NetworkPlan(filters=(4,), convolutions=(1,), dense_units=4, spread=True)
+    network = architecture.build_model(InputSpec(width=8, height=8, resample="box"), plan, 3)
+    maps, features = keras.Model(
+        network.inputs,
+        [network.get_layer(name).output for name in ("block1_conv1_relu", architecture.FEATURES_LAYER)],
+    )([np.random.default_rng(1).integers(0, 256, (1, 8, 8, 3)).astype(np.float32)])
+    values = np.asarray(maps)[0].reshape(-1, 4)
+    expected = [*values.mean(axis=0), *np.sqrt(values.var(axis=0) + 1e-4)]
+    np.testing.assert_allclose(np.asarray(features)[0], expected, rtol=1e-3)

@@ -22,8 +22,23 @@ convolutions = [1, 1]
 dense_units = 8
 """
 FOLDS = NETWORK + "[train]\nepochs = 2\ncopies_per_cluster = 2\nbatch_size = 8\n"
+#: A second expert with all that an expert can have: what is published and converted must know each layer.
+PLAIN = """
+[network.plain]
+stem_filters = 4
+filters = [4]
+convolutions = [1]
+pooled_blocks = 2
+tap_filters = 4
+colour_filters = [4, 4]
+spread = true
+root = true
+feature_dropout = 0.5
+dense_units = 8
+"""
 SINGLE = (
     NETWORK
+    + PLAIN
     + "[split]\ntest_folds = 3\nheld_out_folds = 3\n"
     + "[train]\nepochs = 3\ncopies_per_cluster = 2\nbatch_size = 8\n"
 )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ops.processes import wait_until
-from shared.manifest import FeatureStatistics, Manifest
+from shared.manifest import FeatureStatistics, InputSpec, Manifest
 from worker.engine import pipeline
 from worker.engine.decode import decode
 from worker.engine.pipeline import Outcome, Pipeline
@@ -127,6 +127,25 @@ def test_an_image_of_too_many_pixels_is_refused(manifest: Manifest, tile: bytes)
     (outcome,) = Pipeline(FakeModel((0.0, 0.0, 0.0)), manifest, max_pixels=100).run([tile])
     assert "error" in outcome
     assert outcome["error"]["code"] == "IMAGE_TOO_LARGE"
+
+
+def test_a_model_that_takes_what_the_gates_see_costs_no_resize_of_its_own(
+    manifest: Manifest, png: Encode, tissue: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its input is what preprocessing would make; of another size or filter it is made for it."""
+    enlarged = np.asarray(Image.fromarray(tissue).resize((300, 280)))
+    wanted = InputSpec(width=224, height=224, resample="bicubic")
+    others = (wanted.model_copy(update={"resample": "box"}), wanted.model_copy(update={"height": 223}))
+    made: list[InputSpec] = []
+    preprocess = pipeline.preprocess
+    monkeypatch.setattr(
+        pipeline, "preprocess", lambda image, spec: (made.append(spec), preprocess(image, spec))[1]
+    )
+    for spec in (wanted, *others):
+        model = FakeModel((0.0, 3.0, 0.0))
+        run(model, manifest.model_copy(update={"input": spec}), png(enlarged))
+        np.testing.assert_array_equal(model.batches[0][0], preprocess(enlarged, spec))
+    assert made == [*others]
 
 
 def test_warnings_do_not_keep_an_image_from_its_class(manifest: Manifest, png: Encode) -> None:
