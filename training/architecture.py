@@ -3,8 +3,8 @@
 Normalisation is a layer of the model, so serving cannot disagree with training; the logits are a layer
 before the softmax, so calibration works on what the loss was computed on.
 
-With two experts, one is trained on varied tiles and the other on tiles as they are. A gate, fitted to tell the
-two kinds of tile apart, mixes them: logits = varied + gate / 2 * (plain - varied), which is the experts' mean for
+With two experts, one is trained on varied tiles and the other on tiles as they are. A gate, fitted to tell
+the two kinds apart, mixes them: logits = varied + gate / 2 * (plain - varied), which is the experts' mean for
 a tile that looks as those of the training set do, and the varied expert's answer alone for any other.
 """
 
@@ -83,11 +83,14 @@ def _features(values: Any, plan: ExpertPlan, prefix: str, name: str) -> Any:
             f"Expected one count of convolutions per block. Received: {plan.filters}, {plan.convolutions}"
         )
     ends = _blocks(values, plan, prefix)[-plan.pooled_blocks :]
-    pooled = [part for number, end in enumerate(ends) for part in _pool(end, plan, f"{prefix}tap{number + 1}")]
+    pooled = []
+    for number, end in enumerate(ends):
+        pooled += _pool(end, plan, f"{prefix}tap{number + 1}")
     if plan.colour_filters:
         pooled.append(_colour_histogram(values, plan, prefix))
     last = f"{name}_linear" if plan.root else name
-    features = layers.Concatenate(name=last)(pooled) if len(pooled) > 1 else layers.Identity(name=last)(pooled[0])
+    joint = layers.Concatenate(name=last) if len(pooled) > 1 else layers.Identity(name=last)
+    features = joint(pooled if len(pooled) > 1 else pooled[0])
     if not plan.root:
         return features
     rooted = ops.sqrt(features + _ROOT_OFFSET)

@@ -165,7 +165,8 @@ def _decode_all(
                 if done % 2000 == 0:
                     report(f"decoded {done} of {len(tiles)} tiles")
         except BaseException:
-            threads.shutdown(cancel_futures=True)  # a damaged file or Ctrl-C: thousands would go on being decoded
+            # A damaged file or Ctrl-C: thousands of others would be decoded first.
+            threads.shutdown(cancel_futures=True)
             raise
     return Images(inputs, measured)
 

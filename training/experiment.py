@@ -32,19 +32,19 @@ class ExpertPlan(_Section):
     stem_filters: int = Field(default=0, ge=0)
     filters: tuple[int, ...] = Field(default=(16, 32, 64, 96, 128), min_length=1)
     convolutions: tuple[int, ...] = (1, 1, 2, 2, 2)
-    #: The features are the averages of so many blocks, counted from the last; the first convolution, before its
-    #: pooling, counts as a block.
+    #: The features are the averages of so many blocks, counted from the last; the first convolution, before
+    #: its pooling, counts as a block.
     pooled_blocks: int = Field(default=1, gt=0)
     #: Filters of a convolution of 1 x 1 ahead of each average: what is averaged then is how often a small
     #: structure occurs, apart from what the next block makes of it. 0 leaves it out.
     tap_filters: int = Field(default=0, ge=0)
-    #: Filters of two convolutions of 1 x 1 on the pixels of a quarter of the size: a histogram of colours whose
-    #: bins are learned. Without any, there is none.
+    #: Filters of two convolutions of 1 x 1 on the pixels of a quarter of the size: a histogram of colours
+    #: whose bins are learned. Without any, there is none.
     colour_filters: tuple[int, ...] = Field(default=(), max_length=2)
     #: Whether each map gives its standard deviation beside its average.
     spread: bool = False
-    #: Whether the features' square roots are taken and normalised: a rare structure then counts like a frequent
-    #: one (as with histograms that are compared by Hellinger's distance).
+    #: Whether the features' square roots are taken and normalised: a rare structure then counts like a
+    #: frequent one (as with histograms that are compared by Hellinger's distance).
     root: bool = False
     #: Dropout of features, before the dense layer.
     feature_dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -55,8 +55,8 @@ class ExpertPlan(_Section):
 class NetworkPlan(ExpertPlan):
     """The network: an expert that is trained on varied tiles, and perhaps a second one beside it."""
 
-    #: An expert that is trained on tiles as they are. Colour and fine texture tell it more than the other, and
-    #: mislead it once they change: a gate lets it speak where a tile looks like those of the training set.
+    #: An expert that is trained on tiles as they are. Colour and fine texture tell it more than the other,
+    #: and mislead it once they change: a gate lets it speak where a tile looks as the training set's do.
     plain: ExpertPlan | None = None
     #: Units of the gate's dense layer.
     gate_units: int = Field(default=32, gt=0)

@@ -23,8 +23,8 @@ from training.experiment import Experiment
 class Trainee(keras.Model):  # type: ignore[misc]  # Keras ships no types
     """Takes uint8 tiles (n, side, side, 3) and targets (n, classes); gives the loss of each part to fit.
 
-    A network of one expert has one part. Of two, each expert is fitted to its own kind of tile, and the gate to
-    tell the kinds apart; nothing is fitted to what the network makes of the three.
+    A network of one expert has one part. Of two, each expert is fitted to its own kind of tile, and the gate
+    to tell the kinds apart; nothing is fitted to what the network makes of the three.
     """
 
     def __init__(self, network: Any, experiment: Experiment) -> None:
@@ -60,7 +60,7 @@ class Trainee(keras.Model):  # type: ignore[misc]  # Keras ships no types
         if self._plain is not None:
             plain = turn(ops.cast(tiles, "float32"), self._seed)
             losses.append(self._loss(targets, self._plain(plain, training=training)[0]))
-            losses.append(self._fit_gate(plain, varied, training))
+            losses.append(self._fit_gate(self._plain, plain, varied, training))
         return losses
 
     def compute_loss(
@@ -78,10 +78,9 @@ class Trainee(keras.Model):  # type: ignore[misc]  # Keras ships no types
         """Return the running average of `trunk`'s weights, as arrays in their order."""
         return [ops.convert_to_numpy(average) for average in self._average]
 
-    def _fit_gate(self, plain: Any, varied: Any, training: bool) -> Any:
+    def _fit_gate(self, expert: Any, plain: Any, varied: Any, training: bool) -> Any:
         """Return the gate's loss; it looks at features as they are served, and does not move them."""
-        assert self._plain is not None
-        features = self._plain(ops.concatenate([plain, varied]), training=False)[1]
+        features = expert(ops.concatenate([plain, varied]), training=False)[1]
         values = ops.stop_gradient(features)
         for layer in self._gate:
             values = layer(values, training=training)

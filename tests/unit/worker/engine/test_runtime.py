@@ -71,6 +71,30 @@ def test_an_answer_does_not_depend_on_its_batch_mates(converted: Path) -> None:
     np.testing.assert_allclose(fast.predict(batch)[0], alone, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_share_one_image_and_divide_several(converted: Path, threads: int) -> None:
+    """Every row stays with its image; none is computed twice, and no thread is given too many at once."""
+    fast = load("onnxruntime", replace(order(converted), threads=threads)).predictor
+    runs: list[tuple[bool, int]] = []
+    run = fast._run
+
+    def spy(session: Any, part: Any) -> Any:
+        runs.append((session is fast._shared, len(part)))
+        return run(session, part)
+
+    fast._run = spy
+    batch = noise(manifest_of(converted), 7)
+    expected = [fast.predict(image[np.newaxis])[0][0] for image in batch]
+    assert runs == [(True, 1)] * 7
+    for images in (2, 3, 7):
+        runs.clear()
+        np.testing.assert_allclose(fast.predict(batch[:images])[0], expected[:images], atol=1e-5, rtol=1e-5)
+        assert sum(size for _, size in runs) == images
+        assert max(size for _, size in runs) <= 2
+        assert len(runs) >= min(images, threads)
+        assert threads == 1 or not any(shared for shared, _ in runs)
+
+
 def test_auto_takes_the_converted_network_where_there_is_one(
     converted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,5 +205,5 @@ def swap_two_classes(path: Path) -> None:
         if values.ndim == 2 and values.shape[1] == 3:
             tensor.CopyFrom(numpy_helper.from_array(values[:, [1, 0, 2]].copy(), tensor.name))
             changed += 1
-    assert changed == 1
+    assert changed in (1, 2)  # the logits of one expert, or of two
     onnx.save(network, path)
