@@ -1,7 +1,7 @@
 """What decoding beside the model gains: `python -m benchmarks.decoding [SECONDS]`.
 
-Runs the engine's own code here (ONNX Runtime, one thread), decoding in one thread and in one a core; prints
-images a second and CPU core-milliseconds an image.
+Runs the engine's own code here as a worker does (ONNX Runtime, a thread a core), decoding in one thread and
+in one a core; prints images a second and CPU core-milliseconds an image.
 """
 
 import json
@@ -28,7 +28,8 @@ def main(seconds: float) -> None:
     """Measure each size of tile and of micro-batch."""
     model = with_converted_network(newest_bundled_model(), CACHE)
     manifest = parse_manifest((model / MANIFEST_NAME).read_bytes())
-    predictor = load("onnxruntime", Order(model, manifest, threads=1, buckets=BATCHES)).predictor
+    order = Order(model, manifest, threads=usable_cores(), buckets=BATCHES)
+    predictor = load("onnxruntime", order).predictor
     for size in (224, 768):
         tiles = [path.read_bytes() for path in gather_tiles(size, 24, model, DATA, CACHE)]
         for batch in BATCHES:
