@@ -64,7 +64,9 @@ def _score_other_parts(run: Run) -> Figures:
 
 
 def read_metrics(folder: Path) -> Figures:
-    """Return the figures of an evaluated run.
+    """Return the figures of an evaluated run, without those that could not be measured.
+
+    Such are the figures of classified tiles where no tile is: `evaluate` writes null for them.
 
     Raises:
         TrainingError: if the run has none yet.
@@ -73,8 +75,7 @@ def read_metrics(folder: Path) -> Figures:
         body = json.loads((folder / METRICS_NAME).read_text(encoding="utf-8"))
     except OSError as error:
         raise TrainingError(f"Expected an evaluated run: {error}. Run `evaluate` first.") from error
-    figures: Figures = body.get("summary", body)
-    return figures
+    return {name: value for name, value in body.get("summary", body).items() if value is not None}
 
 
 def score(
