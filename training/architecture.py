@@ -89,8 +89,7 @@ def _features(values: Any, plan: ExpertPlan, prefix: str, name: str) -> Any:
     if plan.colour_filters:
         pooled.append(_colour_histogram(values, plan, prefix))
     last = f"{name}_linear" if plan.root else name
-    joint = layers.Concatenate(name=last) if len(pooled) > 1 else layers.Identity(name=last)
-    features = joint(pooled if len(pooled) > 1 else pooled[0])
+    features = layers.Concatenate(name=last)(pooled)
     if not plan.root:
         return features
     rooted = ops.sqrt(features + _ROOT_OFFSET)

@@ -15,8 +15,8 @@ from shared.manifest import InputSpec
 from training.errors import TrainingError
 from training.listing import CLASS_NAMES, CLUSTERS_NAME, Listed, list_files, read_list
 from worker.engine.decode import decode
-from worker.engine.preprocess import preprocess
-from worker.engine.quality import colour_numbers, is_measured_as, resize_for_measuring, sharpness
+from worker.engine.preprocess import preprocess_measured
+from worker.engine.quality import colour_numbers, resize_for_measuring, sharpness
 
 _MAX_PIXELS: Final = 4096 * 4096
 
@@ -156,7 +156,7 @@ def _decode_all(
     def decode_one(index: int) -> None:
         image = decode_file(folder, tiles[index].path)
         view = resize_for_measuring(image)
-        inputs[index] = view if is_measured_as(spec) else preprocess(image, spec)
+        inputs[index] = preprocess_measured(image, view, spec)
         measured[index] = [*colour_numbers(view), sharpness(view)]
 
     with ThreadPoolExecutor() as threads:

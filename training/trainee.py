@@ -32,10 +32,11 @@ class Trainee(keras.Model):  # type: ignore[misc]  # Keras ships no types
         self._augment_plan, self._train_plan = experiment.augment, experiment.train
         #: From tiles to logits; its weights are those of `network`.
         self.trunk = keras.Model(network.inputs, network.get_layer(LOGITS_LAYER).output)
-        self._has_plain = experiment.network.plain is not None
-        self._varied = _part(network, VARIED_LOGITS_LAYER) if self._has_plain else self.trunk
-        self._plain = _part(network, PLAIN_LOGITS_LAYER, PLAIN_FEATURES_LAYER) if self._has_plain else None
-        self._gate = [network.get_layer(name) for name in GATE_LAYERS] if self._has_plain else []
+        self._varied, self._plain, self._gate = self.trunk, None, []
+        if experiment.network.plain is not None:
+            self._varied = _part(network, VARIED_LOGITS_LAYER)
+            self._plain = _part(network, PLAIN_LOGITS_LAYER, PLAIN_FEATURES_LAYER)
+            self._gate = [network.get_layer(name) for name in GATE_LAYERS]
         self._seed = keras.random.SeedGenerator(experiment.train.seed)
         self._steps = keras.Variable(0, dtype="int32", trainable=False, name="steps")
         self._average = [

@@ -18,15 +18,8 @@ from worker.engine.calibration import calibrate, judge
 from worker.engine.decode import decode
 from worker.engine.familiarity import Familiarity
 from worker.engine.heatmap import draw, occlusion
-from worker.engine.preprocess import preprocess
-from worker.engine.quality import (
-    Assessment,
-    Quality,
-    assess,
-    is_measured_as,
-    measure,
-    resize_for_measuring,
-)
+from worker.engine.preprocess import preprocess_measured
+from worker.engine.quality import Assessment, Quality, assess, measure, resize_for_measuring
 
 #: Where decoding goes on beside the model, a micro-batch goes to it in about so many parts, but in none that
 #: is smaller than the second number: the first part must be decoded before anything can be computed.
@@ -183,9 +176,8 @@ class Pipeline:
             return error
         view = resize_for_measuring(image)
         quality = measure(image, self._manifest.gates, mpp, view)
-        spec = self._manifest.input
         return _Prepared(
-            tensor=view if is_measured_as(spec) else preprocess(image, spec),
+            tensor=preprocess_measured(image, view, self._manifest.input),
             is_explained=is_explained,
             quality=quality,
             assessment=assess(quality, self._manifest.gates),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shared.manifest import InputSpec
+from worker.engine.quality import MEASURED_SIDE
 
 _FILTERS: Final = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -36,3 +37,15 @@ def preprocess(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
         (spec.width, spec.height), resample=_FILTERS[spec.resample], reducing_gap=None
     )
     return np.array(picture, dtype=np.uint8)
+
+
+def preprocess_measured(
+    image: NDArray[np.uint8], view: NDArray[np.uint8], spec: InputSpec
+) -> NDArray[np.uint8]:
+    """Return what `preprocess` does, without a second resize where a model takes what the gates measure.
+
+    `view` is what `worker.engine.quality.resize_for_measuring` made of the image.
+    """
+    if (spec.width, spec.height, spec.resample) == (MEASURED_SIDE, MEASURED_SIDE, "bicubic"):
+        return view
+    return preprocess(image, spec)

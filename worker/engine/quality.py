@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shared.manifest import ColourStatistics, Gates, InputSpec
+from shared.manifest import ColourStatistics, Gates
 
 Reason = Literal["background", "blurred", "out_of_domain", "unfamiliar", "scale_mismatch"]
 
@@ -107,11 +107,6 @@ def resize_for_measuring(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if image.shape[:2] == side:
         return image
     return np.array(Image.fromarray(image).resize(side, Image.Resampling.BICUBIC), dtype=np.uint8)
-
-
-def is_measured_as(spec: InputSpec) -> bool:
-    """Tell whether a model takes the very view that is measured: then one resize serves both."""
-    return (spec.width, spec.height, spec.resample) == (MEASURED_SIDE, MEASURED_SIDE, "bicubic")
 
 
 def background_fraction(image: NDArray[np.uint8], level: int) -> float:

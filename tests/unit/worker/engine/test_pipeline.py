@@ -13,6 +13,7 @@ from PIL import Image
 from ops.processes import wait_until
 from shared.manifest import FeatureStatistics, InputSpec, Manifest
 from worker.engine import pipeline
+from worker.engine import preprocess as preprocessing
 from worker.engine.decode import decode
 from worker.engine.pipeline import Outcome, Pipeline
 
@@ -137,9 +138,9 @@ def test_a_model_that_takes_what_the_gates_see_costs_no_resize_of_its_own(
     wanted = InputSpec(width=224, height=224, resample="bicubic")
     others = (wanted.model_copy(update={"resample": "box"}), wanted.model_copy(update={"height": 223}))
     made: list[InputSpec] = []
-    preprocess = pipeline.preprocess
+    preprocess = preprocessing.preprocess
     monkeypatch.setattr(
-        pipeline, "preprocess", lambda image, spec: (made.append(spec), preprocess(image, spec))[1]
+        preprocessing, "preprocess", lambda image, spec: (made.append(spec), preprocess(image, spec))[1]
     )
     for spec in (wanted, *others):
         model = FakeModel((0.0, 3.0, 0.0))
