@@ -36,6 +36,8 @@ class _Waiter:
 
     awaits_end: bool
     changed: threading.Event = field(default_factory=threading.Event)
+    #: Reads the job as it ended, once the notice of that is here and says so.
+    ended: Callable[[], Job] | None = None
 
 
 class WaitingRoom:
@@ -71,14 +73,14 @@ class WaitingRoom:
         if job.status.is_final or seconds <= 0:
             return job
         until = time.monotonic() + min(seconds, LONGEST_WAIT_SECONDS)
-        with self._seat(job.id, awaits_end=True) as changed:
-            while changed and not job.status.is_final and not self._is_stopping():
+        with self._seat(job.id, awaits_end=True) as waiter:
+            while waiter and not job.status.is_final and not self._is_stopping():
                 left = until - time.monotonic()
                 if left <= 0:
                     break
-                changed.wait(min(left, REREAD_SECONDS))
-                changed.clear()
-                job = self._read(job)
+                waiter.changed.wait(min(left, REREAD_SECONDS))
+                waiter.changed.clear()
+                job = waiter.ended() if waiter.ended else self._read(job)
         return job
 
     def follow(self, job: Job) -> Iterator[Job | None]:
@@ -89,10 +91,10 @@ class WaitingRoom:
         yield job
         until = time.monotonic() + LONGEST_STREAM_SECONDS
         said_at = time.monotonic()
-        with self._seat(job.id, awaits_end=False) as changed:
-            while changed and not job.status.is_final and time.monotonic() < until:
-                changed.wait(REREAD_SECONDS)
-                changed.clear()
+        with self._seat(job.id, awaits_end=False) as waiter:
+            while waiter and not job.status.is_final and time.monotonic() < until:
+                waiter.changed.wait(REREAD_SECONDS)
+                waiter.changed.clear()
                 if self._is_stopping():
                     return
                 try:
@@ -113,13 +115,13 @@ class WaitingRoom:
             return job
 
     @contextmanager
-    def _seat(self, job_id: str, awaits_end: bool) -> Iterator[threading.Event | None]:
+    def _seat(self, job_id: str, awaits_end: bool) -> Iterator[_Waiter | None]:
         waiter = _Waiter(awaits_end)
         if not self._enter(waiter, job_id):
             yield None
             return
         try:
-            yield waiter.changed
+            yield waiter
         finally:
             with self._lock:
                 self._waiters[job_id].remove(waiter)
@@ -178,6 +180,7 @@ class WaitingRoom:
                 return
             for waiter in self._waiters.get(change.job_id, ()):
                 if change.status.is_final or not waiter.awaits_end:
+                    waiter.ended = change.ended
                     waiter.changed.set()
             if change.status.is_final:
                 self._ended_lately[change.job_id] = None

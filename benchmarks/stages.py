@@ -10,7 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from worker.engine.pipeline import Pipeline
 from worker.engine.runtime import Order, load
 from worker.leases import LeaseKeeper
 from worker.reaper import archive_once
-from worker.tasks import JobRunner
+from worker.tasks import JobRunner, RunLimits
 
 HERE = Path(__file__).parent
 _BATCH = 8
@@ -96,6 +96,16 @@ class Timed:
 
     def __getattr__(self, method: str) -> Any:
         return self._book.around(f"{self._name}.{method}", getattr(self._port, method))
+
+
+class InlineExecutor(Executor):
+    """Runs what it is given in the caller's own thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Return a future that is done."""
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
 
 
 class InlineBatcher:
@@ -186,8 +196,8 @@ def _send_tiles(
         batcher=batcher,
         leases=LeaseKeeper(services.jobs, settings.lease_seconds, lambda: False),
         breaker=CrashBreaker(),
-        lease_seconds=settings.lease_seconds,
-        max_run_seconds=settings.max_run_seconds,
+        limits=RunLimits(settings.lease_seconds, settings.max_run_seconds),
+        pool=InlineExecutor(),
     )
     submit = book.around("API: the rest of POST /predict", client.post)
     fetch = book.around("API: the rest of GET /result", client.get)

@@ -4,9 +4,12 @@ How it ended, so that a Redis that lost its data loses no result; its heat map; 
 ended the engine.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
 from pydantic import ValidationError
 
-from shared.object_store import ObjectStore
+from shared.object_store import NewObject, ObjectStore
 from shared.schemas import Job
 
 #: Where the outcomes lie; sharded, because a folder of a million files is slow on a plain file system.
@@ -31,7 +34,16 @@ class Archive:
         Raises:
             ObjectStoreUnavailable: if the store does not answer.
         """
-        self._objects.put(result_key(job.id), job.model_dump_json().encode(), "application/json")
+        outcome = _outcome(job)
+        self._objects.put(outcome.key, outcome.body, outcome.content_type)
+
+    def put_all(self, jobs: Sequence[Job], pool: Executor) -> None:
+        """Keep several; `pool` as in `ObjectStore.put_all`.
+
+        Raises:
+            ObjectStoreUnavailable: if the store does not answer; some may be kept.
+        """
+        self._objects.put_all([_outcome(job) for job in jobs], pool)
 
     def get(self, job_id: str) -> Job | None:
         """Return an ended job, or None: there is none, or none that this version understands.
@@ -80,6 +92,10 @@ class Archive:
         self.delete(job_id)
         self.delete_heatmap(job_id)
         self._objects.delete(quarantine_key(job_id))
+
+
+def _outcome(job: Job) -> NewObject:
+    return NewObject(result_key(job.id), job.model_dump_json().encode(), "application/json")
 
 
 def result_key(job_id: str) -> str:

@@ -17,8 +17,8 @@ ledger that has lost its data says so until all that the object store knows is i
 `tests/contract/test_job_store.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shared.batch_store import BatchStore
@@ -55,11 +55,26 @@ class Canceled:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """How a job ended with the worker that holds it by `token`: with a result, or with an error."""
+
+    job_id: str
+    token: str
+    timings_ms: dict[str, float]
+    result: dict[str, Any] | None = None
+    error: JobError | None = None
+    #: Where its result is looked up by later jobs, if it may be theirs too.
+    answer_key: str | None = None
+
+
+@dataclass(frozen=True)
 class Change:
     """A job that has come to a status, or has a new version in the same one."""
 
     job_id: str
     status: JobStatus
+    #: Reads the job as it ended; None where that is to be asked for.
+    ended: Callable[[], Job] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -151,6 +166,15 @@ class JobStore(BatchStore, Protocol):
     def claim(self, job_id: str, token: str, lease_seconds: float, max_run_seconds: float) -> Job | None:
         """Take the job for one worker, or return None: it is unknown, final, or somebody else's."""
 
+    def claim_all(
+        self, tokens: Mapping[str, str], lease_seconds: float, max_run_seconds: float
+    ) -> dict[str, Job]:
+        """Take several jobs in one exchange, each with the token that its id stands for.
+
+        Returns:
+            Those that were taken, by their ids.
+        """
+
     def renew(self, job_id: str, token: str, lease_seconds: float) -> bool:
         """Prolong the lease; False where the token holds the job no more, or has held it too long."""
 
@@ -169,6 +193,9 @@ class JobStore(BatchStore, Protocol):
 
     def fail(self, job_id: str, token: str, error: JobError, timings_ms: dict[str, float]) -> bool:
         """Write the error; False where the token does not hold the job any more."""
+
+    def end_all(self, endings: Sequence[Ending]) -> list[bool]:
+        """Write how several jobs ended in one exchange; each answer as `succeed` and `fail` have it."""
 
     def release(self, job_id: str, token: str, hold_seconds: float) -> bool:
         """Hand the job back, to be published again after the hold-off; the attempt is not counted."""

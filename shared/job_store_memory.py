@@ -2,7 +2,7 @@
 
 import json
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from shared.job_store import (
     Canceled,
     Change,
     Created,
+    Ending,
     Heads,
     image_expired,
     key_reused,
@@ -184,6 +185,15 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
             self._tell(job_id)
             return record.job
 
+    def claim_all(
+        self, tokens: Mapping[str, str], lease_seconds: float, max_run_seconds: float
+    ) -> dict[str, Job]:
+        claimed = {
+            job_id: self.claim(job_id, token, lease_seconds, max_run_seconds)
+            for job_id, token in tokens.items()
+        }
+        return {job_id: job for job_id, job in claimed.items() if job is not None}
+
     def renew(self, job_id: str, token: str, lease_seconds: float) -> bool:
         with self._lock:
             record = self._held(job_id, token)
@@ -220,6 +230,16 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
             record.ended_by = token
             self._finish(record, JobStatus.FAILED, error=error, timings_ms=timings_ms)
             return True
+
+    def end_all(self, endings: Sequence[Ending]) -> list[bool]:
+        return [
+            self.fail(ending.job_id, ending.token, ending.error, ending.timings_ms)
+            if ending.error
+            else self.succeed(
+                ending.job_id, ending.token, ending.result or {}, ending.timings_ms, ending.answer_key
+            )
+            for ending in endings
+        ]
 
     def release(self, job_id: str, token: str, hold_seconds: float) -> bool:
         with self._lock:

@@ -1,7 +1,8 @@
 """The job ledger on Redis: one Lua call a transition, on Redis' own clock."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import redis
@@ -23,6 +24,7 @@ from shared.job_store import (
     Canceled,
     Change,
     Created,
+    Ending,
     Heads,
     image_expired,
     key_reused,
@@ -35,6 +37,7 @@ from shared.job_store_redis_upkeep import RedisUpkeep
 from shared.queue_order import DRAIN_WINDOW_SECONDS
 from shared.redis_address import RedisAddress
 from shared.redis_ledger import (
+    Call,
     answering,
     create_arguments,
     created_or_refused,
@@ -75,12 +78,18 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
 
     def admission(self, owner: str | None = None, answer_key: str | None = None) -> Admission:
         with answering():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.zcard(keys.OPEN)
-            pipe.hget(keys.OWNED, owner or "")
-            pipe.exists(keys.FOUNDED)
-            pipe.get(keys.ANSWER + (answer_key or ""))
-            open_, owned, is_founded, answered_by = pipe.execute()
+            answers = self._exchange.run(
+                [
+                    ("ZCARD", keys.OPEN),
+                    ("HGET", keys.OWNED, owner or ""),
+                    ("EXISTS", keys.FOUNDED),
+                    ("GET", keys.ANSWER + (answer_key or "")),
+                ]
+            )
+            for answer in answers:
+                if isinstance(answer, redis.RedisError):
+                    raise answer
+        open_, owned, is_founded, answered_by = answers
         return Admission(
             open=open_, owned=int(owned or 0), is_founded=bool(is_founded), answered_by=answered_by
         )
@@ -142,15 +151,18 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         return job
 
     def claim(self, job_id: str, token: str, lease_seconds: float, max_run_seconds: float) -> Job | None:
-        outcome, *record = self._call(
-            "claim",
-            job_id,
-            token,
-            milliseconds(lease_seconds),
-            milliseconds(max_run_seconds),
-            MOST_LOST_WORKERS,
-        )
-        return to_job(record[0]) if outcome == "claimed" else None
+        return self.claim_all({job_id: token}, lease_seconds, max_run_seconds).get(job_id)
+
+    def claim_all(
+        self, tokens: Mapping[str, str], lease_seconds: float, max_run_seconds: float
+    ) -> dict[str, Job]:
+        most = (milliseconds(lease_seconds), milliseconds(max_run_seconds), MOST_LOST_WORKERS)
+        answers = self._call_all("claim", [Call(job_id, (token, *most)) for job_id, token in tokens.items()])
+        return {
+            job_id: to_job(record[0])
+            for job_id, (outcome, *record) in zip(tokens, answers, strict=True)
+            if outcome == "claimed"
+        }
 
     def renew(self, job_id: str, token: str, lease_seconds: float) -> bool:
         return bool(self._call("renew", job_id, token, milliseconds(lease_seconds)))
@@ -163,25 +175,13 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         timings_ms: dict[str, float],
         answer_key: str | None = None,
     ) -> bool:
-        extra = [keys.ANSWER + answer_key] if answer_key else []
-        value = json.dumps(result)
-        return self._finish(job_id, token, JobStatus.SUCCEEDED, "result", value, timings_ms, extra)
+        return self.end_all([Ending(job_id, token, timings_ms, result=result, answer_key=answer_key)])[0]
 
     def fail(self, job_id: str, token: str, error: JobError, timings_ms: dict[str, float]) -> bool:
-        return self._finish(job_id, token, JobStatus.FAILED, "error", error.model_dump_json(), timings_ms)
+        return self.end_all([Ending(job_id, token, timings_ms, error=error)])[0]
 
-    def _finish(
-        self,
-        job_id: str,
-        token: str,
-        status: JobStatus,
-        name: str,
-        value: str,
-        timings_ms: dict[str, float],
-        extra_keys: Sequence[str] = (),
-    ) -> bool:
-        timings = json.dumps(timings_ms)
-        return bool(self._call("finish", job_id, token, status, name, value, timings, extra_keys=extra_keys))
+    def end_all(self, endings: Sequence[Ending]) -> list[bool]:
+        return [bool(answer) for answer in self._call_all("finish", list(map(_finish, endings)))]
 
     def release(self, job_id: str, token: str, hold_seconds: float) -> bool:
         return bool(self._call("release", job_id, token, milliseconds(hold_seconds)))
@@ -277,6 +277,17 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
                 yield _change(str(message["data"])) if message else None
 
 
+def _finish(ending: Ending) -> Call:
+    """Return what finish.lua is told of a job."""
+    outcome = (
+        (JobStatus.FAILED, "error", ending.error.model_dump_json())
+        if ending.error
+        else (JobStatus.SUCCEEDED, "result", json.dumps(ending.result))
+    )
+    extra = [keys.ANSWER + ending.answer_key] if ending.answer_key and not ending.error else []
+    return Call(ending.job_id, (ending.token, *outcome, json.dumps(ending.timings_ms)), extra)
+
+
 def _watermark(heads: Heads, priority: Priority, now_ms: int) -> int:
     """Return the time before which every published message has left the queue of this priority."""
     head_ms = heads.get(priority)
@@ -285,11 +296,16 @@ def _watermark(heads: Heads, priority: Priority, now_ms: int) -> int:
 
 def _change(notice: str) -> Change | None:
     """Read a notice; None for one that is not in our words, such as another version's."""
-    job_id, _, status = notice.partition(" ")
+    job_id, _, rest = notice.partition(" ")
+    status, _, record = rest.partition(" ")
     try:
-        return Change(job_id, JobStatus(status))
+        return Change(job_id, JobStatus(status), partial(_ended, record) if record else None)
     except ValueError:
         return None
+
+
+def _ended(record: str) -> Job:
+    return to_job(json.loads(record))
 
 
 def _check_known(outcome: str, job_id: str) -> None:

@@ -9,6 +9,7 @@ from shared.batch_store import INTAKE_SECONDS, batch_expired, no_such_batch
 from shared.errors import HistoQueueError, JobStoreUnavailable, LedgerRebuilding
 from shared.job_store import key_reused
 from shared.redis_ledger import (
+    Call,
     RedisLedger,
     answering,
     create_arguments,
@@ -51,7 +52,7 @@ class RedisBatches(RedisLedger):
     ) -> list[Job | HistoQueueError]:
         now_ms = int(self._redis_now_ms())
         answers = self._call_many(
-            "create", [(new.id, create_arguments(new, now_ms, max_open, None, max_owned)) for new in news]
+            "create", [Call(new.id, create_arguments(new, now_ms, max_open, None, max_owned)) for new in news]
         )
         return [self._created(answer, max_open, max_owned) for answer in answers]
 
@@ -66,7 +67,7 @@ class RedisBatches(RedisLedger):
     def answer_many(self, news: Sequence[NewJob], answered_by: Sequence[str]) -> list[Job | None]:
         now_ms = int(self._redis_now_ms())
         calls = [
-            (new.id, create_arguments(new, now_ms, 0, None, 0, other))
+            Call(new.id, create_arguments(new, now_ms, 0, None, 0, other))
             for new, other in zip(news, answered_by, strict=True)
         ]
         made = [self._created(answer, 0, 0) for answer in self._call_many("create", calls)]

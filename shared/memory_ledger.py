@@ -160,8 +160,9 @@ class MemoryLedger:
             batch.job_ids += [job.id] if is_new else []
 
     def _tell(self, job_id: str) -> None:
+        job = self._records[job_id].job
         for listener in self._listeners:
-            listener.put(Change(job_id, self._records[job_id].job.status))
+            listener.put(Change(job_id, job.status, (lambda: job) if job.status.is_final else None))
 
 
 def forgotten(job: Job) -> dict[str, Any]:

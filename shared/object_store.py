@@ -6,7 +6,8 @@ Works on stores that keep no user metadata, ignore conditional writes and know n
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -39,11 +40,26 @@ class StoredObject:
     modified_at_ms: int
 
 
+@dataclass(frozen=True)
+class NewObject:
+    """An object to be stored."""
+
+    key: str
+    body: bytes
+    content_type: str
+
+
 class ObjectStore(Protocol):
     """Bytes by key. Every method raises ObjectStoreUnavailable where the store cannot answer in time."""
 
     def put(self, key: str, body: bytes | BinaryIO, content_type: str) -> None:
         """Store the whole object, or nothing; replaces what was there."""
+
+    def put_all(self, objects: Sequence[NewObject], pool: Executor) -> None:
+        """Store several, each as `put` does; where it raises, some of them may be stored.
+
+        Those that a server is asked for go side by side, in the threads of `pool`.
+        """
 
     def get(self, key: str, max_bytes: int) -> bytes:
         """Return the object.
@@ -158,6 +174,9 @@ class S3ObjectStore:
                 file.seek(start)
                 self._put(key, file, content_type)
 
+    def put_all(self, objects: Sequence[NewObject], pool: Executor) -> None:
+        _put_each(self, objects, pool)
+
     def _put(self, key: str, file: BinaryIO, content_type: str) -> None:
         self._client.put_object(
             Bucket=self._bucket,
@@ -258,6 +277,10 @@ class S3ObjectStore:
         return f"{here}: {error}"
 
 
+def _put_each(store: ObjectStore, objects: Sequence[NewObject], pool: Executor) -> None:
+    list(pool.map(lambda new: store.put(new.key, new.body, new.content_type), objects))
+
+
 def _status(error: ClientError) -> int:
     return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
 
@@ -284,6 +307,9 @@ class MemoryObjectStore:
         with self._lock:
             self._objects[key] = body if isinstance(body, bytes) else body.read()
             self._modified[key] = self._clock()
+
+    def put_all(self, objects: Sequence[NewObject], pool: Executor) -> None:
+        _put_each(self, objects, pool)
 
     def get(self, key: str, max_bytes: int) -> bytes:
         with self._lock:

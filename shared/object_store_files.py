@@ -1,19 +1,24 @@
 """Objects as files below a folder, for one machine: no server between, and laid out as rclone does it."""
 
+import ctypes
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from shared.errors import ObjectStoreUnavailable
-from shared.object_store import StoredObject
+from shared.object_store import NewObject, StoredObject
 
 #: Where objects lie while they are written, beside the buckets.
 PARTIAL = ".partial"
+#: Python has no `syncfs` of its own.
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class FileObjectStore:
@@ -28,9 +33,7 @@ class FileObjectStore:
         path = self._path(key)
         self.ping()
         with _answering():
-            self._partial.mkdir(exist_ok=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._partial / secrets.token_hex(16)
+            partial = self._make_room(path)
             try:
                 with partial.open("xb") as file:
                     shutil.copyfileobj(BytesIO(body) if isinstance(body, bytes) else body, file)
@@ -40,7 +43,31 @@ class FileObjectStore:
                 partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
-            _sync_folder(path.parent)
+            _sync(path.parent)
+
+    def put_all(self, objects: Sequence[NewObject], pool: Executor) -> None:  # noqa: ARG002 - no answer to wait for
+        paths = [self._path(new.key) for new in objects]
+        self.ping()
+        with _answering():
+            partials: list[Path] = []
+            try:
+                for new, path in zip(objects, paths, strict=True):
+                    partials.append(self._make_room(path))
+                    with partials[-1].open("xb") as file:
+                        file.write(new.body)
+                _sync_all(partials)
+                for partial, path in zip(partials, paths, strict=True):
+                    partial.replace(path)
+                _sync_all({path.parent for path in paths})
+            finally:
+                for partial in partials:
+                    partial.unlink(missing_ok=True)
+
+    def _make_room(self, path: Path) -> Path:
+        """Make the folder that an object goes to; return where it lies until it is whole."""
+        self._partial.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return self._partial / secrets.token_hex(16)
 
     def get(self, key: str, max_bytes: int) -> bytes:
         path = self._path(key)
@@ -107,13 +134,28 @@ def _scan(folder: Path) -> list["os.DirEntry[str]"]:
         return []
 
 
-def _sync_folder(folder: Path) -> None:
-    """Have the disk know the new name, too."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Have the disk know a file's content, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_all(paths: Collection[Path]) -> None:
+    """Do so with several of one file system: in one go, where the system can."""
+    if not hasattr(_LIBC, "syncfs"):
+        for path in paths:
+            _sync(path)
+        return
+    for path in islice(paths, 1):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            if _LIBC.syncfs(descriptor):
+                raise OSError(ctypes.get_errno(), "The file system could not be written to the disk.")
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -20,6 +21,7 @@ from shared.errors import (
 )
 from shared.job_store import key_reused
 from shared.lua_scripts import read, webhook_functions
+from shared.redis_exchange import Exchange
 from shared.schemas import (
     Batch,
     InputInfo,
@@ -51,12 +53,22 @@ _NUMBERS = ("version", "created_at_ms", "deadline_ms", "published_at_ms", "start
             "expires_at_ms", "attempt", "lost", "strikes")  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call of a script: the job, and the arguments and keys beside those that every script gets."""
+
+    job_id: str
+    arguments: Sequence[str | float] = ()
+    extra_keys: Sequence[str] = ()
+
+
 class RedisLedger:
     """Calls one script a transition, on Redis' own clock."""
 
     def __init__(self, client: redis.Redis, clock_ms: Callable[[], int] | None = None) -> None:
         """`clock_ms` stands for Redis' clock in every script: tests make time pass with it."""
         self._redis = client
+        self._exchange = Exchange(client)
         self._clock = clock_ms
         #: Redis' clock minus this process' monotonic one; None until Redis has answered once.
         self._clock_lead_ms: float | None = None
@@ -76,29 +88,36 @@ class RedisLedger:
         return monotonic_ms() + self._clock_lead_ms
 
     def _call(self, name: str, job_id: str, *arguments: str | float, extra_keys: Sequence[str] = ()) -> Any:
-        with answering():
-            return self._scripts[name](
-                keys=[keys.JOB + job_id, *_INDEXES, *extra_keys],
-                args=[self._clock() if self._clock else "", keys.CHANGES, job_id, *arguments],
-            )
+        (answer,) = self._call_all(name, [Call(job_id, arguments, extra_keys)])
+        return answer
 
-    def _call_many(self, name: str, calls: Sequence[tuple[str, Sequence[str | float]]]) -> list[Any]:
-        """Call a script for many jobs in one exchange; an answer may be an error of Redis."""
+    def _call_all(self, name: str, calls: Sequence[Call]) -> list[Any]:
+        """Call a script for several jobs in one exchange, which other threads' calls may share.
+
+        Raises:
+            JobStoreUnavailable: if one of the answers is an error of Redis.
+        """
+        answers = self._call_many(name, calls)
+        with answering():
+            for answer in answers:
+                if isinstance(answer, redis.RedisError):
+                    raise answer
+        return answers
+
+    def _call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
+        """Do the same; an answer may be an error of Redis."""
         script = self._scripts[name]
-
-        def run() -> list[Any]:
-            pipe = self._redis.pipeline(transaction=False)
-            for job_id, arguments in calls:
-                names = [keys.JOB + job_id, *_INDEXES]
-                clock = self._clock() if self._clock else ""
-                pipe.evalsha(script.sha, len(names), *names, clock, keys.CHANGES, job_id, *arguments)
-            return pipe.execute(raise_on_error=False)
-
+        clock = self._clock() if self._clock else ""
+        commands = [
+            ("EVALSHA", script.sha, len(names), *names, clock, keys.CHANGES, call.job_id, *call.arguments)
+            for call in calls
+            for names in ([keys.JOB + call.job_id, *_INDEXES, *call.extra_keys],)
+        ]
         with answering():
-            answers = run()
+            answers = self._exchange.run(commands)
             if any(isinstance(answer, NoScriptError) for answer in answers):
                 self._redis.script_load(script.script)
-                answers = run()
+                answers = self._exchange.run(commands)
             return answers
 
 

@@ -14,7 +14,8 @@ from shared.settings import Settings, read_settings
 from shared.task_queue import INFER_TASK, STANDING, make_celery
 from worker.consumer import consume
 from worker.gpu import NoGpu, check_device
-from worker.lifecycle import Worker
+from worker.intake import Intake
+from worker.lifecycle import Worker, jobs_at_once
 
 _log = structlog.get_logger(__name__)
 
@@ -23,8 +24,10 @@ def make_app(settings: Settings, worker: Worker) -> Celery:
     """Return the Celery application with its one task and the hooks of the worker's life."""
     app = make_celery(settings)
     connected: list[object] = []
+    # Whoever looks on with Flower wants events, and those Celery's own way alone tells.
+    intake = None if settings.task_events else Intake(worker.runner, lambda: worker.is_draining)
 
-    @app.task(name=INFER_TASK, bind=True)
+    @app.task(name=INFER_TASK, bind=True, Strategy=intake or Task.Strategy)
     def infer(task: "Task[..., None]") -> None:
         if worker.is_draining:
             raise Reject("the worker is shutting down", requeue=True)
@@ -101,12 +104,11 @@ def main() -> None:
 
 def run(settings: Settings, worker: Worker) -> None:
     """Consume until SIGTERM; then finish what runs, hand back the rest, and end."""
-    # Threads only wait for the object store and the engine; twice the largest micro-batch keeps the next one
-    # ready while one runs. A heartbeat is an event of Celery's; our own report goes to the ledger.
+    # A heartbeat is an event of Celery's; our own report goes to the ledger.
     consume(
         make_app(settings, worker),
         worker.name,
-        2 * settings.max_batch_size,
+        jobs_at_once(settings),
         settings.log_level,
         tells_events=settings.task_events,
     )

@@ -32,13 +32,18 @@ from worker.reaper import (
     reap_once,
 )
 from worker.supervisor import ENGINE_COMMAND, START_TIMEOUT_SECONDS, EngineOptions, EngineSupervisor
-from worker.tasks import JobRunner
+from worker.tasks import JobRunner, RunLimits
 
 #: The consumer's loop ticks every second; one that has not for this long has lost its broker.
 TICK_LASTS_SECONDS = 5.0
 #: Between two tries to get a model that proves itself.
 MODEL_RETRY_SECONDS = 2.0
 _log = structlog.get_logger(__name__)
+
+
+def jobs_at_once(settings: Settings) -> int:
+    """Return how many jobs a worker holds: the next micro-batch is ready while one runs."""
+    return 2 * settings.max_batch_size
 
 
 class Worker:
@@ -85,14 +90,16 @@ class Worker:
             ),
             Routine("sweeper", SWEEP_LOOK_SECONDS, lambda: sweep_when_due(services, settings)),
         )
+        fetchers = ThreadPoolExecutor(jobs_at_once(settings), thread_name_prefix="fetcher")
         self.runner = JobRunner(
             jobs=services.jobs,
             objects=services.objects,
             batcher=self.batcher,
             leases=self.leases,
             breaker=self.breaker,
-            lease_seconds=settings.lease_seconds,
-            max_run_seconds=settings.max_run_seconds,
+            limits=RunLimits(settings.lease_seconds, settings.max_run_seconds),
+            pool=ThreadPoolExecutor(jobs_at_once(settings), thread_name_prefix="jobs"),
+            fetchers=None if settings.object_store_dir else fetchers,
         )
         self._ticked_at = 0.0
         #: Why there was no engine when it was last looked for.
@@ -125,8 +132,9 @@ class Worker:
         return self._stopped.is_set()
 
     def stop(self) -> None:
-        """End the threads and the engine; nothing is running any more."""
+        """End the jobs that are under way, then the threads and the engine."""
         self.drain()
+        self.runner.stop()
         self.batcher.join(5)
         for routine in self._routines:
             routine.stop()

@@ -71,14 +71,14 @@ def clean_once(jobs: JobStore, objects: ObjectStore) -> int:
 
 
 def archive_once(jobs: JobStore, objects: ObjectStore, pool: Executor) -> int:
-    """Put how jobs ended into the object store, several at the same time.
+    """Put how jobs ended into the object store, all that there are together.
 
     Returns:
         How many there were.
     """
     archive = Archive(objects)
     ended = jobs.unarchived(ARCHIVE_AT_ONCE)
-    list(pool.map(archive.put, ended))
+    archive.put_all(ended, pool)
     if ended:
         crash_point("archiver.put")
     for job_id in jobs.archived([job.id for job in ended]):

@@ -1,11 +1,13 @@
-"""One message's way through the worker: claim, fetch, infer, record the outcome."""
+"""The way of messages through the worker: claim, fetch, infer, record the outcome."""
 
 import base64
 import hashlib
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 
 import stamina
 import structlog
@@ -23,12 +25,13 @@ from shared.errors import (
     PoisonJob,
     Unavailable,
 )
-from shared.job_store import JobStore
+from shared.job_store import Ending, JobStore
 from shared.object_store import ObjectStore
 from shared.queue_order import eta_seconds
 from shared.schemas import Job, JobError, Standing, is_job_id
 from worker.batcher import Batcher, Draining, EngineUnusable, Unwanted
 from worker.breaker import CrashBreaker
+from worker.gatherer import Gatherer
 from worker.leases import Lease, LeaseKeeper
 from worker.supervisor import Outcome
 
@@ -39,104 +42,227 @@ HOLD_OFF_SECONDS = 5.0
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class JobRunner:
-    """Runs jobs, each in the thread of its message; every way out leaves the ledger in order."""
+@dataclass(frozen=True, eq=False)
+class Message:
+    """What came from the queue."""
 
-    jobs: JobStore
-    objects: ObjectStore
-    batcher: Batcher
-    leases: LeaseKeeper
-    breaker: CrashBreaker
+    job_id: str
+    #: What its client's ETA followed from, as the message has it.
+    standing: object = None
+    #: Called, once, when the message may be acknowledged.
+    ended: Callable[[], object] = lambda: None
+
+
+@dataclass(eq=False)
+class Run:
+    """One attempt at a job, from its claim on; its image is with the engine, or on its way there."""
+
+    message: Message
+    job: Job
+    lease: Lease
+    began: float = field(default_factory=time.monotonic)
+    timings: dict[str, float] = field(default_factory=dict)
+    image: bytes = b""
+    #: Resolved when the engine has answered, or never gets the image.
+    future: Future[Outcome] = field(default_factory=Future)
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """How long a worker keeps a job without a sign of life, and at the most."""
+
     lease_seconds: float
-    max_run_seconds: float
+    run_seconds: float
+
+
+class JobRunner:
+    """Takes jobs from their messages to their outcomes; every way out leaves the ledger in order.
+
+    Those whose messages wait together are claimed together, and those that the engine answers together end
+    together, each time in one exchange with the ledger. A lone one waits for nobody, and one that takes long,
+    or ends the engine, holds up no other.
+    """
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        objects: ObjectStore,
+        batcher: Batcher,
+        leases: LeaseKeeper,
+        breaker: CrashBreaker,
+        limits: RunLimits,
+        pool: Executor,
+        fetchers: Executor | None = None,
+    ) -> None:
+        """`pool` has a thread for each job that may be under way at once.
+
+        `fetchers` fetch images side by side; None: one after the other, which is faster from a disk.
+        """
+        self._jobs = jobs
+        self._objects = objects
+        self.batcher = batcher
+        self.leases = leases
+        self.breaker = breaker
+        self._limits = limits
+        self._fetchers = fetchers
+        self._pool = pool
+        self._arrived: Gatherer[Message] = Gatherer(lambda: self._pool.submit(self._begin))
+        self._answered: Gatherer[Run] = Gatherer(lambda: self._pool.submit(self._conclude_answered))
+        self._claiming = threading.Lock()
+        self._open = 0
+        self._changed = threading.Condition()
 
     def run(self, job_id: str, standing: object = None) -> None:
-        """Take one job from its message to its outcome; returns when the message may be acknowledged.
+        """Take one job from its message to its outcome; returns when the message may be acknowledged."""
+        has_ended = threading.Event()
+        self.take(Message(job_id, standing, has_ended.set))
+        has_ended.wait()
 
-        `standing`: what its client's ETA followed from, as the message has it.
-        """
-        if not is_job_id(job_id):
-            _log.error("message_refused", reason="no job id")
-            return
-        with structlog.contextvars.bound_contextvars(job_id=job_id):
+    def take(self, message: Message) -> None:
+        """Begin with a message, and return at once."""
+        with self._changed:
+            self._open += 1
+        self._arrived.put(message)
+
+    def stop(self) -> None:
+        """Return when all that was taken has ended or is handed back; nothing is to be taken after it."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open)
+        self._pool.shutdown()
+
+    def _let_go(self, message: Message) -> None:
+        message.ended()
+        with self._changed:
+            self._open -= 1
+            self._changed.notify_all()
+
+    def _begin(self) -> None:
+        runs: list[Run] = []
+        with self._claiming:
+            # Whoever came while another group was claimed is in this one.
+            messages = self._arrived.take()
             try:
-                self.breaker.wait_until_closed()
-                self._claim_and_run(job_id, standing)
-            except JobStoreUnavailable as error:
-                # Unclaimed: the reaper publishes it again. Claimed: the lease lapses, and then it does.
-                _log.warning("job_left_to_the_reaper", error=str(error))
+                runs = self._claim(messages)
+            except Exception:  # noqa: BLE001 - logged whole
+                _log.exception("jobs_left_to_the_reaper", jobs=[message.job_id for message in messages])
+        claimed = {run.message for run in runs}
+        for message in messages:
+            if message not in claimed:
+                self._let_go(message)
+        list((self._fetchers.map if self._fetchers and len(runs) > 1 else map)(self._submit, runs))
 
-    def _claim_and_run(self, job_id: str, standing: object) -> None:
+    def _claim(self, messages: Sequence[Message]) -> list[Run]:
+        """Return the attempts at those jobs that are now this worker's."""
+        named = {message.job_id: message for message in messages if _is_ours(message)}
+        if not named:
+            return []
+        self.breaker.wait_until_closed()
         crash_point("worker.received")
-        lease = Lease(job_id)
-        job = self.jobs.claim(job_id, lease.token, self.lease_seconds, self.max_run_seconds)
-        if job is None:
-            _log.info("message_dropped", reason="unknown, final or held by another worker")
-            return
-        self.leases.add(lease)
-        began = time.monotonic()
-        crash_point("worker.claimed")
+        leases = {job_id: Lease(job_id) for job_id in named}
+        tokens = {job_id: lease.token for job_id, lease in leases.items()}
         try:
-            with structlog.contextvars.bound_contextvars(request_id=job.spec.request_id):
-                has_ended = self._outcome(job, lease)
-        finally:
-            self.leases.remove(lease)
-        if has_ended and job.attempt == 1:
-            ended_at_ms = (job.started_at_ms or 0) + 1000 * (time.monotonic() - began)
-            _note_how_eta_held(job, standing, (ended_at_ms - job.published_at_ms) / 1000)
+            claimed = self._jobs.claim_all(tokens, self._limits.lease_seconds, self._limits.run_seconds)
+        except JobStoreUnavailable as error:
+            for job_id in named:
+                _leave_to_the_reaper(job_id, error)
+            return []
+        for job_id in named.keys() - claimed.keys():
+            _log.info("message_dropped", job_id=job_id, reason="unknown, final or held by another worker")
+        runs = [Run(named[job_id], job, leases[job_id]) for job_id, job in claimed.items()]
+        for run in runs:
+            self.leases.add(run.lease)
+            crash_point("worker.claimed")
+        return runs
 
-    def _outcome(self, job: Job, lease: Lease) -> bool:
-        """Run the job to its outcome; False where it is handed back, or nobody wants it any more."""
-        timings: dict[str, float] = {}
-        try:
-            outcome = self._infer(job, lease, timings)
-        except Unwanted:
-            metrics.ATTEMPTS.labels("dropped").inc()
-            _log.info("job_dropped", reason="canceled, or lost to another worker")
-        except Draining:
-            self.jobs.release(job.id, lease.token, 0)
-        except Unavailable as error:
-            metrics.ATTEMPTS.labels("released").inc()
-            _log.warning("job_released", reason=str(error))
-            self.jobs.release(job.id, lease.token, HOLD_OFF_SECONDS)
-        except HistoQueueError as error:
-            self._finish(job, lease, {"error": {"code": error.code, "detail": error.detail}}, timings)
-            return True
-        else:
-            self._finish(job, lease, outcome, timings)
-            return True
-        return False
-
-    def _infer(self, job: Job, lease: Lease, timings: dict[str, float]) -> Outcome:
-        with _timed(timings, "fetch"):
-            image = self._fetch(job)
-        crash_point("worker.fetched")
-        alone, strikes = job.is_suspect, job.strikes
-        while True:
+    def _submit(self, run: Run) -> None:
+        """Fetch the image and give it to the engine."""
+        with _about(run):
             try:
-                future = self.batcher.submit(
-                    image, job.spec.model, alone, lambda: lease.is_held, job.spec.input.mpp, job.spec.explain
-                )
+                with _timed(run.timings, "fetch"):
+                    run.image = self._fetch(run.job)
+                crash_point("worker.fetched")
+                run.future = self._infer(run, run.job.is_suspect)
                 crash_point("worker.submitted")
-                outcome = future.result()
-            except EngineFailed as error:
-                alone = True
-                strikes += 1
-                self._book(job, lease, strikes, image, error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is how the run ends
+                run.future.set_exception(error)
+        run.future.add_done_callback(lambda _: self._answered.put(run))
+
+    def _infer(self, run: Run, alone: bool) -> Future[Outcome]:
+        spec, lease = run.job.spec, run.lease
+        return self.batcher.submit(
+            run.image, spec.model, alone, lambda: lease.is_held, spec.input.mpp, spec.explain
+        )
+
+    def _conclude_answered(self) -> None:
+        together = []
+        for run in self._answered.take():
+            if run.job.spec.explain or isinstance(run.future.exception(), EngineFailed):
+                # Its heat map is stored first, or it is tried again.
+                self._pool.submit(self._conclude, [run])
             else:
+                together.append(run)
+        self._conclude(together)
+
+    def _conclude(self, runs: Sequence[Run]) -> None:
+        try:
+            self._end([(run, self._settled(run)) for run in runs])
+        except Exception:  # noqa: BLE001 - logged whole
+            _log.exception("jobs_left_to_the_reaper", jobs=[run.job.id for run in runs])
+        finally:
+            for run in runs:
+                # Whatever happened: what nobody works at is not to look as if somebody did.
+                self.leases.remove(run.lease)
+                self._let_go(run.message)
+
+    def _settled(self, run: Run) -> Outcome | None:
+        """Return how the job ended; None where it is handed back, or nobody wants it any more."""
+        job, lease = run.job, run.lease
+        with _about(run):
+            try:
+                outcome = self._answer(run)
                 crash_point("worker.inferred")
                 self.breaker.worked()
-                timings.update(outcome.get("timings_ms", {}))
-                self._keep_heatmap(job, outcome, timings)
+                run.timings.update(outcome.get("timings_ms", {}))
+                self._keep_heatmap(job, outcome, run.timings)
+            except Unwanted:
+                metrics.ATTEMPTS.labels("dropped").inc()
+                _log.info("job_dropped", reason="canceled, or lost to another worker")
+            except Draining:
+                self._release(job, lease, 0)
+            except Unavailable as error:
+                metrics.ATTEMPTS.labels("released").inc()
+                _log.warning("job_released", reason=str(error))
+                self._release(job, lease, HOLD_OFF_SECONDS)
+            except HistoQueueError as error:
+                return {"error": {"code": error.code, "detail": error.detail}}
+            except Exception:  # noqa: BLE001 - logged whole
+                # A bug of ours, which is to spoil no other's outcome.
+                _log.exception("job_left_to_the_reaper")
+            else:
                 return outcome
+            return None
+
+    def _answer(self, run: Run) -> Outcome:
+        """Return the engine's answer; as long as the image ends the engine alone, book that and try again."""
+        strikes = run.job.strikes
+        while isinstance(crash := run.future.exception(), EngineFailed):
+            strikes += 1
+            self._book(run.job, run.lease, strikes, run.image, crash)
+            run.future = self._infer(run, alone=True)
+        return run.future.result()
+
+    def _release(self, job: Job, lease: Lease, hold_seconds: float) -> None:
+        try:
+            self._jobs.release(job.id, lease.token, hold_seconds)
+        except JobStoreUnavailable as error:
+            _leave_to_the_reaper(job.id, error)
 
     def _book(self, job: Job, lease: Lease, strikes: int, image: bytes, error: EngineFailed) -> None:
         """Count a crash of the engine against the job that was alone in it; returns if it may try again."""
         metrics.ENGINE_FAILURES.inc()
         _log.warning("job_struck", strikes=strikes, error=str(error))
         self.breaker.crashed(job.id)
-        if not self.jobs.strike(job.id, lease.token, strikes):
+        if not self._jobs.strike(job.id, lease.token, strikes):
             raise Unwanted("The lease was lost.") from error
         crash_point("worker.struck")
         if strikes >= MOST_STRIKES:
@@ -150,7 +276,7 @@ class JobRunner:
 
     def _quarantine(self, job: Job, image: bytes) -> None:
         try:
-            Archive(self.objects).quarantine(job, image)
+            Archive(self._objects).quarantine(job, image)
         except ObjectStoreUnavailable as error:
             # The copy is for whoever mends the engine; the job's outcome does not wait for it.
             _log.warning("not_quarantined", error=str(error))
@@ -159,40 +285,78 @@ class JobRunner:
         """Store it before the outcome is known, so that whoever reads the result finds it."""
         if heatmap := outcome.get("heatmap"):
             with _timed(timings, "store"):
-                Archive(self.objects).put_heatmap(job.id, base64.b64decode(heatmap))
+                Archive(self._objects).put_heatmap(job.id, base64.b64decode(heatmap))
 
     def _fetch(self, job: Job) -> bytes:
         accepted = job.spec.input
         try:
             # Behind the image stands the job that it was accepted for.
-            image = self.objects.get(accepted.key, accepted.bytes + MOST_ADDED_BYTES)[: accepted.bytes]
+            image = self._objects.get(accepted.key, accepted.bytes + MOST_ADDED_BYTES)[: accepted.bytes]
         except (FileNotFoundError, ValueError) as error:
             raise InputMissing("The stored image is gone. Submit it again.") from error
         if hashlib.sha256(image).hexdigest() != accepted.sha256:
             raise InputMissing("The stored image is not the one that was accepted. Submit it again.")
         return image
 
-    def _finish(self, job: Job, lease: Lease, outcome: Outcome, timings: dict[str, float]) -> None:
-        """Write the outcome; tries for as long as the lease lasts, since the work is done."""
-        for attempt in stamina.retry_context(
-            on=JobStoreUnavailable, timeout=self.lease_seconds, attempts=20, wait_max=2
-        ):
-            with attempt:
-                if "error" in outcome:
-                    error = JobError(**outcome["error"])
-                    written = self.jobs.fail(job.id, lease.token, error, timings)
-                else:
-                    written = self.jobs.succeed(
-                        job.id, lease.token, outcome["result"], timings, job.spec.answer_key
-                    )
-        crash_point("worker.finished")
-        metrics.ATTEMPTS.labels("failed" if "error" in outcome else "succeeded").inc()
-        for stage, milliseconds in timings.items():
-            metrics.STAGE_SECONDS.labels(stage).observe(milliseconds / 1000)
-        if "error" in outcome:
-            _log.info("job_failed", written=written, code=outcome["error"]["code"], **timings)
-        else:
-            _log.info("job_succeeded", written=written, **timings)
+    def _end(self, settled: Sequence[tuple[Run, Outcome | None]]) -> None:
+        """Write outcomes in one exchange; tries for as long as their leases last, since the work is done."""
+        outcomes = [(run, outcome) for run, outcome in settled if outcome]
+        if not outcomes:
+            return
+        endings = [_ending(run, outcome) for run, outcome in outcomes]
+        try:
+            for attempt in stamina.retry_context(
+                on=JobStoreUnavailable, timeout=self._limits.lease_seconds, attempts=20, wait_max=2
+            ):
+                with attempt:
+                    written = self._jobs.end_all(endings)
+        except JobStoreUnavailable as error:
+            for ending in endings:
+                _leave_to_the_reaper(ending.job_id, error)
+            return
+        for (run, outcome), is_written in zip(outcomes, written, strict=True):
+            crash_point("worker.finished")
+            with _about(run):
+                _note(run, outcome, is_written)
+
+
+def _is_ours(message: Message) -> bool:
+    if not is_job_id(message.job_id):
+        _log.error("message_refused", reason="no job id")
+        return False
+    return True
+
+
+def _leave_to_the_reaper(job_id: str, error: JobStoreUnavailable) -> None:
+    # Unclaimed: it publishes the job again. Claimed: the lease lapses, and then it does.
+    _log.warning("job_left_to_the_reaper", job_id=job_id, error=str(error))
+
+
+def _about(run: Run) -> AbstractContextManager[object]:
+    """Have what is logged in the block say which job it is about."""
+    return structlog.contextvars.bound_contextvars(job_id=run.job.id, request_id=run.job.spec.request_id)
+
+
+def _ending(run: Run, outcome: Outcome) -> Ending:
+    job = run.job
+    if "error" in outcome:
+        return Ending(job.id, run.lease.token, run.timings, error=JobError(**outcome["error"]))
+    result, answer_key = outcome["result"], job.spec.answer_key
+    return Ending(job.id, run.lease.token, run.timings, result=result, answer_key=answer_key)
+
+
+def _note(run: Run, outcome: Outcome, is_written: bool) -> None:
+    """Count and log how the job ended."""
+    metrics.ATTEMPTS.labels("failed" if "error" in outcome else "succeeded").inc()
+    for stage, milliseconds in run.timings.items():
+        metrics.STAGE_SECONDS.labels(stage).observe(milliseconds / 1000)
+    if "error" in outcome:
+        _log.info("job_failed", written=is_written, code=outcome["error"]["code"], **run.timings)
+    else:
+        _log.info("job_succeeded", written=is_written, **run.timings)
+    if run.job.attempt == 1:
+        ended_at_ms = (run.job.started_at_ms or 0) + 1000 * (time.monotonic() - run.began)
+        _note_how_eta_held(run.job, run.message.standing, (ended_at_ms - run.job.published_at_ms) / 1000)
 
 
 def _note_how_eta_held(job: Job, standing: object, seconds: float) -> None:

@@ -175,11 +175,6 @@ local function forget()
   redis.call('ZREM', leased, id)
 end
 
-local function changed()
-  redis.call('HINCRBY', job, 'version', 1)
-  redis.call('PUBLISH', changes, id .. ' ' .. field('status'))
-end
-
 -- Since this ledger began: accepted + retried = open + all that ended.
 local function count(what)
   redis.call('HINCRBY', counted, what, 1)
@@ -218,6 +213,13 @@ local function record()
   found[#found + 1] = 'id'
   found[#found + 1] = id
   return found
+end
+
+-- Tell the listeners, and of a job that has ended its record, too: whoever waits for it then need not read it.
+local function changed()
+  redis.call('HINCRBY', job, 'version', 1)
+  local notice = id .. ' ' .. field('status')
+  redis.call('PUBLISH', changes, is_open() and notice or notice .. ' ' .. cjson.encode(record()))
 end
 
 -- The same, with where the job stands, if it does.

@@ -24,7 +24,15 @@ from shared.errors import (
     QuotaReached,
     ResultExpired,
 )
-from shared.job_store import MOST_LOST_WORKERS, REPUBLISH_AFTER_MS, Change, Cleanable, Heads, JobStore
+from shared.job_store import (
+    MOST_LOST_WORKERS,
+    REPUBLISH_AFTER_MS,
+    Change,
+    Cleanable,
+    Ending,
+    Heads,
+    JobStore,
+)
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore, connect
 from shared.redis_ledger import CREATE_PATIENCE_MS
@@ -416,6 +424,53 @@ def test_a_change_is_told_to_who_listens(store: JobStore) -> None:
     heard = [change for change in (next(changes) for _ in range(4)) if change]
     assert heard == [Change(job.id, JobStatus.RUNNING), Change(job.id, JobStatus.CANCELED)]
     changes.close()  # type: ignore[attr-defined]  # both are generators
+
+
+def test_the_notice_of_an_end_holds_the_job_as_it_ended(store: JobStore) -> None:
+    """Who waits for it need not read it; a change in between holds nothing."""
+    changes = store.changes()
+    assert next(changes) is None
+    job = accept(store)
+    assert store.claim(job.id, "token", LEASE, RUN)
+    assert store.succeed(job.id, "token", {"class": "lung_n", "text": "ä b"}, {"fetch": 1.5})
+    running, ended = (change for change in (next(changes) for _ in range(2)) if change)
+    assert running.ended is None
+    assert ended.ended is not None
+    assert ended.ended() == store.get(job.id)
+    changes.close()  # type: ignore[attr-defined]
+
+
+def test_several_jobs_are_claimed_in_one_exchange(store: JobStore) -> None:
+    """Each as if it were alone: what is held, ended or unknown is not among those taken."""
+    free, held, ended, also_free = (accept(store) for _ in range(4))
+    assert store.claim(held.id, "other", LEASE, RUN)
+    store.cancel(ended.id)
+    names = [free.id, held.id, ended.id, new_job_id(), also_free.id]
+    taken = store.claim_all({job_id: f"token of {job_id}" for job_id in names}, LEASE, RUN)
+    assert list(taken) == [free.id, also_free.id]
+    for job_id, job in taken.items():
+        assert (job.id, job.status, job.attempt) == (job_id, JobStatus.RUNNING, 1)
+        assert store.renew(job_id, f"token of {job_id}", LEASE)
+    assert store.claim_all({}, LEASE, RUN) == {}
+
+
+def test_several_jobs_end_in_one_exchange(store: JobStore) -> None:
+    """Each as if it were alone; said twice, it is the same; a lost lease is refused."""
+    good, bad, lost = (accept(store) for _ in range(3))
+    assert len(store.claim_all({job.id: "token" for job in (good, bad, lost)}, LEASE, RUN)) == 3
+    endings = [
+        Ending(good.id, "token", {"fetch": 1.0}, result={"class": "lung_n"}, answer_key="key"),
+        Ending(bad.id, "token", {}, error=JobError(code="INVALID_IMAGE", detail="no image")),
+        Ending(lost.id, "another token", {}, result={"class": "lung_n"}),
+    ]
+    for _ in range(2):
+        assert store.end_all(endings) == [True, True, False]
+    assert store.get(good.id).result == {"class": "lung_n"}
+    assert store.get(good.id).timings_ms == {"fetch": 1.0}
+    assert store.admission(None, "key").answered_by == good.id
+    assert store.get(bad.id).error == JobError(code="INVALID_IMAGE", detail="no image")
+    assert store.get(lost.id).status == JobStatus.RUNNING
+    assert store.end_all([]) == []
 
 
 def test_a_notice_in_other_words_is_passed_over(limited_client: redis.Redis) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 from uuid import uuid4
 
@@ -16,8 +17,16 @@ from moto.server import ThreadedMotoServer
 
 from ops.processes import wait_until
 from ops.servers import ObjectServer, free_port
+from shared import object_store_files
 from shared.errors import ObjectStoreUnavailable, cause_of
-from shared.object_store import MemoryObjectStore, ObjectStore, Patience, S3ObjectStore, S3Options
+from shared.object_store import (
+    MemoryObjectStore,
+    NewObject,
+    ObjectStore,
+    Patience,
+    S3ObjectStore,
+    S3Options,
+)
 from shared.object_store_files import FileObjectStore
 from shared.schemas import wall_clock_ms
 from tests.tls import TlsFront, make_certificates
@@ -89,6 +98,17 @@ def test_a_put_replaces_the_whole_object(store: ObjectStore) -> None:
     store.put("k/a", b"long long long", "text/plain")
     store.put("k/a", b"short", "text/plain")
     assert store.get("k/a", 100) == b"short"
+
+
+def test_several_are_put_together(store: ObjectStore) -> None:
+    """Each is there afterwards, whole; one that was there before is replaced; none at all is no error."""
+    store.put("r/aa/1", b"before", "text/plain")
+    new = [NewObject(f"r/{key}", key.encode(), "text/plain") for key in ("aa/1", "aa/2", "bb/3")]
+    with ThreadPoolExecutor(2) as pool:
+        store.put_all(new, pool)
+        store.put_all([], pool)
+    assert store.list_keys("r/") == ["r/aa/1", "r/aa/2", "r/bb/3"]
+    assert [store.get(one.key, 10) for one in new] == [one.body for one in new]
 
 
 def test_a_missing_object_is_a_missing_file(store: ObjectStore) -> None:
@@ -403,3 +423,42 @@ def see_each_other(writer: ObjectStore, reader: ObjectStore, within_seconds: flo
     for key in written:
         writer.delete(key)
     assert wait_until(lambda: sees({}), within_seconds)
+
+
+def test_files_that_are_put_together_are_on_the_disk_before_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one go where the system can, else one by one: the contents before their names, and these at last."""
+    store = FileObjectStore(tmp_path / "root", "bucket")
+    store.ensure_bucket()
+    new = [NewObject(f"r/{number}", b"x", "text/plain") for number in range(3)]
+    synced: list[tuple[str, int]] = []
+
+    def note(descriptor: int) -> int:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append((path.parent.name if path.is_file() else path.name, len(store.list_keys("r/"))))
+        return 0
+
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(object_store_files, "_LIBC", SimpleNamespace(syncfs=note))
+        store.put_all(new, pool)
+        assert synced == [(".partial", 0), ("r", 3)]
+        for one in new:
+            store.delete(one.key)
+        synced.clear()
+        monkeypatch.setattr(object_store_files, "_LIBC", SimpleNamespace())
+        monkeypatch.setattr(object_store_files.os, "fsync", note)
+        store.put_all(new, pool)
+        assert synced == [*[(".partial", 0)] * 3, ("r", 3)]
+
+
+def test_a_disk_that_keeps_nothing_of_several_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage, as it is with one; no name stands for what may be lost."""
+    store = FileObjectStore(tmp_path / "root", "bucket")
+    store.ensure_bucket()
+    monkeypatch.setattr(object_store_files, "_LIBC", SimpleNamespace(syncfs=lambda _: -1))
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ObjectStoreUnavailable):
+        store.put_all([NewObject("r/1", b"x", "text/plain")], pool)
+    assert [path for path in (tmp_path / "root").rglob("*") if path.is_file()] == []

@@ -1,0 +1,145 @@
+"""Commands of several threads share an exchange, and nobody gets another one's answer."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+
+from shared.redis_exchange import Command, Exchange
+
+
+class Server:
+    """Stands for Redis' client: answers each command with its words, when `let` says so."""
+
+    def __init__(self) -> None:
+        self.exchanges: list[list[Command]] = []
+        self.let: Callable[[], object] = lambda: None
+
+    def pipeline(self, transaction: bool) -> "Pipeline":
+        """Begin an exchange."""
+        assert not transaction
+        return Pipeline(self)
+
+
+class Pipeline:
+    """One exchange."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._commands: list[Command] = []
+
+    def execute_command(self, *command: str) -> None:
+        """Add a command."""
+        self._commands.append(command)
+
+    def execute(self, raise_on_error: bool) -> list[Any]:
+        """Answer them all."""
+        assert not raise_on_error
+        self._server.exchanges.append(self._commands)
+        self._server.let()
+        return [
+            redis.ResponseError("no") if "wrong" in command else " ".join(map(str, command))
+            for command in self._commands
+        ]
+
+
+@pytest.fixture
+def server() -> Server:
+    """A server that answers at once."""
+    return Server()
+
+
+def run_while_busy(server: Server, exchange: Exchange, then: Sequence[Sequence[Command]]) -> list[Any]:
+    """Have commands come, in turn, while an exchange is under way; return what each of them got."""
+    is_busy, may_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        is_busy.set()
+        assert may_go.wait(10)
+
+    server.let = hold
+
+    def got(commands: Sequence[Command]) -> Any:
+        try:
+            return exchange.run(commands)
+        except redis.RedisError as error:
+            return error
+
+    with ThreadPoolExecutor(len(then) + 1) as pool:
+        first = pool.submit(got, [("first",)])
+        assert is_busy.wait(10)
+        others = []
+        for number, commands in enumerate(then):
+            others.append(pool.submit(got, commands))
+            while len(exchange._waiting) <= number:
+                time.sleep(0.001)
+        may_go.set()
+        return [first.result(10), *(other.result(10) for other in others)]
+
+
+def test_a_lone_call_goes_at_once(server: Server) -> None:
+    """Its commands, its answers, in order."""
+    exchange = Exchange(server)  # type: ignore[arg-type]
+    assert exchange.run([("GET", "a"), ("GET", "b")]) == ["GET a", "GET b"]
+    assert exchange.run([("GET", "c")]) == ["GET c"]
+    assert len(server.exchanges) == 2
+
+
+def test_what_comes_meanwhile_goes_together_in_the_next(server: Server) -> None:
+    """Two exchanges for five threads, and each gets what it asked for."""
+    exchange = Exchange(server)  # type: ignore[arg-type]
+    asked = [[("GET", str(number)), ("TTL", str(number))] for number in range(4)]
+    assert run_while_busy(server, exchange, asked) == [
+        ["first"],
+        *([f"GET {number}", f"TTL {number}"] for number in range(4)),
+    ]
+    assert [len(commands) for commands in server.exchanges] == [1, 8]
+
+
+def test_an_error_in_one_answer_is_that_answer(server: Server) -> None:
+    """A command that Redis refuses harms nobody who travels with it."""
+    exchange = Exchange(server)  # type: ignore[arg-type]
+    _, wrong, right = run_while_busy(server, exchange, [[("wrong",)], [("right",)]])
+    assert isinstance(wrong[0], redis.ResponseError)
+    assert right == ["right"]
+
+
+def test_a_server_that_is_away_is_away_for_all_who_wait(server: Server) -> None:
+    """They have waited long enough; what they wanted was never sent. Those who come later are served."""
+    exchange = Exchange(server)  # type: ignore[arg-type]
+    failure = redis.ConnectionError("away")
+    is_busy, may_fail = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        is_busy.set()
+        assert may_fail.wait(10)
+        raise failure
+
+    server.let = fail
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(exchange.run, [("first",)])
+        assert is_busy.wait(10)
+        second = pool.submit(exchange.run, [("second",)])
+        while not exchange._waiting:
+            time.sleep(0.001)
+        may_fail.set()
+        assert first.exception(10) is failure
+        assert second.exception(10) is failure
+    assert server.exchanges == [[("first",)]]
+    server.let = lambda: None
+    assert exchange.run([("later",)]) == ["later"]
+
+
+def test_many_threads_get_their_own_answers(server: Server) -> None:
+    """Nothing is lost or mixed up, and the way is free at the end."""
+    exchange = Exchange(server)  # type: ignore[arg-type]
+    server.let = lambda: time.sleep(0.0002)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda number: exchange.run([("GET", str(number))]), range(2000)))
+    assert answers == [[f"GET {number}"] for number in range(2000)]
+    assert len(server.exchanges) < 2000
+    assert not exchange._is_under_way
