@@ -1,14 +1,13 @@
 """The session: ceilings and systems in turn, round by round, so that a slow hour hits all alike."""
 
 import json
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import IO, Any
 
 from benchmarks.environments import python_of
@@ -79,17 +78,24 @@ class Session:
 def run_session(plan: Plan) -> Session:
     """Measure everything in the plan."""
     session = Session()
+    # Removed at the end alone: where much was just deleted, a file system takes longer to make a file, and
+    # the next system would pay for it.
+    with TemporaryDirectory(prefix="hq-bench-", ignore_cleanup_errors=True) as folder:
+        _measure_rounds(plan, session, Path(folder))
+    return session
+
+
+def _measure_rounds(plan: Plan, session: Session, folder: Path) -> None:
     for number in range(1, plan.rounds + 1):
         expected = {size: _measure_ceilings(plan, session, size, number) for size in plan.tiles}
         for system in plan.systems:
             if system.name in session.failures:
                 continue
             try:
-                _measure_system(plan, session, system, number, expected)
+                _measure_system(plan, session, system, number, expected, folder)
             except (TimeoutError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
                 session.failures[system.name] = f"{type(error).__name__}: {error}"[:500]
                 plan.say(f"  {system.name}: FAILED, {session.failures[system.name]}")
-    return session
 
 
 def _measure_ceilings(plan: Plan, session: Session, size: int, number: int) -> list[list[float]]:
@@ -177,25 +183,26 @@ def _read(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def _measure_system(
-    plan: Plan, session: Session, system: System, number: int, expected: dict[int, list[list[float]]]
+    plan: Plan,
+    session: Session,
+    system: System,
+    number: int,
+    expected: dict[int, list[list[float]]],
+    folder: Path,
 ) -> None:
     # Short: a Unix socket below it has 107 characters.
-    folder = Path(mkdtemp(prefix="hq-bench-"))
-    place = Place(free_port(), plan.model, folder, free_port(), plan.cache)
+    place = Place(free_port(), plan.model, Path(mkdtemp(dir=folder)), free_port(), plan.cache)
     sizes = list(plan.tiles)
-    try:
-        if system.environment is not None:
-            python_of(system.environment, plan.cache)  # an installation is no part of a start
-        began = time.monotonic()
-        with started(system, place) as running:
-            seconds = wait_for_answer(system, running, plan.tiles[sizes[0]][0], began)
-            idle = sum(usage.rss_bytes for root in running.roots for usage in tree(root)) / 2**20
-            session.starts.append(Start(system.name, number, seconds, idle))
-            plan.say(f"  {system.name}: first answer after {seconds:.1f} s, {idle:.0f} MiB")
-            for size in sizes:
-                _measure_size(plan, session, system, running, number, size, expected[size])
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    if system.environment is not None:
+        python_of(system.environment, plan.cache)  # an installation is no part of a start
+    began = time.monotonic()
+    with started(system, place) as running:
+        seconds = wait_for_answer(system, running, plan.tiles[sizes[0]][0], began)
+        idle = sum(usage.rss_bytes for root in running.roots for usage in tree(root)) / 2**20
+        session.starts.append(Start(system.name, number, seconds, idle))
+        plan.say(f"  {system.name}: first answer after {seconds:.1f} s, {idle:.0f} MiB")
+        for size in sizes:
+            _measure_size(plan, session, system, running, number, size, expected[size])
 
 
 def _measure_size(

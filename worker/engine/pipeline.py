@@ -21,10 +21,11 @@ from worker.engine.heatmap import draw, occlusion
 from worker.engine.preprocess import preprocess_measured
 from worker.engine.quality import Assessment, Quality, assess, measure, resize_for_measuring
 
-#: Where decoding goes on beside the model, a micro-batch goes to it in about so many parts, but in none that
-#: is smaller than the second number: the first part must be decoded before anything can be computed.
+#: Where decoding goes on beside the model, a micro-batch goes to it in about so many parts, since the first
+#: one must be decoded before anything can be computed; but in none smaller than the second number: at the
+#: end of each part threads wait for one another.
 _PARTS = 4
-_SMALLEST_PART = 4
+_SMALLEST_PART = 8
 #: Decimals that a client is shown: enough to compare two answers, no pretence beyond float32.
 _DECIMALS = 6
 
@@ -240,8 +241,8 @@ class Pipeline:
 def _size_of_part(images: int) -> int:
     """Return how many images go to the model together: a power of two, for which it has a trace.
 
-    >>> [_size_of_part(images) for images in (1, 8, 40, 64)]
-    [4, 4, 8, 16]
+    >>> [_size_of_part(images) for images in (8, 16, 40, 64)]
+    [8, 8, 8, 16]
     """
     return 1 << (max(_SMALLEST_PART, images // _PARTS).bit_length() - 1)
 
