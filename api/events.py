@@ -80,7 +80,7 @@ class WaitingRoom:
                     break
                 waiter.changed.wait(min(left, REREAD_SECONDS))
                 waiter.changed.clear()
-                job = waiter.ended() if waiter.ended else self._read(job)
+                job = self._as_told(waiter, job)
         return job
 
     def follow(self, job: Job) -> Iterator[Job | None]:
@@ -107,6 +107,12 @@ class WaitingRoom:
                 elif time.monotonic() - said_at > KEEPALIVE_SECONDS:
                     said_at = time.monotonic()
                     yield None
+
+    def _as_told(self, waiter: _Waiter, job: Job) -> Job:
+        """Return the job as the notice of its end has it, or else as the ledger does."""
+        ended = waiter.ended() if waiter.ended else None
+        # One that is no newer is of an end before a retry.
+        return ended if ended and ended.version > job.version else self._read(job)
 
     def _read(self, job: Job) -> Job:
         try:

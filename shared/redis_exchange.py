@@ -44,7 +44,7 @@ class Exchange:
             parties, self._waiting = self._waiting, []
         try:
             self._send(parties)
-        except Exception as error:  # noqa: BLE001 - raised by each of them
+        except BaseException as error:  # noqa: BLE001 - raised by each of them
             with self._lock:
                 # They have waited as long as anybody should for a server that is away.
                 parties, self._waiting = [*parties, *self._waiting], []
@@ -75,7 +75,7 @@ class _Party:
     def __init__(self, commands: Sequence[Command]) -> None:
         self.commands = commands
         self.answers: list[Any] = []
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._leads = False
         self._called = threading.Lock()
         self._called.acquire()

@@ -16,7 +16,7 @@ from api.context import context
 from api.preferences import Wait, preferred_wait
 from shared.errors import JobStoreUnavailable
 from shared.job_store import Change, JobStore
-from shared.schemas import Job
+from shared.schemas import Job, JobError
 from shared.services import Services
 from shared.settings import Settings
 
@@ -168,6 +168,26 @@ def test_only_the_end_of_its_job_wakes_a_waiter(
     began = time.monotonic()
     assert room.until_final(job, 20).status == "succeeded"
     assert (ledger.reads, time.monotonic() - began < 4) == (0, True)
+    timer.join()
+
+
+def test_a_late_notice_of_an_earlier_end_ends_no_wait(submit: Submit, services: Services) -> None:
+    """The job failed, was retried, and succeeds; the word of its failure comes after the retry."""
+    job_id = submit().get_json()["id"]
+    assert services.jobs.claim(job_id, "token", 15, 300)
+    services.jobs.fail(job_id, "token", JobError(code="INVALID_IMAGE", detail="no image"), {})
+    failed = services.jobs.get(job_id)
+    job = services.jobs.retry(job_id, max_open=10)
+    room = events.WaitingRoom(services.jobs, 10)
+
+    def tell_late() -> None:
+        room._wake(Change(job_id, failed.status, lambda: failed), everybody=False)
+        time.sleep(0.2)
+        assert services.jobs.claim(job_id, "another token", 15, 300)
+        services.jobs.succeed(job_id, "another token", {}, {})
+
+    timer = later(0.2, tell_late)
+    assert room.until_final(job, 20).status == "succeeded"
     timer.join()
 
 

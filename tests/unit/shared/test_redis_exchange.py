@@ -134,6 +134,20 @@ def test_a_server_that_is_away_is_away_for_all_who_wait(server: Server) -> None:
     assert exchange.run([("later",)]) == ["later"]
 
 
+def test_whatever_goes_wrong_nobody_is_left_waiting(server: Server) -> None:
+    """An end of the thread that leads, too."""
+    exchange = Exchange(server)  # type: ignore[arg-type]
+
+    def end() -> None:
+        raise SystemExit
+
+    server.let = end
+    with pytest.raises(SystemExit):
+        exchange.run([("first",)])
+    server.let = lambda: None
+    assert exchange.run([("later",)]) == ["later"]
+
+
 def test_many_threads_get_their_own_answers(server: Server) -> None:
     """Nothing is lost or mixed up, and the way is free at the end."""
     exchange = Exchange(server)  # type: ignore[arg-type]
