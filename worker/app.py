@@ -27,7 +27,7 @@ def make_app(settings: Settings, worker: Worker) -> Celery:
     # Whoever looks on with Flower wants events, and those Celery's own way alone tells.
     intake = None if settings.task_events else Intake(worker.runner, lambda: worker.is_draining)
 
-    @app.task(name=INFER_TASK, bind=True, Strategy=intake or Task.Strategy)
+    @app.task(name=INFER_TASK, bind=True, shared=False, Strategy=intake or Task.Strategy)
     def infer(task: "Task[..., None]") -> None:
         if worker.is_draining:
             raise Reject("the worker is shutting down", requeue=True)
@@ -104,7 +104,8 @@ def main() -> None:
 
 def run(settings: Settings, worker: Worker) -> None:
     """Consume until SIGTERM; then finish what runs, hand back the rest, and end."""
-    # A heartbeat is an event of Celery's; our own report goes to the ledger.
+    # Celery takes as many messages as it is to have threads. A heartbeat is an event of its own; ours goes to
+    # the ledger.
     consume(
         make_app(settings, worker),
         worker.name,

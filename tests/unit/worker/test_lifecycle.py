@@ -5,13 +5,16 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from celery.utils.dispatch import Signal
 
 from shared.errors import NoModel
 from shared.schemas import ModelRef
 from shared.services import Services, in_memory
 from shared.settings import Settings
+from shared.task_queue import INFER_TASK
 from worker import lifecycle
-from worker.app import start_or_exit
+from worker.app import make_app, start_or_exit
+from worker.intake import Intake
 from worker.lifecycle import Worker
 from worker.supervisor import EngineSupervisor
 
@@ -112,6 +115,17 @@ def test_it_says_once_why_it_has_no_model(
     with structlog.testing.capture_logs() as lines:
         worker.start()
     assert [line["error"] for line in lines if line["event"] == "no_model_yet"] == ["no room", "none yet"]
+
+
+@pytest.mark.parametrize("tells_events", [False, True])
+def test_messages_go_to_the_runner_unless_events_are_wanted(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, tells_events: bool
+) -> None:
+    """Events come of Celery's own way alone, with a thread for each message."""
+    # Its hooks are for the whole process.
+    monkeypatch.setattr(Signal, "connect", lambda *_, **__: None)
+    app = make_app(Settings(task_events=tells_events), worker)
+    assert isinstance(app.tasks[INFER_TASK].Strategy, Intake) is not tells_events
 
 
 def test_a_worker_that_cannot_start_never_consumes(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
