@@ -523,6 +523,34 @@ def test_one_that_crashes_the_engine_spoils_no_other_of_its_group(world: World) 
     assert world.job(poison).status == JobStatus.FAILED
 
 
+def test_one_whose_heat_map_is_stored_slowly_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were answered together; the other one ends at once."""
+    slow, good = world.accept(b"slow", explain=True), world.accept(b"good")
+    may_store = threading.Event()
+    put = world.services.objects.put
+
+    def put_slowly(key: str, body: bytes, content_type: str) -> None:
+        assert may_store.wait(10)
+        put(key, body, content_type)
+
+    monkeypatch.setattr(world.services.objects, "put", put_slowly)
+    monkeypatch.setattr(world.runner._answered, "_call", lambda: None)
+    ended = take_together(world, [slow, good])
+    while len(world.runner._answered._items) < 2:
+        time.sleep(0.001)
+    world.runner._pool.submit(world.runner._conclude_answered)
+    until = time.monotonic() + 5
+    while not ended and time.monotonic() < until:
+        time.sleep(0.001)
+    assert ended == [good]
+    may_store.set()
+    world.runner.stop()
+    assert ended == [good, slow]
+    assert world.job(slow).status == JobStatus.SUCCEEDED
+
+
 def test_a_bug_in_one_outcome_spoils_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its job is found by its lease; every message is answered for."""
     broken, good = world.accept(b"broken"), world.accept(b"good")
