@@ -6,7 +6,7 @@ each on the disk before it answers does so once for all of them.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -19,6 +19,7 @@ class Exchange:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
+        self._encode: Callable[[str | float], bytes] = client.get_encoder().encode
         self._lock = threading.Lock()
         self._waiting: list[_Party] = []
         self._is_under_way = False
@@ -28,8 +29,10 @@ class Exchange:
 
         Raises:
             RedisError: if it did not answer; what waited meanwhile was not sent, and gets the same error.
+            DataError, UnicodeEncodeError: if a word of the commands cannot be sent.
         """
-        party = _Party(commands)
+        # Here and not in the exchange: what cannot be sent is to be its sender's error alone.
+        party = _Party([[self._encode(word) for word in command] for command in commands])
         with self._lock:
             self._waiting.append(party)
             leads, self._is_under_way = not self._is_under_way, True
@@ -72,7 +75,7 @@ class Exchange:
 class _Party:
     """One thread's commands, and what became of them."""
 
-    def __init__(self, commands: Sequence[Command]) -> None:
+    def __init__(self, commands: Sequence[Sequence[bytes]]) -> None:
         self.commands = commands
         self.answers: list[Any] = []
         self.error: BaseException | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from redis._parsers import Encoder
 
 from shared.redis_exchange import Command, Exchange
 
@@ -16,8 +17,12 @@ class Server:
     """Stands for Redis' client: answers each command with its words, when `let` says so."""
 
     def __init__(self) -> None:
-        self.exchanges: list[list[Command]] = []
+        self.exchanges: list[list[str]] = []
         self.let: Callable[[], object] = lambda: None
+
+    def get_encoder(self) -> Encoder:
+        """Return what makes bytes of words."""
+        return Encoder("utf-8", "strict", True)
 
     def pipeline(self, transaction: bool) -> "Pipeline":
         """Begin an exchange."""
@@ -30,21 +35,18 @@ class Pipeline:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._commands: list[Command] = []
+        self._commands: list[str] = []
 
-    def execute_command(self, *command: str) -> None:
+    def execute_command(self, *command: bytes) -> None:
         """Add a command."""
-        self._commands.append(command)
+        self._commands.append(b" ".join(command).decode())
 
     def execute(self, raise_on_error: bool) -> list[Any]:
         """Answer them all."""
         assert not raise_on_error
         self._server.exchanges.append(self._commands)
         self._server.let()
-        return [
-            redis.ResponseError("no") if "wrong" in command else " ".join(map(str, command))
-            for command in self._commands
-        ]
+        return [redis.ResponseError("no") if command == "wrong" else command for command in self._commands]
 
 
 @pytest.fixture
@@ -108,6 +110,18 @@ def test_an_error_in_one_answer_is_that_answer(server: Server) -> None:
     assert right == ["right"]
 
 
+@pytest.mark.parametrize(("word", "error"), [("\ud800", UnicodeEncodeError), (None, redis.DataError)])
+def test_what_cannot_be_sent_is_its_senders_error_alone(
+    server: Server, word: str, error: type[Exception]
+) -> None:
+    """Whatever a client has brought there; nobody waits with it, and the way stays free."""
+    exchange = Exchange(server)  # type: ignore[arg-type]
+    with pytest.raises(error):
+        exchange.run([("SET", word)])
+    assert server.exchanges == []
+    assert exchange.run([("GET", "a")]) == ["GET a"]
+
+
 def test_a_server_that_is_away_is_away_for_all_who_wait(server: Server) -> None:
     """They have waited long enough; what they wanted was never sent. Those who come later are served."""
     exchange = Exchange(server)  # type: ignore[arg-type]
@@ -129,7 +143,7 @@ def test_a_server_that_is_away_is_away_for_all_who_wait(server: Server) -> None:
         may_fail.set()
         assert first.exception(10) is failure
         assert second.exception(10) is failure
-    assert server.exchanges == [[("first",)]]
+    assert server.exchanges == [["first"]]
     server.let = lambda: None
     assert exchange.run([("later",)]) == ["later"]
 
