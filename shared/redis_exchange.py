@@ -12,10 +12,12 @@ from typing import Any
 import redis
 
 Command = Sequence[str | float]
+#: More commands than this, as of a batch, take a connection of their own: nobody's single one waits for them.
+MOST_SHARED = 32
 
 
 class Exchange:
-    """At most one exchange at a time, over connections of the client's pool."""
+    """At most one exchange at a time that is shared, over connections of the client's pool."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
@@ -33,6 +35,9 @@ class Exchange:
         """
         # Here and not in the exchange: what cannot be sent is to be its sender's error alone.
         party = _Party([[self._encode(word) for word in command] for command in commands])
+        if len(commands) > MOST_SHARED:
+            self._send([party])
+            return party.answers
         with self._lock:
             self._waiting.append(party)
             leads, self._is_under_way = not self._is_under_way, True

@@ -10,7 +10,7 @@ import pytest
 import redis
 from redis._parsers import Encoder
 
-from shared.redis_exchange import Command, Exchange
+from shared.redis_exchange import MOST_SHARED, Command, Exchange
 
 
 class Server:
@@ -108,6 +108,26 @@ def test_an_error_in_one_answer_is_that_answer(server: Server) -> None:
     _, wrong, right = run_while_busy(server, exchange, [[("wrong",)], [("right",)]])
     assert isinstance(wrong[0], redis.ResponseError)
     assert right == ["right"]
+
+
+def test_very_many_commands_go_by_themselves(server: Server) -> None:
+    """Beside the exchange that is under way, and in nobody's way."""
+    exchange = Exchange(server)  # type: ignore[arg-type]
+    is_busy, may_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        if server.exchanges[-1] == ["first"]:
+            is_busy.set()
+            assert may_go.wait(10)
+
+    server.let = hold
+    many = [("GET", str(number)) for number in range(MOST_SHARED + 1)]
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(exchange.run, [("first",)])
+        assert is_busy.wait(10)
+        assert exchange.run(many) == [f"GET {number}" for number in range(MOST_SHARED + 1)]
+        may_go.set()
+        assert first.result(10) == ["first"]
 
 
 @pytest.mark.parametrize(("word", "error"), [("\ud800", UnicodeEncodeError), (None, redis.DataError)])
