@@ -40,6 +40,8 @@ from worker.tasks import JobRunner, RunLimits
 
 HERE = Path(__file__).parent
 _BATCH = 8
+#: Names in `worker.engine.pipeline` of what it does with an image beside asking the model.
+_ENGINE_STEPS = ("decode_picture", "resize_for_measuring", "measure_view", "preprocess_measured", "calibrate")
 
 
 @dataclass
@@ -217,7 +219,7 @@ def measure_engine(images: Sequence[bytes], tiles: int, model: Path, runtime: st
     """Run micro-batches through the pipeline with each of its steps booked."""
     manifest = parse_manifest((model / MANIFEST_NAME).read_bytes())
     loaded = load(runtime, Order(model, manifest, threads=1, buckets=(1, _BATCH)))
-    steps = {name: getattr(engine, name) for name in ("decode", "measure", "preprocess", "calibrate")}
+    steps = {name: getattr(engine, name) for name in _ENGINE_STEPS}
     predictor = Timed(loaded.predictor, "model", book)
     for name, step in steps.items():
         setattr(engine, name, book.around(name, step))

@@ -45,6 +45,7 @@ from shared.redis_ledger import (
     monotonic_ms,
     spec_text,
     to_job,
+    whole,
 )
 from shared.schemas import Admission, Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Waiting
 
@@ -86,10 +87,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
                     ("GET", keys.ANSWER + (answer_key or "")),
                 ]
             )
-            for answer in answers:
-                if isinstance(answer, redis.RedisError):
-                    raise answer
-        open_, owned, is_founded, answered_by = answers
+        open_, owned, is_founded, answered_by = whole(answers)
         return Admission(
             open=open_, owned=int(owned or 0), is_founded=bool(is_founded), answered_by=answered_by
         )

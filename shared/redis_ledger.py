@@ -97,12 +97,7 @@ class RedisLedger:
         Raises:
             JobStoreUnavailable: if one of the answers is an error of Redis.
         """
-        answers = self._call_many(name, calls)
-        with answering():
-            for answer in answers:
-                if isinstance(answer, redis.RedisError):
-                    raise answer
-        return answers
+        return whole(self._call_many(name, calls))
 
     def _call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
         """Do the same; an answer may be an error of Redis."""
@@ -129,6 +124,19 @@ def answering() -> Iterator[None]:
     except redis.RedisError as error:
         # The text of a connection error names the server's address: for the log, not for a client.
         raise JobStoreUnavailable("The job store does not answer. Ask again later.") from error
+
+
+def whole(answers: list[Any]) -> list[Any]:
+    """Return the answers of one exchange if none of them is an error of Redis.
+
+    Raises:
+        JobStoreUnavailable: if one is.
+    """
+    with answering():
+        for answer in answers:
+            if isinstance(answer, redis.RedisError):
+                raise answer
+    return answers
 
 
 def milliseconds(seconds: float) -> int:

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from shared.errors import HistoQueueError
 from shared.manifest import InputSpec
@@ -154,9 +155,9 @@ def _decode_all(
     measured = np.empty((len(tiles), 7), np.float64)
 
     def decode_one(index: int) -> None:
-        image = decode_file(folder, tiles[index].path)
-        view = resize_for_measuring(image)
-        inputs[index] = preprocess_measured(image, view, spec)
+        picture = Image.fromarray(decode_file(folder, tiles[index].path))
+        view = resize_for_measuring(picture)
+        inputs[index] = preprocess_measured(picture, view, spec)
         measured[index] = [*colour_numbers(view), sharpness(view)]
 
     with ThreadPoolExecutor() as threads:

@@ -51,6 +51,14 @@ _DEEP_GREY_MODES: Final = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"
 def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """Return the image as an array of shape (height, width, 3), red, green and blue from 0 to 255.
 
+    Limits and errors are those of `decode_picture`.
+    """
+    return np.array(decode_picture(data, max_pixels), dtype=np.uint8)
+
+
+def decode_picture(data: bytes, max_pixels: int) -> Image.Image:
+    """Return the image upright and in red, green and blue of 8 bits each, for who resizes it next.
+
     `max_pixels` limits width times height and is checked on the header, before any pixel is decoded.
     Pillow's own limit (about 89 million) holds as well, whatever is passed.
 
@@ -74,11 +82,11 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
             raise _refusal(data) from error
 
 
-def _decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+def _decode(data: bytes, max_pixels: int) -> Image.Image:
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         _check_size(image.width, image.height, max_pixels)
         image.load()
-        return np.array(_upright(_to_rgb(image), _orientation(image)), dtype=np.uint8)
+        return _upright(_to_rgb(image), _orientation(image))
 
 
 def _refusal(data: bytes) -> HistoQueueError:

@@ -15,11 +15,11 @@ from shared.crash_points import crash_point
 from shared.errors import HistoQueueError, ModelError
 from shared.manifest import Manifest
 from worker.engine.calibration import calibrate, judge
-from worker.engine.decode import decode
+from worker.engine.decode import decode_picture
 from worker.engine.familiarity import Familiarity
 from worker.engine.heatmap import draw, occlusion
 from worker.engine.preprocess import preprocess_measured
-from worker.engine.quality import Assessment, Quality, assess, measure, resize_for_measuring
+from worker.engine.quality import Assessment, Quality, assess, measure_view, resize_for_measuring
 
 #: Where decoding goes on beside the model, a micro-batch goes to it in about so many parts, since the first
 #: one must be decoded before anything can be computed; but in none smaller than the second number: at the
@@ -172,18 +172,18 @@ class Pipeline:
     def _prepare(self, data: bytes, mpp: float | None, is_explained: bool) -> _Prepared | HistoQueueError:
         started = perf_counter()
         try:
-            image = decode(data, self._max_pixels)
+            picture = decode_picture(data, self._max_pixels)
         except HistoQueueError as error:
             return error
-        view = resize_for_measuring(image)
-        quality = measure(image, self._manifest.gates, mpp, view)
+        view = resize_for_measuring(picture)
+        quality = measure_view(view, self._manifest.gates, mpp, picture.size)
         return _Prepared(
-            tensor=preprocess_measured(image, view, self._manifest.input),
+            tensor=preprocess_measured(picture, view, self._manifest.input),
             is_explained=is_explained,
             quality=quality,
             assessment=assess(quality, self._manifest.gates),
-            width=image.shape[1],
-            height=image.shape[0],
+            width=picture.width,
+            height=picture.height,
             decode_ms=_milliseconds_since(started),
         )
 

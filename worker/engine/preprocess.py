@@ -33,19 +33,20 @@ def preprocess(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"Expected uint8 of shape (height, width, 3). Received: {image.dtype} {image.shape}")
-    picture = Image.fromarray(image).resize(
-        (spec.width, spec.height), resample=_FILTERS[spec.resample], reducing_gap=None
-    )
-    return np.array(picture, dtype=np.uint8)
+    return resize(Image.fromarray(image), spec)
 
 
-def preprocess_measured(
-    image: NDArray[np.uint8], view: NDArray[np.uint8], spec: InputSpec
-) -> NDArray[np.uint8]:
+def preprocess_measured(picture: Image.Image, view: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     """Return what `preprocess` does, without a second resize where a model takes what the gates measure.
 
-    `view` is what `worker.engine.quality.resize_for_measuring` made of the image.
+    `view` is what `worker.engine.quality.resize_for_measuring` made of the picture.
     """
     if (spec.width, spec.height, spec.resample) == (MEASURED_SIDE, MEASURED_SIDE, "bicubic"):
         return view
-    return preprocess(image, spec)
+    return resize(picture, spec)
+
+
+def resize(picture: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
+    """Return an array of shape (spec.height, spec.width, 3) of a picture in red, green and blue."""
+    resized = picture.resize((spec.width, spec.height), resample=_FILTERS[spec.resample], reducing_gap=None)
+    return np.array(resized, dtype=np.uint8)

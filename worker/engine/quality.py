@@ -48,20 +48,22 @@ class Assessment:
     reasons: tuple[Reason, ...]
 
 
-def measure(
-    image: NDArray[np.uint8], gates: Gates, mpp: float | None = None, view: NDArray[np.uint8] | None = None
-) -> Quality:
+def measure(image: NDArray[np.uint8], gates: Gates, mpp: float | None = None) -> Quality:
     """Measure an RGB image of shape (height, width, 3) at 224 x 224 pixels.
 
-    `mpp` is how many micrometres a pixel of the image covers, where that is known; `view` is what
-    `resize_for_measuring` made of it, for who has that already.
+    `mpp` is how many micrometres a pixel of the image covers, where that is known.
     """
-    view = resize_for_measuring(image) if view is None else view
+    picture = Image.fromarray(image)
+    return measure_view(resize_for_measuring(picture), gates, mpp, picture.size)
+
+
+def measure_view(view: NDArray[np.uint8], gates: Gates, mpp: float | None, size: tuple[int, int]) -> Quality:
+    """Measure what `resize_for_measuring` made of an image of this width and height."""
     return Quality(
         background_fraction=background_fraction(view, gates.background_level),
         sharpness=sharpness(view),
         domain_distance=domain_distance(colour_numbers(view), gates.colour),
-        mpp=None if mpp is None else mpp_when_measured(mpp, image.shape[1], image.shape[0]),
+        mpp=None if mpp is None else mpp_when_measured(mpp, *size),
     )
 
 
@@ -101,12 +103,12 @@ def mpp_when_measured(mpp: float, width: int, height: int) -> tuple[float, float
     return mpp * width / MEASURED_SIDE, mpp * height / MEASURED_SIDE
 
 
-def resize_for_measuring(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def resize_for_measuring(picture: Image.Image) -> NDArray[np.uint8]:
     """Return the image at 224 x 224 pixels, by the filter that the training set itself was made with."""
     side = (MEASURED_SIDE, MEASURED_SIDE)
-    if image.shape[:2] == side:
-        return image
-    return np.array(Image.fromarray(image).resize(side, Image.Resampling.BICUBIC), dtype=np.uint8)
+    if picture.size != side:
+        picture = picture.resize(side, Image.Resampling.BICUBIC)
+    return np.array(picture, dtype=np.uint8)
 
 
 def background_fraction(image: NDArray[np.uint8], level: int) -> float:

@@ -14,7 +14,7 @@ from ops.processes import wait_until
 from shared.manifest import FeatureStatistics, InputSpec, Manifest
 from worker.engine import pipeline
 from worker.engine import preprocess as preprocessing
-from worker.engine.decode import decode
+from worker.engine.decode import decode_picture
 from worker.engine.pipeline import Outcome, Pipeline
 
 Encode = Callable[[NDArray[np.uint8]], bytes]
@@ -138,14 +138,14 @@ def test_a_model_that_takes_what_the_gates_see_costs_no_resize_of_its_own(
     wanted = InputSpec(width=224, height=224, resample="bicubic")
     others = (wanted.model_copy(update={"resample": "box"}), wanted.model_copy(update={"height": 223}))
     made: list[InputSpec] = []
-    preprocess = preprocessing.preprocess
+    resize = preprocessing.resize
     monkeypatch.setattr(
-        preprocessing, "preprocess", lambda image, spec: (made.append(spec), preprocess(image, spec))[1]
+        preprocessing, "resize", lambda picture, spec: (made.append(spec), resize(picture, spec))[1]
     )
     for spec in (wanted, *others):
         model = FakeModel((0.0, 3.0, 0.0))
         run(model, manifest.model_copy(update={"input": spec}), png(enlarged))
-        np.testing.assert_array_equal(model.batches[0][0], preprocess(enlarged, spec))
+        np.testing.assert_array_equal(model.batches[0][0], resize(Image.fromarray(enlarged), spec))
     assert made == [*others]
 
 
@@ -269,12 +269,12 @@ def test_images_are_decoded_while_the_model_computes_others(
     """All of them, while it has the first part; every outcome stays with its image."""
     decoded: list[bytes] = []
 
-    def decode_and_note(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-        image = decode(data, max_pixels)
+    def decode_and_note(data: bytes, max_pixels: int) -> Image.Image:
+        picture = decode_picture(data, max_pixels)
         decoded.append(data)
-        return image
+        return picture
 
-    monkeypatch.setattr(pipeline, "decode", decode_and_note)
+    monkeypatch.setattr(pipeline, "decode_picture", decode_and_note)
     images = [tile, blank, b"nonsense", tile] * 4
     model = BusyModel(lambda: len(decoded) == 12)
     outcomes = Pipeline(model, manifest, max_pixels=1_000_000, decode_threads=2).run(images)
