@@ -90,7 +90,7 @@ class Nursery:
 
     def drain(self, name: str, timeout_seconds: float) -> bool:
         """Ask a child to end and see another take its place; False where it had to be killed."""
-        before = self.process(name).pid
+        before = self._children[name].pid  # of one that has just been killed as well
         self.signal(name, signal.SIGTERM)
         in_time = wait_until(lambda: self._children[name].pid != before, timeout_seconds)
         if not in_time:

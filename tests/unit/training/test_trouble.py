@@ -19,8 +19,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
-pytest.importorskip("tensorflow")
+tensorflow = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
+# Two runs are compared here: on busy cores TensorFlow would add up in the order in which its threads end.
+tensorflow.config.experimental.enable_op_determinism()
 
 #: Three steps an epoch, so that one can be broken off.
 RECIPE = tiny.SINGLE.replace("batch_size = 8", "batch_size = 4")
