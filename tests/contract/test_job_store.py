@@ -576,6 +576,15 @@ def test_redis_keeps_no_index_entry_of_an_ended_job(redis_client: object, clock:
 
 
 @pytest.mark.integration
+def test_an_error_among_several_answers_is_the_ledgers(redis_client: redis.Redis) -> None:
+    """One command of the look at the queue fails; no half of an answer is taken for the whole."""
+    redis_client.set(keys.OPEN, "no set at all")
+    with pytest.raises(JobStoreUnavailable) as caught:
+        RedisJobStore(redis_client).admission()
+    assert "WRONGTYPE" in str(caught.value.__cause__)
+
+
+@pytest.mark.integration
 def test_a_submission_that_reaches_redis_too_late_is_not_accepted(
     own_redis: OwnRedis,
 ) -> None:

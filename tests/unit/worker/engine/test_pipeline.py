@@ -137,15 +137,16 @@ def test_a_model_that_takes_what_the_gates_see_costs_no_resize_of_its_own(
     enlarged = np.asarray(Image.fromarray(tissue).resize((300, 280)))
     wanted = InputSpec(width=224, height=224, resample="bicubic")
     others = (wanted.model_copy(update={"resample": "box"}), wanted.model_copy(update={"height": 223}))
+    expected = [preprocessing.preprocess(enlarged, spec) for spec in (wanted, *others)]
     made: list[InputSpec] = []
     resize = preprocessing.resize
     monkeypatch.setattr(
         preprocessing, "resize", lambda picture, spec: (made.append(spec), resize(picture, spec))[1]
     )
-    for spec in (wanted, *others):
+    for spec, pixels in zip((wanted, *others), expected, strict=True):
         model = FakeModel((0.0, 3.0, 0.0))
         run(model, manifest.model_copy(update={"input": spec}), png(enlarged))
-        np.testing.assert_array_equal(model.batches[0][0], resize(Image.fromarray(enlarged), spec))
+        np.testing.assert_array_equal(model.batches[0][0], pixels)
     assert made == [*others]
 
 
@@ -209,6 +210,18 @@ def test_a_stated_scale_is_compared_with_that_of_training(
         "scale_mismatch" in outcome["result"]["reasons"] for outcome in outcomes if "result" in outcome
     ]
     assert flagged == [False, True, False, True]
+
+
+def test_a_stated_scale_is_that_of_the_upload_and_not_of_what_is_measured(
+    manifest: Manifest, png: Encode, tissue: NDArray[np.uint8]
+) -> None:
+    """Half a micrometre a pixel suits a side of 224 pixels, and not one of 448 that covers twice as much."""
+    ranged = manifest.model_copy(update={"gates": manifest.gates.model_copy(update={"mpp": (0.35, 0.6)})})
+    pipeline = Pipeline(FakeModel((9.0, 0.0, 0.0)), ranged, max_pixels=1_000_000)
+    (outcome,) = pipeline.run([png(np.asarray(Image.fromarray(tissue).resize((448, 224))))], [0.5])
+    assert "result" in outcome
+    assert "scale_mismatch" in outcome["result"]["reasons"]
+    assert (outcome["width"], outcome["height"]) == (448, 224)
 
 
 def test_outcomes_are_plain_json(manifest: Manifest, tile: bytes, blank: bytes) -> None:
