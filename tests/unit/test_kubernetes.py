@@ -1,5 +1,6 @@
 """What `kubectl apply -k` is given fits Kubernetes' schemas, and our rules about what runs in a cluster."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,7 +24,9 @@ def documents(*files: Path) -> list[dict[str, Any]]:
 
 
 ALL = documents(*FILES)
-PODS = [item for item in ALL if item["kind"] in ("Deployment", "Job")]
+OPERATOR = documents(FOLDER / "components/operator/operator.yaml")
+PODS = [item for item in ALL + OPERATOR if item["kind"] in ("Deployment", "Job")]
+README = (FOLDER / "README.md").read_text()
 
 
 def name_of(item: dict[str, Any]) -> str:
@@ -31,7 +34,7 @@ def name_of(item: dict[str, Any]) -> str:
     return f"{item['kind']}-{item['metadata']['name']}"
 
 
-@pytest.mark.parametrize("item", ALL, ids=name_of)
+@pytest.mark.parametrize("item", ALL + OPERATOR, ids=name_of)
 def test_each_document_fits_the_schema_without_an_unknown_field(item: dict[str, Any]) -> None:
     """Strictly: a field that is spelled wrong would be ignored by the cluster."""
     kubernetes_validate.validate(item, VERSION, strict=True)
@@ -105,6 +108,44 @@ def test_a_worker_may_finish_its_micro_batch_and_replace_a_greedy_engine() -> No
     assert int(limit.removesuffix("Gi")) * 2**30 > Settings().engine_memory_bytes + 500_000_000
 
 
+def test_the_operator_has_what_the_api_has_and_does_nothing_by_itself() -> None:
+    """So that every command of `ops` finds the servers, and none is run by accident."""
+    (operator,) = (item["spec"]["template"]["spec"] for item in OPERATOR)
+    (api,) = (
+        item["spec"]["template"]["spec"] for item in PODS if item["metadata"]["name"] == "histoqueue-api"
+    )
+    assert operator["serviceAccountName"] == api["serviceAccountName"]
+    assert operator["securityContext"] == api["securityContext"]
+    (pod,), (server,) = operator["containers"], api["containers"]
+    assert all(pod[field] == server[field] for field in ("image", "envFrom", "securityContext"))
+    assert pod["command"] == ["sleep", "infinity"]
+
+
+def test_the_steps_make_a_key_before_the_api_begins() -> None:
+    """It refuses to begin without one; and nowhere but in a pod are the secrets that making one takes."""
+    api = next(item for item in ALL if name_of(item) == "Deployment-histoqueue-api")
+    left_out = re.search(r"kubectl apply -k .+ -l '(\S+)!=(\S+)'\n", README)
+    assert left_out
+    assert api["metadata"]["labels"] == {left_out[1]: left_out[2]}
+    (operator,) = (item["metadata"]["name"] for item in OPERATOR)
+    steps = [
+        "components/operator]",
+        left_out[0],
+        f"kubectl exec -it deploy/{operator} -- python -m ops.keys create --name operator --scope admin\n",
+        "`kubectl apply -k <your overlay>`\n",
+    ]
+    assert sorted(steps, key=README.index) == steps
+
+
+def test_no_secret_is_made_by_a_command_that_may_fail_unseen() -> None:
+    """`"$(command)"` among the arguments is an empty secret where the command is not there."""
+    for page in FOLDER.rglob("README.md"):
+        for line in page.read_text().splitlines():
+            assert "$(" not in line or re.fullmatch(
+                r' +\w+="\$\((docker run --rm|kubectl exec) .+\)" &&', line
+            )
+
+
 def test_the_scaler_follows_what_is_queued_and_running() -> None:
     """KEDA's own kind has no schema here: its fields are checked one by one."""
     folder = FOLDER / "components/autoscaling"
@@ -146,7 +187,9 @@ def test_a_worker_with_a_gpu_is_the_worker_with_more() -> None:
     assert limit > Settings(**settings).engine_memory_bytes + 500_000_000
 
 
-@pytest.mark.parametrize("components", [[], ["autoscaling"], ["gpu"], ["gpu", "autoscaling"]])
+@pytest.mark.parametrize(
+    "components", [[], ["operator"], ["autoscaling"], ["gpu"], ["operator", "gpu", "autoscaling"]]
+)
 def test_kustomize_renders_it(components: list[str], tmp_path: Path) -> None:
     """As `kubectl apply -k` will; each rendered document fits its schema, with the images' versions in it."""
     if not shutil.which("kubectl"):
@@ -162,7 +205,8 @@ def test_kustomize_renders_it(components: list[str], tmp_path: Path) -> None:
     done = subprocess.run(["kubectl", "kustomize", str(overlay)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rendered = list(yaml.safe_load_all(done.stdout))
-    assert {name_of(item) for item in ALL} <= {name_of(item) for item in rendered}
+    expected = ALL + (OPERATOR if "operator" in components else [])
+    assert {name_of(item) for item in expected} <= {name_of(item) for item in rendered}
     for item in rendered:
         if "keda.sh" in item["apiVersion"]:
             continue
