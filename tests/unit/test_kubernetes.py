@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from api.access import SCOPES
 from shared.settings import Settings
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy/kubernetes"
@@ -149,7 +150,7 @@ def test_no_secret_is_made_by_a_command_that_may_fail_unseen() -> None:
 def test_the_scaler_follows_what_is_queued_and_running() -> None:
     """KEDA's own kind has no schema here: its fields are checked one by one."""
     folder = FOLDER / "components/autoscaling"
-    (scaler,) = documents(folder / "scaledobject.yaml")
+    scaler, key = documents(folder / "scaledobject.yaml")
     component = yaml.safe_load((folder / "kustomization.yaml").read_text())
     assert component["kind"] == "Component"
     assert component["resources"] == ["scaledobject.yaml"]
@@ -161,8 +162,18 @@ def test_the_scaler_follows_what_is_queued_and_running() -> None:
     assert trigger["type"] == "metrics-api"
     service = next(item for item in ALL if item["kind"] == "Service")
     port = service["spec"]["ports"][0]["port"]
-    assert trigger["metadata"]["url"] == f"http://{service['metadata']['name']}:{port}/capacity"
+    # KEDA's namespace is another one: a bare name would be looked for there.
+    assert trigger["metadata"]["url"] == f"http://{service['metadata']['name']}.default.svc:{port}/capacity"
     assert trigger["metadata"]["valueLocation"] == "open"
+    # It shows a key that may read that page, or is answered 401.
+    assert trigger["metadata"]["authMode"] == "apiKey"
+    assert (key["apiVersion"], key["kind"]) == ("keda.sh/v1alpha1", "TriggerAuthentication")
+    assert trigger["authenticationRef"] == {"name": key["metadata"]["name"]}
+    (secret,) = key["spec"]["secretTargetRef"]
+    assert secret["parameter"] == "apiKey"
+    page = (folder / "README.md").read_text()
+    assert f"ops.keys create --name keda --scope {SCOPES['capacity.capacity']})" in page
+    assert f"secret generic {secret['name']} --from-literal={secret['key']}=" in page
 
 
 def test_a_worker_with_a_gpu_is_the_worker_with_more() -> None:
