@@ -186,6 +186,8 @@ def test_a_worker_with_a_gpu_is_the_worker_with_more() -> None:
     (container,) = worker["spec"]["template"]["spec"]["containers"]
     (more,) = patch["spec"]["template"]["spec"]["containers"]
     assert more["name"] == container["name"]
+    # Named in the patch: `images` would rename that of the pods that tell webhooks too.
+    assert [image["name"] for image in component["images"]] == [more["image"]] != [container["image"]]
     container |= more
     worker["spec"]["strategy"] = patch["spec"]["strategy"]
     worker["spec"]["template"]["spec"]["tolerations"] = patch["spec"]["template"]["spec"]["tolerations"]
@@ -223,9 +225,9 @@ def test_kustomize_renders_it(components: list[str], tmp_path: Path) -> None:
             continue
         kubernetes_validate.validate(item, VERSION, strict=True)
         if item["kind"] in ("Deployment", "Job"):
-            assert item["spec"]["template"]["spec"]["containers"][0]["image"].endswith(":0.1.0")
-            if components and item["metadata"]["name"] == "histoqueue-worker":
+            name, image = item["metadata"]["name"], item["spec"]["template"]["spec"]["containers"][0]["image"]
+            assert image.endswith(":0.1.0")
+            # The worker's alone: who else has its image needs no card.
+            assert ("gpu" in image) is (name == "histoqueue-worker" and "gpu" in components)
+            if name == "histoqueue-worker":
                 assert ("replicas" not in item["spec"]) is ("autoscaling" in components)
-                assert ("gpu" in item["spec"]["template"]["spec"]["containers"][0]["image"]) is (
-                    "gpu" in components
-                )
