@@ -109,6 +109,23 @@ def test_a_worker_may_finish_its_micro_batch_and_replace_a_greedy_engine() -> No
     assert int(limit.removesuffix("Gi")) * 2**30 > Settings().engine_memory_bytes + 500_000_000
 
 
+def test_a_workers_metrics_are_reached_by_prometheus_and_nobody_else() -> None:
+    """They ask for no key, so not even the pods beside it may."""
+    worker = next(item for item in PODS if name_of(item) == "Deployment-histoqueue-worker")
+    (container,) = worker["spec"]["template"]["spec"]["containers"]
+    (port,) = container["ports"]
+    (address,) = (item["value"] for item in container["env"] if item["name"] == "WORKER_METRICS_ADDRESS")
+    assert (
+        Settings(worker_metrics_address=address).worker_metrics_address == f"0.0.0.0:{port['containerPort']}"
+    )
+    policy = next(item for item in ALL if name_of(item) == "NetworkPolicy-histoqueue-worker")
+    (rule,) = policy["spec"]["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": port["containerPort"]}]
+    # Not the label that opens the API: an ingress controller's namespace has that one.
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"histoqueue/may-scrape": "true"}}}]
+    assert "`histoqueue/may-scrape=true`" in README
+
+
 def test_the_operator_has_what_the_api_has_and_does_nothing_by_itself() -> None:
     """So that every command of `ops` finds the servers, and none is run by accident."""
     (operator,) = (item["spec"]["template"]["spec"] for item in OPERATOR)
