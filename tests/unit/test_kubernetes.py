@@ -156,6 +156,15 @@ def test_a_worker_may_finish_its_micro_batch_and_replace_a_greedy_engine() -> No
     assert int(limit.removesuffix("Gi")) * 2**30 > Settings().engine_memory_bytes + 500_000_000
 
 
+def test_what_tells_webhooks_is_ready_by_the_check_that_compose_makes() -> None:
+    """The image's own check is an inference worker's; and no restart would mend a Redis that is away."""
+    compose = yaml.safe_load((FOLDER.parents[1] / "docker-compose.yml").read_text())
+    (container,) = pod_of("histoqueue-webhooks")["containers"]
+    check = ["CMD", *container["readinessProbe"]["exec"]["command"]]
+    assert check == compose["services"]["webhooks"]["healthcheck"]["test"]
+    assert "livenessProbe" not in container
+
+
 def test_a_workers_metrics_are_reached_by_prometheus_and_nobody_else() -> None:
     """They ask for no key, so not even the pods beside it may."""
     (container,) = pod_of("histoqueue-worker")["containers"]
