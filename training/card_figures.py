@@ -98,8 +98,8 @@ def folds_section(body: Body) -> str:
         f" {facts['epochs']} epochs; within a fold nothing is chosen on its held-out clusters. That no"
         " cluster and no byte-identical file lies on both sides is asserted before training. The worst fold:"
         f" {worst:.3f}. Where the recipe itself was chosen by comparing others on these same folds, as that"
-        " of the bundled model was (docs/explanation/model.md), its figures are optimistic by what that choice"
-        " gained; no third set of clusters took part in it."
+        " of the bundled model was (docs/explanation/model.md), its figures are optimistic by what that"
+        " choice gained; no third set of clusters took part in it."
     )
     return f"## Folds\n\n{text}\n\n{table(header, rows)}"
 
