@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import redis
+import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -49,6 +50,9 @@ from shared.redis_ledger import (
 )
 from shared.schemas import Admission, Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Waiting
 
+#: After so long the reaper tries a job again that Redis gave an error for.
+_LOOK_AGAIN_MS = 60_000
+_log = structlog.get_logger(__name__)
 _PUBLISHED = {Priority.INTERACTIVE: keys.PUBLISHED, Priority.BULK: keys.PUBLISHED_BULK}
 
 
@@ -197,7 +201,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
 
     def delete(self, job_id: str) -> str:
         spec = self._spec(job_id)
-        (outcome,) = self._call("delete", job_id, spec_text(job_id, spec.forgotten()) if spec else "{}")
+        (outcome,) = self._call("delete", job_id, spec_text(job_id, spec.forgotten()) if spec else "")
         _check_known(outcome, job_id)
         return spec.input.key if spec else ""
 
@@ -233,10 +237,21 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         for job_id in job_ids:
             now_ms = int(self._redis_now_ms())
             watermarks = [_watermark(heads, priority, now_ms) for priority in Priority]
-            outcome, _ = self._call("reap", job_id, MOST_LOST_WORKERS, *watermarks)
-            if outcome == "published":
+            (answer,) = self._call_many("reap", [Call(job_id, (MOST_LOST_WORKERS, *watermarks))])
+            if isinstance(answer, redis.RedisError):
+                _log.error("job_not_reaped", job_id=job_id, error=str(answer))
+                self._look_later(job_id, now_ms + _LOOK_AGAIN_MS)
+            elif answer[0] == "published":
                 published.append(job_id)
         return published
+
+    def _look_later(self, job_id: str, time_ms: int) -> None:
+        """Keep a job from being due before this time, wherever it stands."""
+        with answering():
+            pipe = self._redis.pipeline(transaction=False)
+            for index in (keys.LEASED, *_PUBLISHED.values(), keys.OPEN):
+                pipe.zadd(index, {job_id: time_ms}, xx=True, gt=True)
+            pipe.execute()
 
     def depth(self) -> Depth:
         with answering():

@@ -1,20 +1,30 @@
 """The upkeep of the ledger on Redis: what is to be archived, dropped, compared and counted."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import redis
+import structlog
 
 from shared import keys
 from shared.job_store import SWEEP_EVERY_SECONDS, Cleanable
-from shared.redis_ledger import RedisLedger, answering, milliseconds, read_spec, spec_text, to_job
+from shared.redis_ledger import (
+    UNREADABLE,
+    RedisLedger,
+    answering,
+    milliseconds,
+    read_spec,
+    spec_text,
+    to_job,
+)
 from shared.schemas import Job, JobSpec, JobStatus, Totals
 
 #: Whoever was given ended jobs to archive has so long before somebody else is.
 _ARCHIVING_MS = 30_000
 #: How long a reading of Redis' memory holds.
 _MEMORY_READING_SECONDS = 1.0
+_log = structlog.get_logger(__name__)
 
 
 class RedisUpkeep(RedisLedger):
@@ -40,8 +50,7 @@ class RedisUpkeep(RedisLedger):
         self._call("clean", item.job_id, spec_text(item.job_id, spec.forgotten()) if spec else "")
 
     def unarchived(self, limit: int) -> list[Job]:
-        records = self._call("unarchived", "", limit, _ARCHIVING_MS, keys.JOB)
-        return [to_job(record) for record in records]
+        return list(_readable(self._call("unarchived", "", limit, _ARCHIVING_MS, keys.JOB)))
 
     def archived(self, job_ids: Sequence[str]) -> list[str]:
         return list(self._call("archived", "", keys.JOB, *job_ids)) if job_ids else []
@@ -105,6 +114,17 @@ class RedisUpkeep(RedisLedger):
     def ping(self) -> None:
         with answering():
             self._redis.ping()
+
+
+def _readable(records: Sequence[Sequence[str]]) -> Iterator[Job]:
+    """Yield the jobs of those records that this version understands."""
+    for record in records:
+        try:
+            job = to_job(record)
+        except UNREADABLE:
+            _log.exception("record_not_understood", job_id=record[-1])
+        else:
+            yield job
 
 
 def _cleanable(job_id: str, spec_text: str | None, deleted: bool) -> Cleanable:

@@ -12,9 +12,10 @@ import structlog
 
 from shared.archive import Archive
 from shared.crash_points import crash_point
-from shared.errors import HistoQueueError, cause_of
+from shared.errors import HistoQueueError, ObjectStoreUnavailable, cause_of
 from shared.job_store import JobStore
 from shared.object_store import ObjectStore
+from shared.schemas import Job
 from shared.task_queue import TaskQueue
 
 #: How often a reaper looks for lost jobs, and how often for what is past its retention.
@@ -74,17 +75,31 @@ def archive_once(jobs: JobStore, objects: ObjectStore, pool: Executor) -> int:
     """Put how jobs ended into the object store, all that there are together.
 
     Returns:
-        How many there were.
+        How many there are now.
     """
     archive = Archive(objects)
     ended = jobs.unarchived(ARCHIVE_AT_ONCE)
-    archive.put_all(ended, pool)
+    try:
+        archive.put_all(ended, pool)
+    except (ObjectStoreUnavailable, ValueError):
+        # Where the store is there, it is one outcome that holds up the others.
+        objects.ping()
+        ended = [job for job in ended if _is_put(archive, job)]
     if ended:
         crash_point("archiver.put")
     for job_id in jobs.archived([job.id for job in ended]):
         # Its owner deleted it just now.
         archive.forget(job_id)
     return len(ended)
+
+
+def _is_put(archive: Archive, job: Job) -> bool:
+    try:
+        archive.put(job)
+    except (ObjectStoreUnavailable, ValueError) as error:
+        _log.warning("outcome_not_archived", job_id=job.id, error=str(error), cause=cause_of(error))
+        return False
+    return True
 
 
 class Routine:

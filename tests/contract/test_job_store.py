@@ -758,6 +758,47 @@ def test_a_full_redis_refuses_new_jobs_and_ends_old_ones(own_redis: OwnRedis) ->
     assert store.depth().open == 0
 
 
+def test_a_record_that_redis_cannot_read_holds_up_no_other(redis_client: redis.Redis, clock: Clock) -> None:
+    """The reaper goes on behind it, and does not meet it again at once."""
+    store = RedisJobStore(redis_client, clock)
+    poison = accept(store, expires_in=30)
+    clock.advance(1)
+    sound = accept(store)
+    redis_client.delete(keys.JOB + poison.id)
+    redis_client.set(keys.JOB + poison.id, "no record at all")
+    clock.advance(40)
+    assert store.due({}, 10) == [poison.id, sound.id]
+    assert reap(store) == [sound.id]
+    assert store.due({}, 10) == []
+    clock.advance(61)
+    assert set(store.due({}, 10)) == {poison.id, sound.id}
+
+
+def test_an_outcome_that_cannot_be_read_holds_up_no_other(redis_client: redis.Redis) -> None:
+    """Such as one of a newer version, during an upgrade; it is looked at again later."""
+    store = RedisJobStore(redis_client)
+    jobs = [accept(store) for _ in range(4)]
+    for job, spec in zip(jobs, ("{}", "[[], [null]]", "[[], null]"), strict=False):
+        store.cancel(job.id)
+        redis_client.hset(keys.JOB + job.id, "spec", spec)
+    store.cancel(jobs[3].id)
+    assert [job.id for job in store.unarchived(10)] == [jobs[3].id]
+    assert redis_client.zcard(keys.UNARCHIVED) == 4
+
+
+def test_a_record_that_appears_while_it_is_deleted_keeps_its_words(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A comparison takes the job in between the two looks; its spec stays what it is."""
+    store = RedisJobStore(redis_client)
+    store.found()
+    job = accept(store)
+    monkeypatch.setattr(store, "_spec", lambda job_id: None)
+    with pytest.raises(JobNotFound):
+        store.delete(job.id)
+    assert store.get(job.id).spec == job.spec
+
+
 def test_no_limit_is_no_share(store: JobStore) -> None:
     """A Redis without maxmemory is never short of it."""
     assert store.memory_share() == 0

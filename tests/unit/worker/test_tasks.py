@@ -392,6 +392,45 @@ def test_an_outcome_is_kept_in_the_object_store_too(world: World) -> None:
     assert Archive(world.services.objects).get(job_id) == world.job(job_id)
 
 
+def test_an_outcome_that_cannot_be_stored_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store refuses one key; the others are there, and only that one is tried again."""
+    refused, stored = world.accept(b"tile"), world.accept(b"other")
+    for job_id in (refused, stored):
+        world.runner.run(job_id)
+    objects, jobs = world.services.objects, world.services.jobs
+    put = objects.put
+
+    def refuse_one(key: str, body: bytes, content_type: str) -> None:
+        if refused in key:
+            raise ObjectStoreUnavailable("refused")
+        put(key, body, content_type)
+
+    monkeypatch.setattr(objects, "put", refuse_one)
+    with ThreadPoolExecutor(1) as pool:
+        assert archive_once(jobs, objects, pool) == 1
+    assert Archive(objects).get(stored) == world.job(stored)
+    world.now_ms += 31_000
+    assert [job.id for job in jobs.unarchived(10)] == [refused]
+
+
+def test_a_store_that_is_away_is_not_asked_for_each_outcome(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take hours where it hangs."""
+    world.runner.run(world.accept(b"tile"))
+    objects = world.services.objects
+
+    def away(*_: object) -> None:
+        raise ObjectStoreUnavailable("away")
+
+    monkeypatch.setattr(objects, "put", away)
+    monkeypatch.setattr(objects, "ping", away)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ObjectStoreUnavailable):
+        archive_once(world.services.jobs, objects, pool)
+
+
 def test_an_outcome_deleted_while_it_is_archived_leaves_no_copy(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
