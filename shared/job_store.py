@@ -244,7 +244,10 @@ class JobStore(BatchStore, Protocol):
         """Put those jobs right, each in one transition; return those that were published again."""
 
     def cleanable(self, limit: int) -> list[Cleanable]:
-        """Return ended jobs whose image, or after it whose result, is past its retention."""
+        """Return ended jobs whose image, or after it whose result, is past its retention.
+
+        Nobody else gets them for a while.
+        """
 
     def cleaned(self, item: Cleanable) -> None:
         """Note that the image is gone, or drop the result; safe to repeat."""

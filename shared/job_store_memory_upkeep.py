@@ -13,6 +13,14 @@ class MemoryUpkeep(MemoryLedger):
 
     def cleanable(self, limit: int) -> list[Cleanable]:
         with self._lock:
+            now = self._clock()
+            due = [
+                (job_id, record)
+                for job_id, record in self._records.items()
+                if record.clean_at_ms is not None and record.clean_at_ms < now
+            ][:limit]
+            for _, record in due:
+                record.clean_at_ms = now + 30_000
             return [
                 Cleanable(
                     job_id,
@@ -20,9 +28,8 @@ class MemoryUpkeep(MemoryLedger):
                     not record.image_gone and record.job.spec.explain,
                     record.deleted,
                 )
-                for job_id, record in self._records.items()
-                if record.clean_at_ms is not None and record.clean_at_ms < self._clock()
-            ][:limit]
+                for job_id, record in due
+            ]
 
     def cleaned(self, item: Cleanable) -> None:
         with self._lock:

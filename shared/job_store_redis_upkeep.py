@@ -20,8 +20,8 @@ from shared.redis_ledger import (
 )
 from shared.schemas import Job, JobSpec, JobStatus, Totals
 
-#: Whoever was given ended jobs to archive has so long before somebody else is.
-_ARCHIVING_MS = 30_000
+#: Whoever was given ended jobs to archive or to clean has so long before somebody else is.
+_HELD_MS = 30_000
 #: How long a reading of Redis' memory holds.
 _MEMORY_READING_SECONDS = 1.0
 _log = structlog.get_logger(__name__)
@@ -40,17 +40,20 @@ class RedisUpkeep(RedisLedger):
         return read_spec(job_id, fields) if fields else None
 
     def cleanable(self, limit: int) -> list[Cleanable]:
-        return [
-            _cleanable(job_id, None if image_gone or not spec else spec, bool(deleted))
-            for job_id, spec, image_gone, deleted in self._call("cleanable", "", limit, keys.JOB)
-        ]
+        found = []
+        for job_id, spec, image_gone, deleted in self._call("cleanable", "", limit, _HELD_MS, keys.JOB):
+            try:
+                found.append(_cleanable(job_id, None if image_gone or not spec else spec, bool(deleted)))
+            except UNREADABLE:
+                _log.exception("record_not_understood", job_id=job_id)
+        return found
 
     def cleaned(self, item: Cleanable) -> None:
         spec = None if item.image_key else self._spec(item.job_id)
         self._call("clean", item.job_id, spec_text(item.job_id, spec.forgotten()) if spec else "")
 
     def unarchived(self, limit: int) -> list[Job]:
-        return list(_readable(self._call("unarchived", "", limit, _ARCHIVING_MS, keys.JOB)))
+        return list(_readable(self._call("unarchived", "", limit, _HELD_MS, keys.JOB)))
 
     def archived(self, job_ids: Sequence[str]) -> list[str]:
         return list(self._call("archived", "", keys.JOB, *job_ids)) if job_ids else []

@@ -7,13 +7,14 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 
 import structlog
 
 from shared.archive import Archive
 from shared.crash_points import crash_point
 from shared.errors import HistoQueueError, ObjectStoreUnavailable, cause_of
-from shared.job_store import JobStore
+from shared.job_store import Cleanable, JobStore
 from shared.object_store import ObjectStore
 from shared.schemas import Job
 from shared.task_queue import TaskQueue
@@ -48,27 +49,42 @@ def reap_once(jobs: JobStore, queue: TaskQueue) -> int:
     return len(published)
 
 
-def clean_once(jobs: JobStore, objects: ObjectStore) -> int:
-    """Delete the images, and drop the results, that are past their retention.
+def clean_once(jobs: JobStore, objects: ObjectStore, pool: Executor | None = None) -> int:
+    """Delete the images, and drop the results, that are past their retention; in the threads of `pool`.
 
     Returns:
-        How many of them there were.
+        How many are gone.
     """
-    archive = Archive(objects)
+    is_cleaned = partial(_is_cleaned, jobs, objects)
     items = jobs.cleanable(REAP_AT_ONCE)
-    for item in items:
-        # First the object: should this process end in between, it is deleted once more.
-        if item.image_key is not None:
-            objects.delete(item.image_key)
-            if item.has_heatmap:
-                archive.delete_heatmap(item.job_id)
-            crash_point("cleaner.deleted")
-        if item.deleted:
-            archive.forget(item.job_id)
-        elif item.image_key is None:
-            archive.delete(item.job_id)
-        jobs.cleaned(item)
-    return len(items)
+    return sum(pool.map(is_cleaned, items) if pool else map(is_cleaned, items))
+
+
+def _is_cleaned(jobs: JobStore, objects: ObjectStore, item: Cleanable) -> bool:
+    try:
+        _clean(jobs, objects, item)
+    except Exception:  # noqa: BLE001 - logged whole
+        # Where both are there, it is this one alone that cannot be cleaned; else none can.
+        objects.ping()
+        jobs.ping()
+        _log.exception("job_not_cleaned", job_id=item.job_id)
+        return False
+    return True
+
+
+def _clean(jobs: JobStore, objects: ObjectStore, item: Cleanable) -> None:
+    archive = Archive(objects)
+    # First the object: should this process end in between, it is deleted once more.
+    if item.image_key is not None:
+        objects.delete(item.image_key)
+        if item.has_heatmap:
+            archive.delete_heatmap(item.job_id)
+        crash_point("cleaner.deleted")
+    if item.deleted:
+        archive.forget(item.job_id)
+    elif item.image_key is None:
+        archive.delete(item.job_id)
+    jobs.cleaned(item)
 
 
 def archive_once(jobs: JobStore, objects: ObjectStore, pool: Executor) -> int:

@@ -9,8 +9,8 @@ if status ~= 'failed' and status ~= 'expired' and status ~= 'canceled' then
   return {'refused', now, status}
 end
 -- An image whose time is over may be on its way out.
-local image_until = redis.call('ZSCORE', ended, id)
-if field('deleted') or field('image_gone') or now >= tonumber(image_until or 0) then
+local image_until = number('finished_at_ms') + number('image_retention_ms')
+if field('deleted') or field('image_gone') or now >= image_until then
   return {'gone', now}
 end
 local refused = refusal(field('owner') or nil, tonumber(ARGV[4]), tonumber(ARGV[5]))

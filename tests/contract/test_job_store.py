@@ -516,9 +516,41 @@ def test_an_image_that_could_not_be_deleted_is_named_again(store: JobStore, cloc
     job = accept(store)
     store.cancel(job.id)
     clock.advance(61)
-    first, second = store.cleanable(100), store.cleanable(100)
-    assert first == second
+    first = store.cleanable(100)
     assert [item.job_id for item in first] == [job.id]
+    clock.advance(61)
+    assert store.cleanable(100) == first
+
+
+def test_what_is_to_be_cleaned_is_given_to_one_cleaner(store: JobStore, clock: Clock) -> None:
+    """The next one gets what is behind it; nobody runs the job again meanwhile."""
+    jobs = [accept(store) for _ in range(2)]
+    for job in jobs:
+        store.cancel(job.id)
+        clock.advance(1)
+    clock.advance(60)
+    assert [item.job_id for _ in range(3) for item in store.cleanable(1)] == [job.id for job in jobs]
+    for job in jobs:
+        with pytest.raises(ResultExpired):
+            store.retry(job.id, 10)
+    store.delete(jobs[1].id)
+    clock.advance(1)
+    assert [item.job_id for item in store.cleanable(10)] == [jobs[1].id]
+
+
+def test_a_spec_that_cannot_be_read_holds_up_no_other_cleaning(
+    redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Neither one in other words, nor what is no record at all."""
+    store = RedisJobStore(redis_client, clock)
+    jobs = [accept(store) for _ in range(3)]
+    for job in jobs:
+        store.cancel(job.id)
+    redis_client.hset(keys.JOB + jobs[0].id, "spec", "{}")
+    redis_client.delete(keys.JOB + jobs[1].id)
+    redis_client.set(keys.JOB + jobs[1].id, "no record at all")
+    clock.advance(61)
+    assert jobs[2].id in [item.job_id for item in store.cleanable(10)]
 
 
 def test_an_open_job_keeps_its_image(store: JobStore, clock: Clock) -> None:
@@ -619,12 +651,14 @@ def test_a_deleted_job_is_forgotten_at_once(store: JobStore, clock: Clock) -> No
     with pytest.raises(ResultExpired):
         store.get(job.id)
     assert store.unarchived(10) == []
-    assert [(item.image_key, item.deleted) for item in store.cleanable(10)] == [("uploads/x", True)]
-    clean(store)
+    (item,) = store.cleanable(10)
+    assert (item.image_key, item.deleted) == ("uploads/x", True)
+    store.cleaned(item)
     assert store.cleanable(10) == []
     clock.advance(61)
-    assert [(item.image_key, item.deleted) for item in store.cleanable(10)] == [(None, True)]
-    clean(store)
+    (item,) = store.cleanable(10)
+    assert (item.image_key, item.deleted) == (None, True)
+    store.cleaned(item)
     clock.advance(1000)
     assert store.cleanable(10) == []
 
@@ -905,6 +939,7 @@ def test_two_cleaners_at_once_drop_no_result_before_its_time(store: JobStore, cl
     store.succeed(job.id, "token", {"class": "x"}, {})
     clock.advance(61)
     (first,) = store.cleanable(10)
+    clock.advance(61)
     clean(store)
     store.cleaned(first)
     store.cleaned(Cleanable(job.id, None, has_heatmap=False, deleted=False))

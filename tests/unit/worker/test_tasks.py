@@ -309,6 +309,52 @@ def test_an_image_is_deleted_when_its_time_is_over(world: World) -> None:
     assert world.job(job_id).result == {"text": "tile"}
 
 
+def test_an_image_that_cannot_be_deleted_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store refuses one key: it is tried again later, and everything else goes."""
+    refused, other = world.accept(b"tile"), world.accept(b"other")
+    for job_id in (refused, other):
+        world.runner.run(job_id)
+    objects, jobs = world.services.objects, world.services.jobs
+    delete = objects.delete
+
+    def refuse_one(key: str) -> None:
+        if refused in key:
+            raise ObjectStoreUnavailable("refused")
+        delete(key)
+
+    world.now_ms += 61_000
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
+        patch.setattr(objects, "delete", refuse_one)
+        assert clean_once(jobs, objects, pool) == 1
+        assert objects.list_keys("uploads/") == [f"uploads/{refused}"]
+        assert clean_once(jobs, objects) == 0
+    world.now_ms += 61_000
+    assert clean_once(jobs, objects) == 1
+    assert objects.list_keys("uploads/") == []
+
+
+def test_a_store_that_is_away_is_not_asked_to_delete_each_image(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first refusal ends the turn; it is made again later."""
+    for _ in range(3):
+        world.runner.run(world.accept(b"tile"))
+    asked = []
+
+    def away(key: str = "") -> None:
+        asked.append(key)
+        raise ObjectStoreUnavailable("away")
+
+    monkeypatch.setattr(world.services.objects, "delete", away)
+    monkeypatch.setattr(world.services.objects, "ping", away)
+    world.now_ms += 61_000
+    with pytest.raises(ObjectStoreUnavailable):
+        clean_once(world.services.jobs, world.services.objects)
+    assert len(asked) == 2
+
+
 def test_a_heat_map_is_there_before_its_result_and_goes_with_the_image(world: World) -> None:
     """Whoever reads that the job has succeeded finds it."""
     job_id = world.accept(b"tile", explain=True)
