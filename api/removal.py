@@ -35,7 +35,9 @@ def cancel_job(services: Services, job_id: str) -> Canceled:
     try:
         # At once, and not by a worker in its own time: else a loss of Redis' data could bring the job back.
         archive.put(canceled.job)
-        services.jobs.archived([job_id])
+        if services.jobs.archived([canceled.job]):
+            # It was retried, or deleted, just now.
+            archive.forget(job_id)
     except Unavailable:
         _log.warning("archiving_left_to_a_worker", job_id=job_id)
     return canceled

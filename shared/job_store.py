@@ -255,8 +255,11 @@ class JobStore(BatchStore, Protocol):
     def unarchived(self, limit: int) -> list[Job]:
         """Return ended jobs whose outcome is not in the object store; nobody else gets them for a while."""
 
-    def archived(self, job_ids: Sequence[str]) -> list[str]:
-        """Note that their outcomes are there now; return those that were deleted or retried meanwhile."""
+    def archived(self, jobs: Sequence[Job]) -> list[str]:
+        """Note that these outcomes are there now; return the ids that were deleted or retried meanwhile.
+
+        One that has ended anew is to be archived once more.
+        """
 
     def unknown(self, job_ids: Sequence[str]) -> list[str]:
         """Return those that the ledger has no record of, in order."""

@@ -56,16 +56,19 @@ class MemoryUpkeep(MemoryLedger):
                 record.archive_at_ms = now + 30_000
             return [record.job for record in due]
 
-    def archived(self, job_ids: Sequence[str]) -> list[str]:
+    def archived(self, jobs: Sequence[Job]) -> list[str]:
         with self._lock:
-            records = {job_id: record for job_id in job_ids if (record := self._find(job_id))}
-            for record in records.values():
-                record.archive_at_ms = None
-            return [
-                job_id
-                for job_id, record in records.items()
-                if record.deleted or not record.job.status.is_final
-            ]
+            unwanted = []
+            for job in jobs:
+                record = self._find(job.id)
+                if record is None:
+                    continue
+                if record.deleted or not record.job.status.is_final:
+                    unwanted.append(job.id)
+                else:
+                    is_same = record.job.version == job.version
+                    record.archive_at_ms = None if is_same else self._clock()
+            return unwanted
 
     def unknown(self, job_ids: Sequence[str]) -> list[str]:
         with self._lock:

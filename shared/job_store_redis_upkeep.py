@@ -55,8 +55,9 @@ class RedisUpkeep(RedisLedger):
     def unarchived(self, limit: int) -> list[Job]:
         return list(_readable(self._call("unarchived", "", limit, _HELD_MS, keys.JOB)))
 
-    def archived(self, job_ids: Sequence[str]) -> list[str]:
-        return list(self._call("archived", "", keys.JOB, *job_ids)) if job_ids else []
+    def archived(self, jobs: Sequence[Job]) -> list[str]:
+        named = [part for job in jobs for part in (job.id, job.version)]
+        return list(self._call("archived", "", keys.JOB, *named)) if named else []
 
     def unknown(self, job_ids: Sequence[str]) -> list[str]:
         with answering():

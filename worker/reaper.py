@@ -103,8 +103,8 @@ def archive_once(jobs: JobStore, objects: ObjectStore, pool: Executor) -> int:
         ended = [job for job in ended if _is_put(archive, job)]
     if ended:
         crash_point("archiver.put")
-    for job_id in jobs.archived([job.id for job in ended]):
-        # Its owner deleted it just now.
+    for job_id in jobs.archived(ended):
+        # Its owner deleted or retried it just now.
         archive.forget(job_id)
     return len(ended)
 

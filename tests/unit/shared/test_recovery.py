@@ -96,7 +96,7 @@ class World:
         assert jobs.succeed(new.id, "t", {"class": "lung_n"}, {})
         job = jobs.get(new.id)
         Archive(self.services.objects).put(job)
-        jobs.archived([new.id])
+        jobs.archived([job])
         return job
 
     def wipe(self) -> None:

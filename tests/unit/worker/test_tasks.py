@@ -496,6 +496,29 @@ def test_an_outcome_deleted_while_it_is_archived_leaves_no_copy(
     assert objects.list_keys("results/") == []
 
 
+def test_an_outcome_that_changes_while_it_is_archived_is_archived_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner retried it just then, and it has succeeded: the object store does not keep the failure."""
+    job_id = world.accept(b"bad")
+    world.runner.run(job_id)
+    jobs, objects = world.services.jobs, world.services.objects
+    put_all = objects.put_all
+
+    def retried_meanwhile(news: Any, pool: Any) -> None:
+        monkeypatch.undo()
+        jobs.retry(job_id, 10)
+        jobs.claim(job_id, "t", 15, 300)
+        jobs.succeed(job_id, "t", {"text": "tile"}, {})
+        put_all(news, pool)
+
+    monkeypatch.setattr(objects, "put_all", retried_meanwhile)
+    with ThreadPoolExecutor(1) as pool:
+        archive_once(jobs, objects, pool)
+        archive_once(jobs, objects, pool)
+    assert Archive(objects).get(job_id) == jobs.get(job_id)
+
+
 def test_an_outcome_past_its_retention_goes_from_the_object_store_too(world: World) -> None:
     """Image first, then the outcome, both copies of it."""
     job_id = world.accept(b"tile")
