@@ -169,8 +169,9 @@ def retry_job(services: Services, settings: Settings, job_id: str) -> Job:
     """
     jobs = services.jobs
     known = founded(services, lambda: jobs.get(job_id))
-    if known.status in RETRYABLE:
-        # First: what ended once must not be found there if Redis' data is lost while it runs again.
+    # What ended once must not be found there if Redis' data is lost while it runs again, so it goes first. If
+    # it does not run again after all, it is put there again.
+    if known.status in RETRYABLE and jobs.unarchive(job_id):
         Archive(services.objects).delete(job_id)
     try:
         job = jobs.retry(job_id, settings.max_open_jobs, settings.max_open_jobs_per_key)

@@ -261,6 +261,12 @@ class JobStore(BatchStore, Protocol):
         One that has ended anew is to be archived once more.
         """
 
+    def unarchive(self, job_id: str) -> bool:
+        """Note that an ended job's outcome is about to be removed there; False for one that has not ended.
+
+        After a while it is to be archived once more, unless its job is retried before.
+        """
+
     def unknown(self, job_ids: Sequence[str]) -> list[str]:
         """Return those that the ledger has no record of, in order."""
 

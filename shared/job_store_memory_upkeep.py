@@ -70,6 +70,14 @@ class MemoryUpkeep(MemoryLedger):
                     record.archive_at_ms = None if is_same else self._clock()
             return unwanted
 
+    def unarchive(self, job_id: str) -> bool:
+        with self._lock:
+            record = self._find(job_id)
+            if record is None or record.deleted or not record.job.status.is_final:
+                return False
+            record.archive_at_ms = self._clock() + 30_000
+            return True
+
     def unknown(self, job_ids: Sequence[str]) -> list[str]:
         with self._lock:
             return [job_id for job_id in job_ids if self._find(job_id) is None]

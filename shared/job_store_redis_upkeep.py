@@ -59,6 +59,9 @@ class RedisUpkeep(RedisLedger):
         named = [part for job in jobs for part in (job.id, job.version)]
         return list(self._call("archived", "", keys.JOB, *named)) if named else []
 
+    def unarchive(self, job_id: str) -> bool:
+        return bool(self._call("unarchive", job_id, _HELD_MS))
+
     def unknown(self, job_ids: Sequence[str]) -> list[str]:
         with answering():
             pipe = self._redis.pipeline(transaction=False)

@@ -912,6 +912,23 @@ def test_one_that_is_retried_while_it_is_archived_is_named(store: JobStore) -> N
     assert store.archived(taken) == [job.id]
 
 
+def test_an_outcome_that_leaves_the_object_store_is_to_be_put_there_again(
+    store: JobStore, clock: Clock
+) -> None:
+    """After a while, in which its job may be retried; that of a job that is open, or deleted, never."""
+    waiting, deleted, kept, retried = (accept(store) for _ in range(4))
+    for job in (deleted, kept, retried):
+        store.cancel(job.id)
+    store.archived(store.unarchived(10))
+    store.delete(deleted.id)
+    ids = (waiting.id, deleted.id, kept.id, retried.id, new_job_id())
+    assert [store.unarchive(job_id) for job_id in ids] == [False, False, True, True, False]
+    assert store.unarchived(10) == []
+    store.retry(retried.id, 10)
+    clock.advance(31)
+    assert [job.id for job in store.unarchived(10)] == [kept.id]
+
+
 def test_one_that_ended_anew_while_it_was_archived_is_archived_anew(store: JobStore, clock: Clock) -> None:
     """Also where somebody has put the later outcome there: the earlier one may have come over it."""
     job = accept(store)
