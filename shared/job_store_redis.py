@@ -1,6 +1,7 @@
 """The job ledger on Redis: one Lua call a transition, on Redis' own clock."""
 
 import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -192,7 +193,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         return bool(self._call("strike", job_id, token, strikes))
 
     def cancel(self, job_id: str) -> Canceled:
-        outcome, _, *record = self._call("cancel", job_id)
+        outcome, _, *record = self._call("cancel", job_id, _token())
         _check_known(outcome, job_id)
         job = to_job(record[0])
         if outcome == "final":
@@ -206,7 +207,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         return spec.input.key if spec else ""
 
     def retry(self, job_id: str, max_open: int, max_owned: int = 0) -> Job:
-        outcome, _, *payload = self._call("retry", job_id, max_open, max_owned)
+        outcome, _, *payload = self._call("retry", job_id, max_open, max_owned, _token())
         _check_known(outcome, job_id)
         if outcome == "refused":
             raise JobNotRetryable(not_retryable(JobStatus(payload[0])))
@@ -288,6 +289,11 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
             while True:
                 message = pubsub.get_message(timeout=1.0)
                 yield _change(str(message["data"])) if message else None
+
+
+def _token() -> str:
+    """Return what tells a call from every other one, and not from its repetition by the connection."""
+    return secrets.token_hex(8)
 
 
 def _finish(ending: Ending) -> Call:

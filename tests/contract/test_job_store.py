@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -927,6 +928,47 @@ def test_an_outcome_that_leaves_the_object_store_is_to_be_put_there_again(
     store.retry(retried.id, 10)
     clock.advance(31)
     assert [job.id for job in store.unarchived(10)] == [kept.id]
+
+
+def lose_the_next_answer(patch: pytest.MonkeyPatch) -> None:
+    """Have the connection break when a script's answer has come, and before anybody has read it."""
+    kind = redis.Connection
+    read = kind.read_response
+    lost = []
+
+    def lose(self: redis.Connection, *args: Any, **options: Any) -> Any:
+        answer = read(self, *args, **options)
+        if isinstance(answer, list) and not lost:
+            lost.append(answer)
+            self.disconnect()
+            raise redis.ConnectionError("lost")
+        return answer
+
+    patch.setattr(kind, "read_response", lose)
+
+
+@pytest.mark.parametrize("was_running", [False, True])
+def test_an_owners_word_whose_answer_was_lost_is_answered_as_the_first_time(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, was_running: bool
+) -> None:
+    """The connection repeats it by itself: nobody is told that a job was canceled, or queued, before."""
+    store = RedisJobStore(redis_client)
+    job = accept(store)
+    if was_running:
+        store.claim(job.id, "token", LEASE, RUN)
+    with monkeypatch.context() as patch:
+        lose_the_next_answer(patch)
+        canceled = store.cancel(job.id)
+    assert (canceled.job, canceled.was_running) == (store.get(job.id), was_running)
+    with pytest.raises(JobAlreadyFinal):
+        store.cancel(job.id)
+    with monkeypatch.context() as patch:
+        lose_the_next_answer(patch)
+        retried = store.retry(job.id, 10)
+    assert retried == store.get(job.id)
+    assert store.totals().retried == 1
+    with pytest.raises(JobNotRetryable):
+        store.retry(job.id, 10)
 
 
 def test_one_that_ended_anew_while_it_was_archived_is_archived_anew(store: JobStore, clock: Clock) -> None:
