@@ -95,7 +95,7 @@ class Broker:
         pipe = self.redis.pipeline(transaction=True)
         pipe.flushall()
         pipe.set(keys.FOUNDED, 1)
-        pipe.set(keys.SWEPT, 1)
+        pipe.set(keys.SWEPT, self.redis.info("server")["run_id"])
         pipe.execute()
 
     def spent(self) -> Spent:

@@ -31,7 +31,7 @@ MOST_LOST_WORKERS = 10
 #: A message is taken to be lost when newer ones have left the queue and its job is still unclaimed after
 #: this long; covers the moment between delivery and the claim.
 REPUBLISH_AFTER_MS = 3_000
-#: The object store is compared with the ledger this often, and at once when the ledger has lost its data.
+#: The object store is compared with the ledger this often, and at once when that has or may have lost data.
 SWEEP_EVERY_SECONDS = 1800
 
 
@@ -278,7 +278,10 @@ class JobStore(BatchStore, Protocol):
         """Note that it is."""
 
     def sweep_is_due(self) -> bool:
-        """Tell whether it is time to compare it with the object store: it was long ago, or data was lost."""
+        """Tell whether it is time to compare it with the object store.
+
+        It was long ago, data was lost, or may be: another server answers, or the same one was started again.
+        """
 
     def begin_sweep(self, seconds: float) -> bool:
         """Take the right to compare them; False if somebody has it. It lapses after so long."""

@@ -80,11 +80,25 @@ class RedisUpkeep(RedisLedger):
 
     def sweep_is_due(self) -> bool:
         with answering():
-            return not self._redis.exists(keys.SWEPT)
+            swept = self._redis.get(keys.SWEPT)
+        return swept is None or self._server() not in ("", swept)
 
     def begin_sweep(self, seconds: float) -> bool:
+        server = self._server()
         with answering():
-            return bool(self._redis.set(keys.SWEEPING, 1, nx=True, px=milliseconds(seconds)))
+            return bool(self._redis.set(keys.SWEEPING, server, nx=True, px=milliseconds(seconds)))
+
+    def _server(self) -> str:
+        """Return what names this run of this server; empty where it does not tell.
+
+        One that was started again, or took over, may lack the last writes, and nothing else shows it.
+        """
+        with answering():
+            try:
+                facts: dict[str, Any] = self._redis.info("server")
+            except redis.ResponseError:
+                facts = {}
+        return str(facts.get("run_id", ""))
 
     def hold_sweep(self, seconds: float) -> bool:
         with answering():

@@ -739,6 +739,55 @@ def test_a_comparison_is_made_by_one_and_then_not_for_a_while(store: JobStore, c
     assert store.end_sweep(is_whole=False)
 
 
+@pytest.mark.integration
+def test_a_comparison_is_due_at_once_where_another_server_answers(own_redis: OwnRedis) -> None:
+    """One that took over, or was started again, may lack the last writes: nothing else would tell."""
+    client, child = own_redis
+    store = RedisJobStore(client)
+    assert store.begin_sweep(60)
+    assert store.end_sweep(is_whole=True)
+    assert not store.sweep_is_due()
+    assert store.begin_sweep(60)
+    child.stop(10)
+    child.start()
+    assert wait_until(lambda: _answers(store), 20)
+    assert store.is_founded()
+    assert store.sweep_is_due()
+    # What was compared with the earlier one says nothing of this one.
+    assert store.end_sweep(is_whole=True)
+    assert store.sweep_is_due()
+    assert store.begin_sweep(60)
+    assert store.end_sweep(is_whole=True)
+    assert not store.sweep_is_due()
+
+
+def _answers(store: JobStore) -> bool:
+    try:
+        store.ping()
+    except JobStoreUnavailable:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("answer", [{}, redis.exceptions.NoPermissionError("INFO")])
+def test_a_server_that_does_not_name_itself_is_compared_as_before(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    """Some services answer only a part of INFO, or none of it."""
+
+    def info(section: str) -> object:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(redis_client, "info", info)
+    store = RedisJobStore(redis_client)
+    assert store.sweep_is_due()
+    assert store.begin_sweep(60)
+    assert store.end_sweep(is_whole=True)
+    assert not store.sweep_is_due()
+
+
 @pytest.fixture(params=["memory", "redis"])
 def wiped(request: pytest.FixtureRequest) -> JobStore:
     """Each side, after a loss of all its data."""
