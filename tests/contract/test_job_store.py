@@ -860,6 +860,16 @@ def test_a_record_that_redis_cannot_read_holds_up_no_other(redis_client: redis.R
     assert set(store.due({}, 10)) == {poison.id, sound.id}
 
 
+def test_an_outcome_past_its_tombstone_is_off_the_list(redis_client: redis.Redis, clock: Clock) -> None:
+    """The object store was away all the time: there is nothing left to be archived."""
+    store = RedisJobStore(redis_client, clock)
+    job = accept(store)
+    store.cancel(job.id)
+    redis_client.delete(keys.JOB + job.id)
+    assert store.unarchived(10) == []
+    assert redis_client.zcard(keys.UNARCHIVED) == 0
+
+
 def test_an_outcome_that_cannot_be_read_holds_up_no_other(redis_client: redis.Redis) -> None:
     """Such as one of a newer version, during an upgrade; it is looked at again later."""
     store = RedisJobStore(redis_client)
@@ -868,8 +878,10 @@ def test_an_outcome_that_cannot_be_read_holds_up_no_other(redis_client: redis.Re
         store.cancel(job.id)
         redis_client.hset(keys.JOB + job.id, "spec", spec)
     store.cancel(jobs[3].id)
+    redis_client.set(keys.JOB + "another", "no record at all")
+    redis_client.zadd(keys.UNARCHIVED, {"another": 1})
     assert [job.id for job in store.unarchived(10)] == [jobs[3].id]
-    assert redis_client.zcard(keys.UNARCHIVED) == 4
+    assert redis_client.zcard(keys.UNARCHIVED) == 5
 
 
 def test_a_record_that_appears_while_it_is_deleted_keeps_its_words(
