@@ -5,7 +5,7 @@ Any number of these may run at once.
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from functools import partial
 
@@ -31,6 +31,8 @@ ARCHIVE_THREADS = 8
 SWEEP_LOOK_SECONDS = 2.0
 #: How many jobs of each sort one look takes on.
 REAP_AT_ONCE = 500
+#: Where so many fail and none has gone well, the others are not tried before the next turn.
+MOST_FAILED = 10
 _log = structlog.get_logger(__name__)
 
 
@@ -57,14 +59,14 @@ def clean_once(jobs: JobStore, objects: ObjectStore, pool: Executor | None = Non
     """
     is_cleaned = partial(_is_cleaned, jobs, objects)
     items = jobs.cleanable(REAP_AT_ONCE)
-    return sum(pool.map(is_cleaned, items) if pool else map(is_cleaned, items))
+    return sum(_while_there_is_hope(pool.map(is_cleaned, items) if pool else map(is_cleaned, items)))
 
 
 def _is_cleaned(jobs: JobStore, objects: ObjectStore, item: Cleanable) -> bool:
     try:
         _clean(jobs, objects, item)
     except Exception:  # noqa: BLE001 - logged whole
-        # Where both are there, it is this one alone that cannot be cleaned; else none can.
+        # Where one of them is away, no other item can be cleaned either.
         objects.ping()
         jobs.ping()
         _log.exception("job_not_cleaned", job_id=item.job_id)
@@ -100,7 +102,8 @@ def archive_once(jobs: JobStore, objects: ObjectStore, pool: Executor) -> int:
     except (ObjectStoreUnavailable, ValueError):
         # Where the store is there, it is one outcome that holds up the others.
         objects.ping()
-        ended = [job for job in ended if _is_put(archive, job)]
+        are_put = _while_there_is_hope(_is_put(archive, job) for job in ended)
+        ended = [job for job, is_put in zip(ended, are_put, strict=False) if is_put]
     if ended:
         crash_point("archiver.put")
     for job_id in jobs.archived(ended):
@@ -116,6 +119,16 @@ def _is_put(archive: Archive, job: Job) -> bool:
         _log.warning("outcome_not_archived", job_id=job.id, error=str(error), cause=cause_of(error))
         return False
     return True
+
+
+def _while_there_is_hope(outcomes: Iterable[bool]) -> Iterator[bool]:
+    """Yield which items went well; ends early where it is none of the first."""
+    gone_well = failed = 0
+    for is_well in outcomes:
+        yield is_well
+        gone_well, failed = gone_well + is_well, failed + (not is_well)
+        if failed == MOST_FAILED and not gone_well:
+            return
 
 
 class Routine:

@@ -22,7 +22,7 @@ from shared.settings import Settings
 from worker.batcher import Batcher
 from worker.breaker import MOST_CRASHES, CrashBreaker
 from worker.leases import Lease, LeaseKeeper
-from worker.reaper import archive_once, clean_once, reap_once
+from worker.reaper import MOST_FAILED, archive_once, clean_once, reap_once
 from worker.supervisor import Outcome
 from worker.tasks import MOST_STRIKES, JobRunner, Message, RunLimits
 
@@ -353,6 +353,30 @@ def test_a_store_that_is_away_is_not_asked_to_delete_each_image(
     with pytest.raises(ObjectStoreUnavailable):
         clean_once(world.services.jobs, world.services.objects)
     assert len(asked) == 2
+
+
+def test_a_turn_in_which_nothing_can_be_done_is_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is there and refuses every key, for want of a right: no line in the log for each of them."""
+    for _ in range(MOST_FAILED + 3):
+        world.runner.run(world.accept(b"tile"))
+    asked = []
+
+    def refuse(key: str, *_: object) -> None:
+        asked.append(key)
+        raise ObjectStoreUnavailable("refused")
+
+    objects = world.services.objects
+    monkeypatch.setattr(objects, "put_all", refuse)
+    monkeypatch.setattr(objects, "put", refuse)
+    monkeypatch.setattr(objects, "delete", refuse)
+    with ThreadPoolExecutor(1) as pool:
+        assert archive_once(world.services.jobs, objects, pool) == 0
+    assert len(asked) == 1 + MOST_FAILED
+    world.now_ms += 61_000
+    assert clean_once(world.services.jobs, objects) == 0
+    assert len(asked) == 1 + 2 * MOST_FAILED
 
 
 def test_a_heat_map_is_there_before_its_result_and_goes_with_the_image(world: World) -> None:
