@@ -10,6 +10,8 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import httpx2
+
 from ._arguments import parser
 from ._bulk import Bulk
 from ._client import Client
@@ -53,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has enough; the interpreter must not complain of it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ALL_SUCCEEDED
-    except (HistoQueueError, ValueError, OSError, sqlite3.Error) as error:
+    except (HistoQueueError, ValueError, OSError, sqlite3.Error, httpx2.InvalidURL, ImportError) as error:
+        # The last two are about a proxy that the environment names.
         _say(f"error: {error}")
         return _status_of(error)
 

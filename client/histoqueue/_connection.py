@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 from urllib.parse import urljoin, urlsplit
 
@@ -35,19 +35,23 @@ class Connection:
     """The address of a server and what every request to it carries."""
 
     base_url: str
-    headers: Mapping[str, str]
+    #: Not shown: they hold the API key.
+    headers: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def to(cls, base_url: str | None, api_key: str | None) -> Connection:
         """Return the connection to a server, by default to the one that the environment names.
 
         Raises:
-            ValueError: if the address is none.
+            ValueError: if the address is none, or the key cannot be sent.
         """
-        url = (base_url or _environment.server_url()).rstrip("/")
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        url = (base_url or _environment.server_url()).strip().rstrip("/")
+        if not _is_address(url):
             raise ValueError(f"Expected an address such as http://127.0.0.1:5000. Received: {url!r}")
-        key = api_key or _environment.api_key()
+        # A file or a clipboard adds a line's end.
+        key = (api_key or _environment.api_key() or "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("Expected an API key of printable ASCII characters. Received one with others.")
         headers = {"User-Agent": f"histoqueue/{VERSION}", "Accept": "application/json, */*;q=0.5"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
@@ -86,6 +90,13 @@ class Connection:
         if urlsplit(url)[:2] != urlsplit(self.base_url)[:2]:
             raise UnexpectedAnswer(f"Expected a link on {self.base_url}. Received: {path}")
         return url
+
+
+def _is_address(url: str) -> bool:
+    try:
+        return httpx2.URL(url).scheme in ("http", "https") and bool(urlsplit(url).hostname)
+    except (ValueError, httpx2.InvalidURL):
+        return False
 
 
 def answer_of(response: httpx2.Response) -> Answer | Unanswered:

@@ -130,6 +130,26 @@ def test_each_trouble_has_its_status_and_one_line(
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("key", ["secret\n", "secret "])
+def test_a_key_with_a_line_end_is_the_key(
+    key: str, server: ApiServer, tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `$(cat key)` and a `.env` file may leave one."""
+    monkeypatch.setenv("HISTOQUEUE_API_KEY", key)
+    assert main(["predict", "tile.png", "--patience", "0"]) == 0
+
+
+def test_a_key_that_cannot_be_sent_is_wrong_usage(
+    server: ApiServer, tiles: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """It is told at once, and does not appear."""
+    monkeypatch.setenv("HISTOQUEUE_API_KEY", "s\xe9cret")
+    assert main(["predict", "tile.png"]) == 2
+    said = capsys.readouterr().err
+    assert "Expected an API key" in said
+    assert "cret" not in said
+
+
 @pytest.mark.parametrize(
     "arguments",
     [[], ["submit"], ["submit", "x"], ["predict"], ["predict", "x", "--concurrency", "0"], ["fly"]],
@@ -266,3 +286,14 @@ def test_a_server_without_a_date_is_no_fault(body: bytes) -> None:
     """Nothing can be said of its clock."""
     finding = _doctor._clock(_http.Answer(200, {}, body))
     assert finding.is_well is None
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://lab:port"])
+def test_a_proxy_that_cannot_be_used_is_wrong_usage(
+    proxy: str, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """One needs a package that is not there, one is no address; both are of the environment."""
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    assert main(["models", "--server", "http://lab.example", "--patience", "0"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")

@@ -24,6 +24,7 @@ from histoqueue import (
     UnsupportedImageFormat,
     WaitTimedOut,
 )
+from histoqueue._connection import Connection
 
 from tests.api_server import FAILING_WIDTH, HEATMAP, ApiServer
 from tests.factories import png_bytes
@@ -256,8 +257,37 @@ def test_a_redirect_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
         client.submit(b"\xff\xd8\xff")
 
 
-@pytest.mark.parametrize("url", ["lab:5000", "ftp://lab", "http://", "127.0.0.1"])
+@pytest.mark.parametrize(
+    "url",
+    ["lab:5000", "ftp://lab", "http://", "127.0.0.1", "http://lab:port", "http://la\nb\x7f", "http://[::1"],
+)
 def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
     """With what was expected."""
     with pytest.raises(ValueError, match="Expected an address"):
         Client(url)
+
+
+def test_what_surrounds_a_key_or_an_address_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file or a clipboard adds a line's end."""
+    monkeypatch.setenv("HISTOQUEUE_API_KEY", " secret\n")
+    monkeypatch.setenv("HISTOQUEUE_URL", " http://lab/\n")
+    connection = Connection.to(None, None)
+    assert connection.headers["Authorization"] == "Bearer secret"
+    assert connection.base_url == "http://lab"
+    assert Connection.to(None, "other\r\n").headers["Authorization"] == "Bearer other"
+    monkeypatch.setenv("HISTOQUEUE_API_KEY", " \n")
+    assert "Authorization" not in Connection.to(None, None).headers
+
+
+@pytest.mark.parametrize("key", ["sec\nret", "sec\x00ret", "s\xe9cret", "secret\u2019"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key: str) -> None:
+    """What is said may end up in a log."""
+    with pytest.raises(ValueError, match="Expected an API key") as caught:
+        Client("http://lab", api_key=key)
+    assert key[-3:] not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_a_connection_does_not_show_its_key() -> None:
+    """Nor does whatever prints it."""
+    assert "secret" not in repr(Connection.to("http://lab", "secret"))
