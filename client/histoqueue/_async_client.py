@@ -13,7 +13,7 @@ from . import _flows as flows
 from ._bulk import Summary
 from ._client import Client
 from ._connection import Connection, answer_of, no_answer
-from ._errors import HistoQueueError
+from ._errors import FOR_EVERY_IMAGE, HistoQueueError
 from ._http import Answer, Flow, Pause, Request, Unanswered
 from ._jobs import AsyncJob, Mapped
 from ._retry import Patience
@@ -93,6 +93,7 @@ class AsyncClient:
     ) -> AsyncIterator[Mapped[AsyncJob]]:
         """Submit many images and yield each as its job ends, in whatever order; see `Client.map`."""
         waiting, running = iter(sources), set[asyncio.Task[Mapped[AsyncJob]]]()
+        done = set[asyncio.Task[Mapped[AsyncJob]]]()
         try:
             while True:
                 for source in waiting:
@@ -107,16 +108,16 @@ class AsyncClient:
         finally:
             for task in running:
                 task.cancel()
+            # An error that nobody looks at would be reported when its task is dropped.
+            await asyncio.gather(*running, *done, return_exceptions=True)
 
     async def _map_one(self, source: Source, options: Options) -> Mapped[AsyncJob]:
         try:
             job = await self.submit(source, wait=flows.LONGEST_WAIT_SECONDS, **options)
             return Mapped(source, await job.wait())
-        except OSError as error:
-            return Mapped(source, error=error)
-        except HistoQueueError as error:
-            if error.is_temporary:
-                raise
+        except FOR_EVERY_IMAGE:
+            raise
+        except (HistoQueueError, OSError) as error:
             return Mapped(source, error=error)
 
     async def batch(

@@ -14,7 +14,7 @@ import httpx2
 from . import _flows as flows
 from ._bulk import Bulk, Summary
 from ._connection import Connection, answer_of, no_answer
-from ._errors import HistoQueueError
+from ._errors import FOR_EVERY_IMAGE, HistoQueueError
 from ._http import Answer, Flow, Pause, Request, Unanswered
 from ._jobs import Job, Mapped
 from ._pool import run_over
@@ -116,8 +116,8 @@ class Client:
     ) -> Iterator[Mapped[Job]]:
         """Submit many images and yield each as its job ends, in whatever order; a bad one stops nothing.
 
-        Only a few are in memory at a time, so `sources` may be endless. What would fail for every image
-        (a server that is away for longer than `patience`) is raised.
+        Only a few are in memory at a time, so `sources` may be endless. What would fail for every image (a
+        server that is away for longer than `patience`; a wrong address, key or option) is raised.
 
         >>> with Client() as client:
         ...     for item in client.map(["tile.png", "no such file.png"], concurrency=1):
@@ -129,11 +129,9 @@ class Client:
         def one(source: Source) -> Mapped[Job]:
             try:
                 return Mapped(source, self.submit(source, wait=flows.LONGEST_WAIT_SECONDS, **options).wait())
-            except OSError as error:
-                return Mapped(source, error=error)
-            except HistoQueueError as error:
-                if error.is_temporary:
-                    raise
+            except FOR_EVERY_IMAGE:
+                raise
+            except (HistoQueueError, OSError) as error:
                 return Mapped(source, error=error)
 
         for mapped in run_over(one, sources, concurrency):

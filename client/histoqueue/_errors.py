@@ -401,6 +401,19 @@ class JournalError(HistoQueueError):
     """It belongs to another run, or another process has it open."""
 
 
+#: These are not about one image: they would come for every other one, too.
+FOR_EVERY_IMAGE = (
+    Unavailable,
+    AccessDenied,
+    InvalidRequest,
+    UnknownModelVersion,
+    RouteNotFound,
+    MethodNotAllowed,
+    WebhooksOff,
+    WebhookRefused,
+)
+
+
 def every_class(base: type[HistoQueueError] = HistoQueueError) -> Iterator[type[HistoQueueError]]:
     """Yield an error class and all below it."""
     yield base

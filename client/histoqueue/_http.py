@@ -9,9 +9,25 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar, Union
 
-from ._errors import HistoQueueError, ServerUnreachable, Unavailable, UnexpectedAnswer, error_for
+from ._errors import (
+    HistoQueueError,
+    MethodNotAllowed,
+    RequestTooLarge,
+    RouteNotFound,
+    ServerUnreachable,
+    Unavailable,
+    UnexpectedAnswer,
+    error_for,
+)
 from ._problem import Problem
 
+#: A proxy in front of a server, or another service, answers in words of its own.
+_OF_OTHERS: Mapping[int, type[HistoQueueError]] = {
+    **dict.fromkeys((408, 429, 502, 503, 504), Unavailable),
+    404: RouteNotFound,
+    405: MethodNotAllowed,
+    413: RequestTooLarge,
+}
 #: Seconds for an answer that the server does not hold back.
 ANSWER_SECONDS = 30.0
 
@@ -73,8 +89,7 @@ class Answer:
             problem = Problem("")
         if not problem.code:
             text = f"Expected an answer of HistoQueue. Received: status {self.status}, {self._start()}"
-            # A proxy in front of a server that is away answers in words of its own.
-            kind = Unavailable if self.status in (408, 429, 502, 503, 504) else UnexpectedAnswer
+            kind = _OF_OTHERS.get(self.status, UnexpectedAnswer)
             if self.status not in (401, 403):
                 return kind(text, retry_after_seconds=retry_after)
             problem = Problem("", detail=text)

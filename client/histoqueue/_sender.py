@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import _flows as flows
 from ._errors import (
-    AccessDenied,
+    FOR_EVERY_IMAGE,
     BatchNotFound,
     HistoQueueError,
     InvalidRequest,
@@ -19,8 +19,6 @@ from ._errors import (
     NotSupported,
     QueueFull,
     ResultExpired,
-    Unavailable,
-    UnknownModelVersion,
     error_for,
 )
 from ._http import FormFile
@@ -36,8 +34,6 @@ if TYPE_CHECKING:
 MOST_BYTES = 256_000_000
 #: What a whole batch can be told; with any other option each file goes by itself.
 _OPTIONS_OF_BATCHES = frozenset({"model_version", "mpp", "expires_in", "cache"})
-#: What would fail for every file ends the run and makes no row.
-_ENDS_THE_RUN = (Unavailable, AccessDenied, InvalidRequest, UnknownModelVersion)
 #: The server dropped what an earlier call had done.
 _DROPPED = (ResultExpired, JobNotFound, BatchNotFound)
 T = TypeVar("T")
@@ -91,7 +87,7 @@ class Sender:
                 return self._batched(loaded)
             except NotSupported:
                 self.takes_batches = False
-            except _ENDS_THE_RUN:
+            except FOR_EVERY_IMAGE:
                 raise
             except HistoQueueError:
                 # Too much for this server in one request, or no image among them: each has its own answer.
@@ -134,8 +130,8 @@ class Sender:
             job = self._once_more_if_dropped(lambda key: self._finished(body, key), key)
             if self._heatmaps is not None:
                 keep_heatmap(job, self._heatmaps)
-        except (*_ENDS_THE_RUN, NotSupported):
-            raise
+        except (*FOR_EVERY_IMAGE, NotSupported):
+            raise  # it ends the run and makes no row
         except HistoQueueError as error:
             return entry_of_refusal(item.path, error)
         return entry_of_job(item.path, job.record)

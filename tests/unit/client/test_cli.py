@@ -115,6 +115,8 @@ def test_a_job_is_shown_watched_and_canceled(server: ApiServer, capsys: Output, 
         (["submit", "tiles", "--out", "r.csv", "--mpp", "99"], 2, "INVALID_REQUEST"),
         (["submit", "tiles", "--out", "r.csv", "--manifest", "nowhere.csv"], 2, "nowhere.csv"),
         (["submit", "tiles", "--out", "r.csv", "--server", "lab"], 2, "Expected an address"),
+        (["predict", "tile.png", "tiles/x0_y0.png", "--mpp", "99"], 2, "INVALID_REQUEST"),
+        (["predict", "tile.png", "--model-version", "9.9.9"], 2, "UNKNOWN_MODEL_VERSION"),
         (["status", "0192f0c4-5b1e-4c1b-9d43-2f6f0f6f8a11"], 2, "JOB_NOT_FOUND"),
         (["predict", "tile.png", "--server", "http://127.0.0.1:9", "--patience", "0"], 3, "Received none"),
         (["doctor", "--server", "http://127.0.0.1:9"], 3, ""),
@@ -148,6 +150,16 @@ def test_a_key_that_cannot_be_sent_is_wrong_usage(
     said = capsys.readouterr().err
     assert "Expected an API key" in said
     assert "cret" not in said
+
+
+@pytest.mark.parametrize("command", [["predict", "tile.png"], ["submit", "tiles", "--out", "r.csv"]])
+def test_an_address_of_something_else_is_wrong_usage(
+    command: list[str], server: ApiServer, tiles: Path, capsys: Output
+) -> None:
+    """No file is to blame, so none has a row."""
+    assert main([*command, "--server", f"{server.url}/api"]) == 2
+    assert "NOT_FOUND" in capsys.readouterr().err
+    assert not Path("r.csv").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,11 @@ from histoqueue import (
     InternalFault,
     InvalidImage,
     JobAlreadyFinal,
+    MethodNotAllowed,
     NotSupported,
     QueueFull,
+    RequestTooLarge,
+    RouteNotFound,
     ServerUnreachable,
     Unavailable,
     UnexpectedAnswer,
@@ -203,6 +206,17 @@ def test_what_is_no_job_is_an_unexpected_answer(body: bytes, patience: Patience,
     """Another service may listen there."""
     with pytest.raises(UnexpectedAnswer):
         converse(Answer(200, {}, body)).hold(submission(patience))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(404, RouteNotFound), (405, MethodNotAllowed), (413, RequestTooLarge)]
+)
+def test_words_of_another_are_understood_by_their_status(
+    status: int, kind: type[Exception], patience: Patience, converse: Any
+) -> None:
+    """A proxy has a limit of its own; another service has no such route."""
+    with pytest.raises(kind, match=f"status {status}, '<html>'"):
+        converse(Answer(status, {}, b"<html>")).hold(submission(patience))
 
 
 def test_a_wait_is_asked_for_with_the_submission(patience: Patience, converse: Any) -> None:
