@@ -12,7 +12,7 @@ from ._export import write_csv, write_ndjson, written_whole
 from ._geojson import Layout, write_geojson
 from ._journal import Journal, discard
 from ._pool import run_over
-from ._scan import scan
+from ._scan import check, scan
 from ._sender import Sender
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ class Bulk:
             Unavailable: if the server was away for longer than the client's patience; run again to go on.
             HistoQueueError: if no file could succeed, by the options or the key.
             JournalError: if the journal is of another run, or in use.
+            ValueError: if a source is neither there nor a pattern that something matches.
         """
+        check(self._sources)
         if self._restart:
             discard(self.journal_path)
         with Journal(self.journal_path, self._options) as journal:

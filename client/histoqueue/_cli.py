@@ -24,6 +24,7 @@ from ._errors import (
     JobFailed,
     JournalError,
     NotSupported,
+    Unavailable,
 )
 from ._geojson import Layout
 from ._jobs import Job, Mapped
@@ -129,7 +130,7 @@ def _submit(client: Client, chosen: Namespace) -> int:
     )
     try:
         summary = bulk.run()
-    except (KeyboardInterrupt, HistoQueueError):
+    except (KeyboardInterrupt, Unavailable):
         if bulk.journal_path.exists() and not chosen.quiet:
             _say(f"What is done is kept in {bulk.journal_path}: the same command goes on from there.")
         raise

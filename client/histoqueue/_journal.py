@@ -60,7 +60,7 @@ class Journal:
     """One run, open in one process at a time; use it in a `with` block, which keeps what is written.
 
     Raises:
-        JournalError: if the file is no journal, belongs to a run with other options, or is in use.
+        JournalError: if the file is no journal, holds answers of a run with other options, or is in use.
     """
 
     def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
@@ -87,14 +87,19 @@ class Journal:
         for statement in _TABLES.split(";"):
             self._db.execute(statement)
         stated = json.dumps(options, sort_keys=True)
-        for name, value in (("format", _FORMAT), ("run", uuid.uuid4().hex), ("options", stated)):
-            self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
+        anew = {"format": _FORMAT, "run": uuid.uuid4().hex, "options": stated}
+        self._db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", anew.items())
         meta = dict(self._db.execute("SELECT name, value FROM meta"))
         if meta["format"] not in (_FORMAT, _FORMAT_WITHOUT_PARCELS):
             raise JournalError(f"Expected {self.path} in format {_FORMAT}. Received: {meta['format']}")
         if "parcel" not in [column[1] for column in self._db.execute("PRAGMA table_info(items)")]:
             for statement in _PARCELS.split(";"):
                 self._db.execute(statement)
+        if meta["options"] != stated and not self._has_answers():
+            # Another run: keys of this one may have been sent with the other options.
+            self._db.execute("DELETE FROM items")
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", anew.items())
+            meta = anew
         if meta["options"] != stated:
             raise JournalError(
                 f"Expected the options that {self.path} was begun with, {meta['options']}. "
@@ -104,6 +109,9 @@ class Journal:
         self.run = meta["run"]
         #: Whether files may go several in a request.
         self.takes_parcels = meta["format"] != _FORMAT_WITHOUT_PARCELS
+
+    def _has_answers(self) -> bool:
+        return bool(self._db.execute("SELECT 1 FROM items WHERE row IS NOT NULL LIMIT 1").fetchone())
 
     def __enter__(self) -> Self:
         return self

@@ -20,6 +20,17 @@ class Found(NamedTuple):
     stamp: str
 
 
+def check(sources: Iterable[str]) -> None:
+    """Return if each source is there.
+
+    Raises:
+        ValueError: as `scan`, which is told only when it comes to that source.
+    """
+    for source in sources:
+        if source != "-" and not os.path.lexists(source):
+            next(_pattern(source))
+
+
 def scan(sources: Iterable[str], listed: Iterable[str] | None = None) -> Iterator[Found]:
     """Yield every file of the sources, one at a time; `-` stands for the paths in `listed`, one a line.
 

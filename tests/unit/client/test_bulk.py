@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from flask import Response, abort, request
-from histoqueue import Client, InvalidRequest, JournalError, UnknownModelVersion
+from histoqueue import CallerError, Client, InvalidRequest, JournalError, UnknownModelVersion
 from histoqueue._bulk import Bulk, Summary
 from histoqueue._export import write_csv, written_whole
 from histoqueue._geojson import Layout, feature
@@ -146,6 +146,47 @@ def test_other_options_need_another_journal(client: Client, tiles: Path) -> None
     run(client, "tiles", options={"mpp": 0.5})
     with pytest.raises(JournalError, match=r"--restart"):
         run(client, "tiles", options={"mpp": 0.25})
+
+
+@pytest.mark.parametrize("wrong", [{"mpp": 99}, {"model_version": "9.9.9"}])
+def test_options_of_a_run_without_a_result_may_still_change(
+    wrong: dict[str, Any], server: ApiServer, client: Client, tiles: Path, at_once: int
+) -> None:
+    """A slip of the keyboard is no run to go on with."""
+    with pytest.raises(CallerError):
+        run(client, "tiles", options=wrong, at_once=at_once)
+    (tiles / "x0_y0.png").unlink()
+    assert run(client, "tiles", options={"mpp": 0.5}, at_once=at_once).total == 2
+    assert {job.spec.input.mpp for job in server.jobs} == {0.5}
+
+
+def test_jobs_of_other_options_are_not_taken_for_those_of_a_run(
+    server: ApiServer, client: Client, tiles: Path, at_once: int
+) -> None:
+    """They were accepted, and their end was not seen: the same keys would find them again, or be refused."""
+    run(client, "tiles", options={"mpp": 0.25}, at_once=at_once)
+    forget("code", "row")
+    assert run(client, "tiles", options={"mpp": 0.5}, at_once=at_once).succeeded == 3
+    assert Counter(job.spec.input.mpp for job in server.jobs) == {0.25: 3, 0.5: 3}
+
+
+def test_a_result_that_is_to_be_looked_at_again_keeps_the_options(client: Client, tiles: Path) -> None:
+    """A file that was touched since it was done has one."""
+    run(client, "tiles/x0_y0.png", options={"mpp": 0.5})
+    forget("code")
+    with pytest.raises(JournalError, match=r"--restart"):
+        run(client, "tiles", options={"mpp": 0.25})
+
+
+def test_a_source_that_is_not_there_begins_nothing(client: Client, tiles: Path) -> None:
+    """And ends nothing: a journal that is there stays, whatever was to be done with it."""
+    with pytest.raises(ValueError, match="nowhere"):
+        run(client, "tiles", "nowhere", options={"mpp": 0.5})
+    assert not Path("results.csv.journal").exists()
+    run(client, "tiles")
+    with pytest.raises(ValueError, match=r"\*\.gif"):
+        run(client, "tiles", "tiles/*.gif", restart=True)
+    assert run(client, "tiles").done_now == 0
 
 
 def test_one_run_at_a_time(client: Client, tiles: Path) -> None:

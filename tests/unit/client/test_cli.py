@@ -261,6 +261,16 @@ def test_ctrl_c_is_status_130(server: ApiServer, tiles: Path) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("wrong", [["tiles", "--mpp", "99"], ["nowhere"]])
+def test_a_slip_leaves_nothing_to_go_on_with(
+    wrong: list[str], server: ApiServer, tiles: Path, capsys: Output
+) -> None:
+    """The same command would fail again, so that is not advised; the right one is not refused."""
+    assert main(["submit", *wrong, "--out", "r.csv"]) == 2
+    assert "the same command goes on" not in capsys.readouterr().err
+    assert main(["submit", "tiles", "--mpp", "0.5", "--out", "r.csv"]) == 0
+
+
 def environment() -> dict[str, str]:
     """Return an environment in which the command is found."""
     return {**os.environ, "PYTHONPATH": str(ROOT / "client")}
