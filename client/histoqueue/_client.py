@@ -149,6 +149,7 @@ class Client:
         """Submit every tile of a folder and write the results to files, as `histoqueue submit` does.
 
         A journal beside the first file remembers what is done: the same call goes on where it was stopped.
+        What has left the folder since then keeps its row.
 
         >>> with Client() as client:
         ...     client.batch("tiles", out="results.csv").succeeded

@@ -128,10 +128,14 @@ class Journal:
         self._db.execute("BEGIN")
 
     def add(self, files: Iterable[Found]) -> None:
-        """Note the files of the run; one that was touched since it was done is to be looked at again."""
+        """Note the files of the run; one that was touched since it was done is to be looked at again.
+
+        One that is gone keeps what it has, whether or not it is among the files.
+        """
         self._db.executemany(
             "INSERT INTO items (path, stamp) VALUES (?, ?) ON CONFLICT (path) DO UPDATE "
-            "SET stamp = excluded.stamp, code = NULL, parcel = NULL WHERE stamp <> excluded.stamp",
+            "SET stamp = excluded.stamp, code = NULL, parcel = NULL "
+            "WHERE stamp <> excluded.stamp AND (excluded.stamp <> '' OR code IS NULL)",
             ((os.fsencode(path), stamp) for path, stamp in files),
         )
         self.commit()

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import sys
 import tracemalloc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +117,31 @@ def test_the_same_call_again_submits_nothing(
     assert run(client, "tiles", at_once=at_once).done_now == 2
     assert len(server.jobs) == 5
     assert len(table()) == 4
+
+
+@pytest.mark.parametrize("how", ["folder", "list", "link"])
+def test_a_file_that_is_gone_keeps_its_row(
+    how: str, client: Client, bad_tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was answered, and may be gone by mistake: a folder that is not mounted looks like an empty one."""
+    shelf = bad_tiles.parent / "shelf"
+    shelf.mkdir()
+    for path in [bad_tiles / "x0_y0.png", bad_tiles / "page.png"]:
+        path.rename(shelf / path.name)
+        path.symlink_to(shelf / path.name)
+    listed = [f"tiles/{path.name}\n" for path in bad_tiles.iterdir()]
+
+    def call() -> dict[str, dict[str, str]]:
+        monkeypatch.setattr(sys, "stdin", listed)
+        run(client, "-" if how == "list" else "tiles")
+        return table()
+
+    before = call()
+    for path in shelf.iterdir():
+        path.unlink()
+        if how != "link":
+            (bad_tiles / path.name).unlink()
+    assert call() == before
 
 
 def test_a_touched_file_is_the_same_job(server: ApiServer, client: Client, tiles: Path, at_once: int) -> None:
