@@ -77,13 +77,19 @@ def _predict(client: Client, chosen: Namespace) -> int:
     names = list(dict.fromkeys(chosen.files))
     found = {item.source: item for item in client.map(names, concurrency=chosen.concurrency, **options)}
     items = [found[name] for name in names]
-    for item in items:
-        _keep_heatmap(item, chosen)
+    maps = {
+        item.source: keep_heatmap(item.job, chosen.explain) for item in items if item.job and chosen.explain
+    }
     if chosen.json:
         for item in items:
             _print_json({"file": item.source, **_entry(item).row, "notice": NOTICE})
     else:
-        _print_table(("FILE", "CLASS", "CONFIDENCE", "VERDICT"), [_cells(item) for item in items])
+        heads, rows = ["FILE", "CLASS", "CONFIDENCE", "VERDICT"], [_cells(item) for item in items]
+        if chosen.explain:
+            heads.insert(3, "HEATMAP")
+            for item, row in zip(items, rows):
+                row.insert(3, str(maps.get(item.source) or "-"))
+        _print_table(heads, rows)
         print(NOTICE)
     return ALL_SUCCEEDED if all(_entry(item).code == "" for item in items) else SOME_FAILED
 
@@ -98,20 +104,15 @@ def _entry(item: Mapped[Job]) -> Entry:
     return entry_of_unreadable(path, item.error)
 
 
-def _cells(item: Mapped[Job]) -> tuple[str, ...]:
+def _cells(item: Mapped[Job]) -> list[str]:
     entry = _entry(item)
     if entry.code:
-        return str(item.source), "-", "-", f"{entry.code}: {entry.row['error']['detail']}"
+        return [entry.path, "-", "-", f"{entry.code}: {entry.row['error']['detail']}"]
     result = entry.row["result"] or {}
     confidence = result.get("confidence")
     verdict = ", ".join([str(result.get("verdict") or "-"), *(result.get("reasons") or ())])
     shown = "-" if confidence is None else f"{confidence:.3f}"
-    return str(item.source), str(result.get("class") or "-"), shown, verdict
-
-
-def _keep_heatmap(item: Mapped[Job], chosen: Namespace) -> None:
-    if chosen.explain and item.job is not None:
-        keep_heatmap(item.job, chosen.explain)
+    return [entry.path, str(result.get("class") or "-"), shown, verdict]
 
 
 def _submit(client: Client, chosen: Namespace) -> int:

@@ -165,10 +165,13 @@ class Sender:
             return ask(f"{key}-again")
 
 
-def keep_heatmap(job: Job, folder: Path) -> None:
-    """Write a job's heat map into the folder; an image without a class has none."""
-    if job.result is not None and job.result.class_name is not None:
-        (folder / f"{job.id}.png").write_bytes(job.heatmap())
+def keep_heatmap(job: Job, folder: Path) -> Path | None:
+    """Write a job's heat map into the folder and return where; None for an image without a class."""
+    if job.result is None or job.result.class_name is None:
+        return None
+    path = folder / f"{job.id}.png"
+    path.write_bytes(job.heatmap())
+    return path
 
 
 def idempotency_key(run: str, item: Item, body: bytes) -> str:

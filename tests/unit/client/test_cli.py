@@ -1,6 +1,7 @@
 """The command: data on standard output, the rest on standard error, and a status that says how it went."""
 
 import email.utils
+import hashlib
 import io
 import json
 import os
@@ -220,6 +221,22 @@ def test_a_heat_map_is_kept_by_its_job(server: ApiServer, tiles: Path, capsys: O
     assert {path.stem for path in Path("maps").iterdir()} == jobs
     assert main(["predict", "tile.png", "--explain", "other"]) == 0
     assert [path.read_bytes() for path in Path("other").iterdir()] == [HEATMAP]
+
+
+def test_predict_tells_which_heat_map_is_of_which_file(
+    server: ApiServer, bad_tiles: Path, capsys: Output
+) -> None:
+    """In the table, where each has its path; an object has its job, whose id is the map's name."""
+    files = ["tile.png", "tiles/page.png", "tiles/x0_y0.png"]
+    assert main(["predict", *files, "--explain", "maps"]) == 1
+    head, *rows, _ = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert head[3] == "HEATMAP"
+    with Client() as client:
+        sums = {row[0]: client.get(Path(row[3]).stem).record.input for row in (rows[0], rows[2])}
+    for name, told in sums.items():
+        assert told is not None
+        assert told.sha256 == hashlib.sha256(Path(name).read_bytes()).hexdigest()
+    assert rows[1][3] == "-"
 
 
 def test_an_image_without_a_class_has_no_heat_map_and_is_no_failure(
