@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sqlite3
@@ -26,6 +28,7 @@ from ._errors import (
     NotSupported,
     Unavailable,
 )
+from ._export import printable
 from ._geojson import Layout
 from ._jobs import Job, Mapped
 from ._journal import Entry
@@ -43,6 +46,7 @@ _PATIENCE_SECONDS = {"submit": 300.0, "doctor": 0.0}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     chosen = parser().parse_args(arguments)
+    _take_any_name()
     patience = _PATIENCE_SECONDS.get(chosen.command, 30.0) if chosen.patience is None else chosen.patience
     try:
         with Client(
@@ -60,6 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The last two are about a proxy that the environment names.
         _say(f"error: {error}")
         return _status_of(error)
+
+
+def _take_any_name() -> None:
+    """Let standard input bring, and standard output take, names that their encoding does not know."""
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def _status_of(error: Exception) -> int:
@@ -82,7 +93,7 @@ def _predict(client: Client, chosen: Namespace) -> int:
     }
     if chosen.json:
         for item in items:
-            _print_json({"file": item.source, **_entry(item).row, "notice": NOTICE})
+            _print_json({"file": printable(str(item.source)), **_entry(item).row, "notice": NOTICE})
     else:
         heads, rows = ["FILE", "CLASS", "CONFIDENCE", "VERDICT"], [_cells(item) for item in items]
         if chosen.explain:
@@ -107,12 +118,12 @@ def _entry(item: Mapped[Job]) -> Entry:
 def _cells(item: Mapped[Job]) -> list[str]:
     entry = _entry(item)
     if entry.code:
-        return [entry.path, "-", "-", f"{entry.code}: {entry.row['error']['detail']}"]
+        return [printable(entry.path), "-", "-", f"{entry.code}: {entry.row['error']['detail']}"]
     result = entry.row["result"] or {}
     confidence = result.get("confidence")
     verdict = ", ".join([str(result.get("verdict") or "-"), *(result.get("reasons") or ())])
     shown = "-" if confidence is None else f"{confidence:.3f}"
-    return [entry.path, str(result.get("class") or "-"), shown, verdict]
+    return [printable(entry.path), str(result.get("class") or "-"), shown, verdict]
 
 
 def _submit(client: Client, chosen: Namespace) -> int:
@@ -224,8 +235,9 @@ def _doctor(client: Client, chosen: Namespace) -> int:
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    for row in [head, *rows]:
+    lines = [[_one_line(cell) for cell in row] for row in [head, *rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for row in lines:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
 
 
@@ -234,7 +246,15 @@ def _print_json(value: Mapping[str, Any]) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if sys.stderr is None:
+        return  # print would take standard output instead
+    with contextlib.suppress(OSError):  # nobody reads it any more, which changes no status
+        print(_one_line(text), file=sys.stderr, flush=True)
+
+
+def _one_line(text: str) -> str:
+    """Return a text with control characters as escapes: a file's name must not move the cursor."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 _COMMANDS: Mapping[str, Callable[[Client, Namespace], int]] = {

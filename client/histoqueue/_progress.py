@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TextIO
@@ -16,8 +17,9 @@ class ProgressLine:
     """Shows files, rate, time left and failures by reason."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
-        self._is_drawn = self._stream.isatty()
+        #: None where standard error is closed.
+        self._stream: TextIO | None = stream or sys.stderr
+        self._is_drawn = self._stream is not None and self._stream.isatty()
         self._shown_at = time.monotonic()
         self._width = 0
 
@@ -26,12 +28,18 @@ class ProgressLine:
         text = describe(summary)
         if self._is_drawn:
             end = "\n" if is_last else ""
-            self._stream.write(f"\r{text:<{self._width}}{end}")
+            self._write(f"\r{text:<{self._width}}{end}")
             self._width = len(text)
         elif is_last or time.monotonic() - self._shown_at >= _LOG_SECONDS:
             self._shown_at = time.monotonic()
-            self._stream.write(f"{text}\n")
-        self._stream.flush()
+            self._write(f"{text}\n")
+
+    def _write(self, text: str) -> None:
+        # Who does not read it any more, as `| head` does, ends no run.
+        with contextlib.suppress(OSError):
+            if self._stream is not None:
+                self._stream.write(text)
+                self._stream.flush()
 
 
 def describe(summary: Summary) -> str:
