@@ -12,7 +12,7 @@ from ._export import write_csv, write_ndjson, written_whole
 from ._geojson import Layout, write_geojson
 from ._journal import Journal, discard
 from ._pool import run_over
-from ._scan import check, scan
+from ._scan import SUFFIXES, check, scan
 from ._sender import Sender
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Bulk:
         heatmaps: a folder for heat maps, which needs the option `explain`.
 
     Raises:
-        ValueError: if a format is not known, or needs what was not given.
+        ValueError: if a format is not known or needs what was not given, or a file cannot be where it shall.
     """
 
     def __init__(  # noqa: PLR0913 - the one place where all of a run is stated
@@ -94,8 +94,15 @@ class Bulk:
                 raise ValueError(f"Expected a file ending in {', '.join(FORMATS)}. Received: {out}")
             if out.suffix.lower() == ".geojson" and layout is None:
                 raise ValueError(f"Expected --coordinates or --manifest, to place the tiles in {out}.")
-            if not out.absolute().parent.is_dir():
-                raise ValueError(f"Expected a folder that exists. Received: {out.parent}")
+            if out.is_dir():
+                raise ValueError(f"Expected a file to write results to. Received the folder {out}")
+        for path in [*outs, *([journal] if journal else [])]:
+            if not path.absolute().parent.is_dir():
+                raise ValueError(f"Expected a folder that exists. Received: {path.parent}")
+        for source in sources:
+            if heatmaps and Path(source).is_dir() and _is_in(heatmaps, Path(source)):
+                # They would be the next call's tiles.
+                raise ValueError(f"Expected a folder for heat maps outside of {source}. Received: {heatmaps}")
         self._client, self._sources, self._outs, self._options = client, sources, outs, options
         self._concurrency, self._layout, self._heatmaps = concurrency, layout, heatmaps
         self._retry_failed, self._restart, self._progress = retry_failed, restart, progress
@@ -108,7 +115,7 @@ class Bulk:
             Unavailable: if the server was away for longer than the client's patience; run again to go on.
             HistoQueueError: if no file could succeed, by the options or the key.
             JournalError: if the journal is of another run, or in use.
-            ValueError: if a source is neither there nor a pattern that something matches.
+            ValueError: if a source is neither there nor a pattern that matches, or if they hold no file.
         """
         check(self._sources)
         if self._restart:
@@ -117,6 +124,9 @@ class Bulk:
             if self._retry_failed:
                 journal.retry_failed()
             journal.add(scan(self._sources))
+            if not journal.counts() and "-" not in self._sources:
+                expected = f"files ending in {', '.join(SUFFIXES)} in {', '.join(self._sources)}"
+                raise ValueError(f"Expected {expected}. Received none.")
             summary = self._submit_all(journal)
             for out in self._outs:
                 self._write(out, journal)
@@ -163,3 +173,7 @@ class Bulk:
                 write_geojson(file, journal.rows, self._layout)
             else:
                 write_ndjson(file, journal.rows)
+
+
+def _is_in(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())

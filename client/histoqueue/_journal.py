@@ -65,7 +65,10 @@ class Journal:
 
     def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
         self.path = path
-        self._db = sqlite3.connect(path, timeout=0.5, isolation_level=None)
+        try:
+            self._db = sqlite3.connect(path, timeout=0.5, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise JournalError(f"Expected to open {path}. Received: {error}") from error
         try:
             # Held until the file is closed or the process ends, however it ends.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")

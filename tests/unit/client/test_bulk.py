@@ -533,15 +533,49 @@ def test_results_are_whole_or_not_there(client: Client, tiles: Path, monkeypatch
         (("results.xlsx",), "Expected a file ending in"),
         (("results.geojson",), "--coordinates"),
         (("nowhere/results.csv",), "Expected a folder"),
+        (("results.csv", "folder.csv"), "Received the folder"),
     ],
 )
 def test_a_run_that_cannot_end_well_does_not_begin(
     outs: tuple[str, ...], text: str, server: ApiServer, client: Client, tiles: Path
 ) -> None:
     """Nothing is submitted for a file that could not be written."""
+    Path("folder.csv").mkdir()
     with pytest.raises(ValueError, match=text):
         run(client, "tiles", outs=outs)
     assert server.jobs == []
+
+
+def test_heat_maps_are_not_kept_among_the_tiles(server: ApiServer, client: Client, tiles: Path) -> None:
+    """The next call would take them for tiles."""
+    for folder in (tiles, tiles / "maps", Path("elsewhere/../tiles/maps")):
+        with pytest.raises(ValueError, match="heat maps outside of tiles"):
+            run(client, "tile.png", "tiles", options={"explain": True}, heatmaps=folder)
+    assert server.jobs == []
+
+
+def test_a_folder_without_a_tile_is_said_to_have_none(
+    client: Client, tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is of other files, or not mounted; an empty list is nothing to do."""
+    Path("slides").mkdir()
+    Path("slides/slide.svs").touch()
+    with pytest.raises(ValueError, match=r"Expected files ending in \.jpg.* in slides\. Received none"):
+        run(client, "slides")
+    assert not Path("results.csv").exists()
+    monkeypatch.setattr(sys, "stdin", [])
+    assert run(client, "-").total == 0
+    run(client, "tiles")
+    assert run(client, "slides").total == 3
+
+
+def test_a_journal_that_cannot_be_opened_is_named(client: Client, tiles: Path) -> None:
+    """With what is wrong about it."""
+    Path("folder").mkdir()
+    with pytest.raises(JournalError, match="folder"):
+        run(client, "tiles", journal=Path("folder"))
+    with pytest.raises(ValueError, match="Expected a folder that exists"):
+        run(client, "tiles", journal=Path("nowhere/journal"))
 
 
 def test_a_tile_lies_where_its_name_or_the_table_says(client: Client, bad_tiles: Path) -> None:
