@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ._version import VERSION
 
@@ -21,6 +25,31 @@ Research use only, not for diagnostic use.
 """
 
 
+Number = TypeVar("Number", int, float)
+
+
+def _value(
+    kind: Callable[[str], Number], is_right: Callable[[Number], bool], expected: str
+) -> Callable[[str], Number]:
+    """Return what reads a number of this kind, and says what was expected where it is none."""
+
+    def read(text: str) -> Number:
+        with contextlib.suppress(ValueError):
+            if is_right(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {expected}, received {text}")
+
+    return read
+
+
+# NaN is neither over nor under anything.
+_seconds = _value(float, lambda value: value >= 0, "seconds, 0 or more")
+_positive = _value(float, lambda value: 0 < value < float("inf"), "a number over 0")
+_count = _value(int, lambda value: 1 <= value <= 1000, "1 to 1000")
+#: The server knows its bounds.
+_number = _value(float, math.isfinite, "a number")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; `command` says which was chosen."""
     top = argparse.ArgumentParser(
@@ -32,7 +61,12 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"histoqueue {VERSION}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--server", metavar="URL", help="where the server is")
-    common.add_argument("--patience", type=_seconds, metavar="SECONDS", help="for a server that is away")
+    common.add_argument(
+        "--patience",
+        type=_seconds,
+        metavar="SECONDS",
+        help="for a server that is away (30; submit 300, doctor 0)",
+    )
     common.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
     machine = argparse.ArgumentParser(add_help=False)
     machine.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -53,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE")
-    parser.add_argument("--concurrency", type=_count, default=8, metavar="N", help="tiles at once")
+    parser.add_argument("--concurrency", type=_count, default=8, metavar="N", help="tiles at once (8)")
     _add_options(parser)
 
 
@@ -73,7 +107,7 @@ def _submit(parser: argparse.ArgumentParser) -> None:
         help=".csv, .ndjson, .geojson; repeatable",
     )
     parser.add_argument(
-        "--concurrency", type=_count, default=256, metavar="N", help="tiles on their way at once"
+        "--concurrency", type=_count, default=256, metavar="N", help="tiles on their way at once (256)"
     )
     places = parser.add_mutually_exclusive_group()
     places.add_argument("--coordinates", metavar="REGEX", help="takes x and y (w and h) from the file's name")
@@ -95,29 +129,8 @@ def _submit(parser: argparse.ArgumentParser) -> None:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-version", metavar="VERSION", help="else the live one")
-    parser.add_argument("--mpp", type=float, metavar="N", help="micrometres per pixel of the images")
+    parser.add_argument("--mpp", type=_number, metavar="N", help="micrometres per pixel of the images")
     parser.add_argument(
-        "--expires-in", type=float, metavar="SECONDS", help="time for a job to wait in the queue"
+        "--expires-in", type=_number, metavar="SECONDS", help="time for a job to wait in the queue"
     )
     parser.add_argument("--explain", type=Path, metavar="DIR", help="make heat maps too, and keep them there")
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, received {text}")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number over 0, received {text}")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 1000:
-        raise argparse.ArgumentTypeError(f"expected 1 to 1000, received {text}")
-    return value

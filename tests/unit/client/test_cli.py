@@ -176,6 +176,31 @@ def test_wrong_usage_is_status_2(arguments: list[str], capsys: Output) -> None:
     assert "usage: histoqueue" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--patience", "soon", "seconds, 0 or more"),
+        ("--patience", "nan", "seconds, 0 or more"),
+        ("--patience", "-1", "seconds, 0 or more"),
+        ("--concurrency", "many", "1 to 1000"),
+        ("--concurrency", "1001", "1 to 1000"),
+        ("--downsample", "x", "a number over 0"),
+        ("--tile-size", "nan", "a number over 0"),
+        ("--mpp", "half", "a number"),
+        ("--mpp", "nan", "a number"),
+        ("--expires-in", "1h", "a number"),
+    ],
+)
+def test_a_value_that_is_none_is_told_in_words(
+    option: str, value: str, expected: str, capsys: Output
+) -> None:
+    """What was expected, and what came."""
+    with pytest.raises(SystemExit) as caught:
+        main(["submit", "tiles", "--out", "r.csv", f"{option}={value}"])
+    assert caught.value.code == 2
+    assert f"argument {option}: expected {expected}, received {value}" in capsys.readouterr().err
+
+
 def test_doctor_examines_everything(server: ApiServer, capsys: Output) -> None:
     """Both ends, what lies between, and what the server admits."""
     assert main(["doctor"]) == 0
