@@ -10,7 +10,8 @@ import sqlite3
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx2
 
@@ -19,6 +20,7 @@ from ._bulk import Bulk
 from ._client import Client
 from ._doctor import examine
 from ._errors import (
+    FOR_EVERY_IMAGE,
     AccessDenied,
     CallerError,
     HistoQueueError,
@@ -35,12 +37,19 @@ from ._journal import Entry
 from ._models import NOTICE
 from ._places import Manifest, NamePattern
 from ._progress import ProgressLine
-from ._rows import entry_of_job, entry_of_refusal, entry_of_unreadable
+from ._rows import entry_of_job, entry_of_refusal, entry_of_unreadable, entry_without_heatmap
 from ._sender import keep_heatmap
 
 ALL_SUCCEEDED, SOME_FAILED, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 130
 #: A run over very many files outlasts a restart of the server; whoever watches is told sooner.
 _PATIENCE_SECONDS = {"submit": 300.0, "doctor": 0.0}
+
+
+class Classified(NamedTuple):
+    """What became of a file, and where its heat map is or why there is none."""
+
+    entry: Entry
+    heatmap: str = "-"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,23 +95,43 @@ def _status_of(error: Exception) -> int:
 def _predict(client: Client, chosen: Namespace) -> int:
     options = _options(chosen)
     names = list(dict.fromkeys(chosen.files))
-    found = {item.source: item for item in client.map(names, concurrency=chosen.concurrency, **options)}
-    items = [found[name] for name in names]
-    maps = {
-        item.source: keep_heatmap(item.job, chosen.explain) for item in items if item.job and chosen.explain
-    }
+    found: dict[str, Classified] = {}
+    try:
+        for item in client.map(names, concurrency=chosen.concurrency, **options):
+            name, entry = str(item.source), _entry(item)
+            found[name] = Classified(entry)
+            if item.job is not None and chosen.explain:
+                found[name] = _with_heatmap(entry, item.job, chosen.explain)
+    finally:
+        # What was answered is shown, whatever ends it.
+        if found:
+            _show_classified([found[name] for name in names if name in found], chosen)
+    return ALL_SUCCEEDED if all(entry.code == "" for entry, _ in found.values()) else SOME_FAILED
+
+
+def _with_heatmap(entry: Entry, job: Job, folder: Path) -> Classified:
+    """Keep the heat map, if there is one."""
+    try:
+        return Classified(entry, str(keep_heatmap(job, folder) or "-"))
+    except (*FOR_EVERY_IMAGE, NotSupported):
+        raise
+    except HistoQueueError as error:
+        entry = entry_without_heatmap(entry, error)
+        return Classified(entry, entry.code)
+
+
+def _show_classified(shown: Sequence[Classified], chosen: Namespace) -> None:
     if chosen.json:
-        for item in items:
-            _print_json({"file": printable(str(item.source)), **_entry(item).row, "notice": NOTICE})
-    else:
-        heads, rows = ["FILE", "CLASS", "CONFIDENCE", "VERDICT"], [_cells(item) for item in items]
-        if chosen.explain:
-            heads.insert(3, "HEATMAP")
-            for item, row in zip(items, rows):
-                row.insert(3, str(maps.get(item.source) or "-"))
-        _print_table(heads, rows)
-        print(NOTICE)
-    return ALL_SUCCEEDED if all(_entry(item).code == "" for item in items) else SOME_FAILED
+        for entry, _ in shown:
+            _print_json({"file": printable(entry.path), **entry.row, "notice": NOTICE})
+        return
+    table = [["FILE", "CLASS", "CONFIDENCE", "HEATMAP", "VERDICT"]]
+    table += [_cells(entry, heatmap) for entry, heatmap in shown]
+    if not chosen.explain:
+        for row in table:
+            del row[3]
+    _print_table(table[0], table[1:])
+    print(NOTICE)
 
 
 def _entry(item: Mapped[Job]) -> Entry:
@@ -115,15 +144,16 @@ def _entry(item: Mapped[Job]) -> Entry:
     return entry_of_unreadable(path, item.error)
 
 
-def _cells(item: Mapped[Job]) -> list[str]:
-    entry = _entry(item)
-    if entry.code:
-        return [printable(entry.path), "-", "-", f"{entry.code}: {entry.row['error']['detail']}"]
-    result = entry.row["result"] or {}
+def _cells(entry: Entry, heatmap: str) -> list[str]:
+    path = printable(entry.path)
+    result = entry.row.get("result")
+    if entry.code and not result:
+        return [path, "-", "-", heatmap, f"{entry.code}: {entry.row['error']['detail']}"]
+    result = result or {}
     confidence = result.get("confidence")
     verdict = ", ".join([str(result.get("verdict") or "-"), *(result.get("reasons") or ())])
     shown = "-" if confidence is None else f"{confidence:.3f}"
-    return [printable(entry.path), str(result.get("class") or "-"), shown, verdict]
+    return [path, str(result.get("class") or "-"), shown, heatmap, verdict]
 
 
 def _submit(client: Client, chosen: Namespace) -> int:

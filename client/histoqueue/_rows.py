@@ -35,6 +35,12 @@ def entry_of_refusal(path: str, error: HistoQueueError) -> Entry:
     return Entry(path, code, {"status": "refused", "error": _error(code, detail, request_id)})
 
 
+def entry_without_heatmap(entry: Entry, error: HistoQueueError) -> Entry:
+    """Return the outcome of a job whose heat map could not be had: its answer stays."""
+    refusal = entry_of_refusal(entry.path, error)
+    return Entry(entry.path, refusal.code, {**entry.row, "error": refusal.row["error"]})
+
+
 def entry_of_unreadable(path: str, error: OSError | ValueError) -> Entry:
     """Return the outcome of a file that could not be read here."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -23,7 +23,7 @@ from ._errors import (
 )
 from ._http import FormFile
 from ._journal import Entry, Item
-from ._rows import entry_of_job, entry_of_refusal, entry_of_unreadable
+from ._rows import entry_of_job, entry_of_refusal, entry_of_unreadable, entry_without_heatmap
 from ._upload import media_type
 
 if TYPE_CHECKING:
@@ -126,15 +126,17 @@ class Sender:
 
     def _entry(self, item: Item, body: bytes) -> Entry:
         key = idempotency_key(self._run, item, body)
+        entry = None
         try:
             job = self._once_more_if_dropped(lambda key: self._finished(body, key), key)
+            entry = entry_of_job(item.path, job.record)
             if self._heatmaps is not None:
                 keep_heatmap(job, self._heatmaps)
         except (*FOR_EVERY_IMAGE, NotSupported):
             raise  # it ends the run and makes no row
         except HistoQueueError as error:
-            return entry_of_refusal(item.path, error)
-        return entry_of_job(item.path, job.record)
+            return entry_without_heatmap(entry, error) if entry else entry_of_refusal(item.path, error)
+        return entry
 
     def _finished(self, body: bytes, key: str) -> Job:
         return self._however_full(lambda: self._submitted(body, key).wait())

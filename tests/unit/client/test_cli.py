@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from flask import Response, request
 from histoqueue import Client, _doctor, _http
 from histoqueue._bulk import Summary
 from histoqueue._cli import main
@@ -57,6 +58,54 @@ def test_predict_speaks_json(server: ApiServer, tiles: Path, capsys: Output) -> 
     assert [line["file"] for line in lines] == ["tile.png", "tiles/x0_y0.png"]
     assert {line["result"]["class"] for line in lines} == {"lung_aca"}
     assert {line["notice"] for line in lines} == {NOTICE}
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_what_was_answered_is_shown_whatever_ends_predict(
+    more: list[str], server: ApiServer, tiles: Path, capsys: Output
+) -> None:
+    """Here the key is withdrawn after the first image; where none was answered there is no table."""
+    answered = []
+
+    def withdraw() -> Response | None:
+        if answered:
+            return Response("no", status=401)
+        answered.append(request.path)
+        return None
+
+    server.app.before_request(withdraw)
+    arguments = ["predict", "tile.png", "tiles/x0_y0.png", "--concurrency", "1", *more]
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert "tile.png" in said.out
+    assert "lung_aca" in said.out
+    assert "x0_y0" not in said.out
+    assert "401" in said.err
+    assert main(arguments) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_heat_map_that_is_lost_costs_no_answer(server: ApiServer, tiles: Path, capsys: Output) -> None:
+    """The class stays, and that the map is missing is told."""
+    lost = {"code": "NO_HEATMAP", "status": 404, "detail": "Expected a job whose image is still kept."}
+
+    def lose() -> Response | None:
+        if not request.path.endswith(".png"):
+            return None
+        return Response(json.dumps(lost), status=404, content_type="application/problem+json")
+
+    server.app.before_request(lose)
+    assert main(["predict", "tile.png", "--explain", "maps"]) == 1
+    row = capsys.readouterr().out.splitlines()[1].split()
+    assert row == ["tile.png", "lung_aca", "0.972", "NO_HEATMAP", "classified"]
+    assert main(["submit", "tile.png", "--explain", "maps", "--out", "r.ndjson"]) == 1
+    assert "1 failed (NO_HEATMAP 1)" in capsys.readouterr().err
+    told = json.loads(Path("r.ndjson").read_text())
+    assert (told["status"], told["result"]["class"], told["error"]["code"]) == (
+        "succeeded",
+        "lung_aca",
+        "NO_HEATMAP",
+    )
 
 
 def test_submit_writes_files_and_says_nothing_but_progress(
