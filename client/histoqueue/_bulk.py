@@ -89,6 +89,8 @@ class Bulk:
         restart: bool = False,
         progress: Progress | None = None,
     ) -> None:
+        if concurrency < 1:
+            raise ValueError(f"Expected a concurrency of 1 or more. Received: {concurrency}")
         for out in outs:
             if out.suffix.lower() not in FORMATS:
                 raise ValueError(f"Expected a file ending in {', '.join(FORMATS)}. Received: {out}")

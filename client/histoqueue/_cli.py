@@ -231,8 +231,9 @@ def _lines(job: Job) -> list[tuple[str, str]]:
     if record.model:
         lines.append(("model", f"{record.model.name} {record.model.version}"))
     if result:
-        lines += [("class", str(result.class_name)), ("confidence", str(result.confidence))]
-        lines += [("verdict", ", ".join([str(result.verdict), *result.reasons]))]
+        known = (("class", result.class_name), ("confidence", result.confidence))
+        lines += [(name, "-" if value is None else str(value)) for name, value in known]
+        lines += [("verdict", ", ".join([result.verdict or "-", *result.reasons]))]
         lines += [(f"  {name}", str(value)) for name, value in result.probabilities.items()]
     if record.error:
         lines.append(("error", str(record.error)))

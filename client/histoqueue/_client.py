@@ -154,6 +154,12 @@ class Client:
         >>> with Client() as client:
         ...     client.batch("tiles", out="results.csv").succeeded
         3
+
+        Raises:
+            ValueError: if the folder holds no tile, or a file cannot be written in that form or place.
+            JournalError: if the journal is of a run with other options, or in use.
+            Unavailable: if the server was away for longer than `patience`; the same call goes on.
+            HistoQueueError: if no file could succeed, by the options or the key.
         """
         paths = [Path(out)] if isinstance(out, (str, os.PathLike)) else [Path(one) for one in out]
         return Bulk(self, [str(folder)], paths, dict(options), concurrency=concurrency).run()

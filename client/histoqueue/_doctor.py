@@ -47,7 +47,7 @@ def examine(client: Client) -> Iterator[Finding]:
     yield _clock(answer)
     yield _ready(client)
     yield _told(client, "version", "/openapi.json", _version)
-    yield _told(client, "model", "/models", lambda found: str(found.get("live", "none live")))
+    yield _told(client, "model", "/models", lambda found: str(found.get("live") or "none live"))
     yield _told(client, "limits", "/capacity", _limits)
 
 

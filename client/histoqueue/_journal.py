@@ -144,7 +144,11 @@ class Journal:
         self.commit()
 
     def retry_failed(self) -> None:
-        """Let everything that failed be done again, as new jobs."""
+        """Let everything that failed be done again, as new jobs.
+
+        What could not even be asked for its size is forgotten: if it is still there, it is added again.
+        """
+        self._db.execute("DELETE FROM items WHERE stamp = '' AND code <> ''")
         self._db.execute(
             "UPDATE items SET attempt = attempt + 1, code = NULL, row = NULL, parcel = NULL WHERE code <> ''"
         )

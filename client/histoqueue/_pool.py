@@ -22,7 +22,12 @@ def run_over(
     `items` is advanced by the caller's thread alone. With `tick_seconds`, None is yielded whenever nothing
     came for so long. An error of the function is raised here and ends it all. The threads are daemons:
     whoever stops early does not wait for them.
+
+    Raises:
+        ValueError: if there is to be no thread.
     """
+    if threads < 1:
+        raise ValueError(f"Expected a concurrency of 1 or more. Received: {threads}")
     waiting = iter(items)
     inbox: queue.SimpleQueue[tuple[Item] | None] = queue.SimpleQueue()
     outbox: queue.SimpleQueue[tuple[Outcome | None, BaseException | None]] = queue.SimpleQueue()

@@ -42,7 +42,8 @@ def scan(sources: Iterable[str], listed: Iterable[str] | None = None) -> Iterato
     """
     for source in sources:
         if source == "-":
-            for line in sys.stdin if listed is None else listed:
+            # Standard input that is closed is None.
+            for line in (sys.stdin or ()) if listed is None else listed:
                 if path := line.rstrip("\r\n"):
                     yield _found(path)
         elif Path(source).is_dir():

@@ -481,6 +481,31 @@ def test_a_folder_that_cannot_be_read_is_a_row(tiles: Path, monkeypatch: pytest.
     assert "tiles/locked" in [found.path for found in scan(["tiles"])]
 
 
+def test_a_folder_that_can_be_read_again_has_no_row(
+    client: Client, tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files have; so that what failed can be done again without doing all of it."""
+    (tiles / "locked").mkdir()
+    (tiles / "locked" / "a.png").write_bytes(png_bytes())
+    (tiles / "gone.png").symlink_to(tiles / "nowhere.png")
+    look = os.scandir
+
+    def refuse(folder: str) -> Any:
+        if folder.endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return look(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        assert run(client, "tiles").failures == {"UNREADABLE_FILE": 2}
+    again = run(client, "tiles", retry_failed=True)
+    assert (again.succeeded, again.failed, again.done_now) == (4, 1, 2)
+    assert {"tiles/locked", "tiles/locked/a.png", "tiles/gone.png"} & set(table()) == {
+        "tiles/locked/a.png",
+        "tiles/gone.png",
+    }
+
+
 def test_a_pipe_is_not_read(client: Client, tiles: Path) -> None:
     """It would hold the run up for ever."""
     os.mkfifo(tiles / "pipe.png")
@@ -544,6 +569,14 @@ def test_a_run_that_cannot_end_well_does_not_begin(
     with pytest.raises(ValueError, match=text):
         run(client, "tiles", outs=outs)
     assert server.jobs == []
+
+
+def test_nothing_at_once_is_refused(client: Client, tiles: Path) -> None:
+    """It would do nothing, and say nothing of it."""
+    with pytest.raises(ValueError, match="1 or more"):
+        run(client, "tiles", at_once=0)
+    with pytest.raises(ValueError, match="1 or more"):
+        list(client.map([tiles / "x0_y0.png"], concurrency=0))
 
 
 def test_heat_maps_are_not_kept_among_the_tiles(server: ApiServer, client: Client, tiles: Path) -> None:

@@ -283,6 +283,30 @@ def test_doctor_compares_the_clocks(seconds: int, is_well: bool, text: str) -> N
     assert text in finding.text
 
 
+def test_doctor_says_that_no_version_is_live(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """In a word, not in one of Python's."""
+    empty = json.dumps({"live": None, "versions": []})
+    server.app.before_request(lambda: Response(empty) if request.path == "/models" else None)
+    main(["doctor"])
+    assert "model    none live" in capsys.readouterr().out
+
+
+def test_what_a_rejected_image_has_not_is_a_dash(
+    server: ApiServer, tiles: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """As in the table."""
+    rejected = {**api_server.RESULT, "class": None, "confidence": None, "verdict": "rejected"}
+    monkeypatch.setattr(api_server, "RESULT", rejected)
+    with Client() as client:
+        job = client.submit("tile.png", wait=10)
+    assert main(["status", job.id]) == 0
+    said = capsys.readouterr().out
+    assert "class       -\nconfidence  -\n" in said
+    assert "None" not in said
+
+
 def test_models_are_listed(server: ApiServer, capsys: Output) -> None:
     """With a mark on the live one."""
     assert main(["models"]) == 0
@@ -335,6 +359,15 @@ def test_a_reader_that_has_enough_ends_it_quietly(server: ApiServer, tiles: Path
         env=environment(),
     )
     assert done.stderr == ""
+
+
+def test_a_list_that_is_closed_is_empty(server: ApiServer, tiles: Path) -> None:
+    """Nothing can be on it."""
+    command = f"{sys.executable} -m histoqueue submit - --out r.csv <&-"
+    done = subprocess.run(
+        ["bash", "-c", command], check=False, capture_output=True, text=True, timeout=60, env=environment()
+    )
+    assert (done.returncode, done.stderr.strip()) == (0, "0 of 0 files, 0.0/s")
 
 
 @pytest.mark.parametrize("where", ["2>&1 | true", "2>&-"])
