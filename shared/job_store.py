@@ -169,10 +169,10 @@ class JobStore(BatchStore, Protocol):
     def claim_all(
         self, tokens: Mapping[str, str], lease_seconds: float, max_run_seconds: float
     ) -> dict[str, Job]:
-        """Take several jobs in one exchange, each with the token that its id stands for.
+        """Take several jobs in one exchange, each with the token that its id stands for; safe to repeat.
 
         Returns:
-            Those that were taken, by their ids.
+            Those that were taken, by their ids; one that cannot be read is handed back.
         """
 
     def renew(self, job_id: str, token: str, lease_seconds: float) -> bool:

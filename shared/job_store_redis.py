@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import redis
+import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -14,9 +15,11 @@ from shared.errors import (
     HistoQueueError,
     JobAlreadyFinal,
     JobNotRetryable,
+    JobStoreUnavailable,
     LedgerRebuilding,
     QueueFull,
     QuotaReached,
+    cause_of,
 )
 from shared.job_store import (
     MOST_LOST_WORKERS,
@@ -49,6 +52,9 @@ from shared.redis_ledger import (
 )
 from shared.schemas import Admission, Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Waiting
 
+#: How long a job is left alone that this version cannot read: another worker may be able to.
+UNREADABLE_HOLD_SECONDS = 30.0
+_log = structlog.get_logger(__name__)
 _PUBLISHED = {Priority.INTERACTIVE: keys.PUBLISHED, Priority.BULK: keys.PUBLISHED_BULK}
 
 
@@ -155,12 +161,31 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         self, tokens: Mapping[str, str], lease_seconds: float, max_run_seconds: float
     ) -> dict[str, Job]:
         most = (milliseconds(lease_seconds), milliseconds(max_run_seconds), MOST_LOST_WORKERS)
-        answers = self._call_all("claim", [Call(job_id, (token, *most)) for job_id, token in tokens.items()])
-        return {
-            job_id: to_job(record[0])
-            for job_id, (outcome, *record) in zip(tokens, answers, strict=True)
-            if outcome == "claimed"
-        }
+        answers = self._call_many("claim", [Call(job_id, (token, *most)) for job_id, token in tokens.items()])
+        if all(isinstance(answer, redis.RedisError) for answer in answers):
+            whole(answers)
+        claimed = {}
+        for (job_id, token), answer in zip(tokens.items(), answers, strict=True):
+            # Each by itself: the others are this worker's already, and nobody else would look after them.
+            try:
+                if isinstance(answer, redis.RedisError):
+                    raise answer
+                outcome, *record = answer
+                if outcome == "claimed":
+                    claimed[job_id] = to_job(record[0])
+            except redis.RedisError as error:
+                _log.error("job_not_claimed", job_id=job_id, error=str(error))
+            except Exception:  # noqa: BLE001 - logged whole
+                _log.exception("job_unreadable", job_id=job_id, hold_seconds=UNREADABLE_HOLD_SECONDS)
+                self._hand_back(job_id, token)
+        return claimed
+
+    def _hand_back(self, job_id: str, token: str) -> None:
+        try:
+            self.release(job_id, token, UNREADABLE_HOLD_SECONDS)
+        except JobStoreUnavailable as error:
+            # Its lease lapses.
+            _log.warning("job_not_released", job_id=job_id, cause=cause_of(error))
 
     def renew(self, job_id: str, token: str, lease_seconds: float) -> bool:
         return bool(self._call("renew", job_id, token, milliseconds(lease_seconds)))

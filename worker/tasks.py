@@ -39,6 +39,8 @@ from worker.supervisor import Outcome
 MOST_STRIKES = 2
 #: What is away now may be back then.
 HOLD_OFF_SECONDS = 5.0
+#: How often the ledger is asked for a group of jobs before they are left to the reaper.
+CLAIM_TRIES = 3
 _log = structlog.get_logger(__name__)
 
 
@@ -161,7 +163,14 @@ class JobRunner:
         leases = {job_id: Lease(job_id) for job_id in named}
         tokens = {job_id: lease.token for job_id, lease in leases.items()}
         try:
-            claimed = self._jobs.claim_all(tokens, self._limits.lease_seconds, self._limits.run_seconds)
+            # With the same tokens: a claim whose answer was lost is this worker's, and nobody else has it.
+            for attempt in stamina.retry_context(
+                on=JobStoreUnavailable, timeout=self._limits.lease_seconds, attempts=CLAIM_TRIES, wait_max=2
+            ):
+                with attempt:
+                    claimed = self._jobs.claim_all(
+                        tokens, self._limits.lease_seconds, self._limits.run_seconds
+                    )
         except JobStoreUnavailable as error:
             for job_id in named:
                 _leave_to_the_reaper(job_id, error)

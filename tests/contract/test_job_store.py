@@ -34,7 +34,7 @@ from shared.job_store import (
     JobStore,
 )
 from shared.job_store_memory import MemoryJobStore
-from shared.job_store_redis import RedisJobStore, connect
+from shared.job_store_redis import UNREADABLE_HOLD_SECONDS, RedisJobStore, connect
 from shared.redis_ledger import CREATE_PATIENCE_MS
 from shared.schemas import (
     Idempotency,
@@ -582,6 +582,63 @@ def test_an_error_among_several_answers_is_the_ledgers(redis_client: redis.Redis
     with pytest.raises(JobStoreUnavailable) as caught:
         RedisJobStore(redis_client).admission()
     assert "WRONGTYPE" in str(caught.value.__cause__)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda client, job: client.hset(keys.JOB + job, "spec", "{}"),
+        # The script stops in the middle.
+        lambda client, job: client.hset(keys.JOB + job, "priority", "urgent"),
+        lambda client, job: client.hset(keys.JOB + job, "note", b"\xff\xfe"),
+        lambda client, job: [client.delete(keys.JOB + job), client.set(keys.JOB + job, "no record")],
+    ],
+    ids=["spec", "priority", "bytes", "type"],
+)
+def test_a_record_that_cannot_be_read_keeps_no_other_from_its_worker(
+    redis_client: redis.Redis, clock: Clock, spoil: Callable[[redis.Redis, str], object]
+) -> None:
+    """Another version's, or a damaged one, in the middle of a group."""
+    store = RedisJobStore(redis_client, clock)
+    store.found()
+    first, bad, last = (accept(store).id for _ in range(3))
+    spoil(redis_client, bad)
+    taken = store.claim_all({first: "one", bad: "two", last: "three"}, LEASE, RUN)
+    assert list(taken) == [first, last]
+    assert store.renew(first, "one", LEASE)
+
+
+@pytest.mark.integration
+def test_a_claimed_job_that_cannot_be_read_is_handed_back(redis_client: redis.Redis, clock: Clock) -> None:
+    """A worker of the version that wrote it may take it; it has lost no worker, and used no attempt."""
+    store = RedisJobStore(redis_client, clock)
+    store.found()
+    job_id = accept(store).id
+    spec = redis_client.hget(keys.JOB + job_id, "spec")
+    redis_client.hset(keys.JOB + job_id, "spec", "{}")
+    assert store.claim_all({job_id: "token"}, LEASE, RUN) == {}
+    redis_client.hset(keys.JOB + job_id, "spec", str(spec))
+    job = store.get(job_id)
+    assert (job.status, job.attempt) == (JobStatus.QUEUED, 0)
+    assert store.reap(store.due({}, 10), {}) == []
+    clock.advance(UNREADABLE_HOLD_SECONDS + 1)
+    assert store.reap(store.due({}, 10), {}) == [job_id]
+    assert store.get(job_id).lost == 0
+
+
+@pytest.mark.integration
+def test_a_claim_that_redis_refuses_whole_is_an_error(redis_client: redis.Redis) -> None:
+    """As where it may only be read from: nothing was claimed, and nobody is told that there was nothing."""
+    store = RedisJobStore(redis_client)
+    store.found()
+    job_id = accept(store).id
+    redis_client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        with pytest.raises(JobStoreUnavailable):
+            store.claim_all({job_id: "token"}, LEASE, RUN)
+    finally:
+        redis_client.execute_command("REPLICAOF", "NO", "ONE")
 
 
 @pytest.mark.integration

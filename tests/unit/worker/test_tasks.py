@@ -591,6 +591,24 @@ def test_a_ledger_that_is_away_leaves_no_message_unanswered(
         assert [world.job(job_id).status for job_id in jobs] == [JobStatus.QUEUED] * 2
 
 
+def test_a_claim_whose_answer_was_lost_is_made_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same token: the job is this worker's already, and loses no worker."""
+    job_id = world.accept(b"tile")
+    claim_all = world.services.jobs.claim_all
+    lost = iter([True, False])
+
+    def answer_lost(*claims: Any) -> dict[str, Job]:
+        claimed = claim_all(*claims)
+        if next(lost):
+            raise JobStoreUnavailable("no answer")
+        return claimed
+
+    monkeypatch.setattr(world.services.jobs, "claim_all", answer_lost)
+    world.runner.run(job_id)
+    job = world.job(job_id)
+    assert (job.status, job.attempt, job.lost) == (JobStatus.SUCCEEDED, 1, 0)
+
+
 def test_images_from_a_server_are_fetched_side_by_side(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow server costs a group as long as one image, not as long as all of them."""
     both = threading.Barrier(2, timeout=10)
