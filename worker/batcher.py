@@ -143,8 +143,8 @@ class Batcher:
             return
         try:
             self._engine.revive()
-        except (HistoQueueError, OSError) as error:
-            _log.error("engine_not_revived", error=str(error))
+        except Exception as error:  # noqa: BLE001 - a full disk, no GPU, a bug: the feeding thread must live
+            _log.error("engine_not_revived", error=str(error), type=type(error).__name__)
         self._look_again_at = time.monotonic() + LOOK_EVERY_SECONDS
 
     def _next_batch(self) -> list[_Item]:
@@ -201,8 +201,8 @@ class Batcher:
             return
         try:
             self._engine.ensure(batch[0].model)
-        except HistoQueueError as broken:
-            _log.error("engine_unusable", error=str(broken))
+        except Exception as broken:  # noqa: BLE001 - a full disk, no GPU, a bug: the feeding thread must live
+            _log.error("engine_unusable", error=str(broken), type=type(broken).__name__)
             _fail(batch, EngineUnusable(str(broken)))
         else:
             _fail(batch, error)

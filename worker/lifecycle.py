@@ -77,6 +77,8 @@ class Worker:
         )
         self.batcher = Batcher(self.supervisor, settings.max_batch_size)
         self._longest_batch_seconds = settings.engine_timeout_seconds + START_TIMEOUT_SECONDS
+        # The outcome is then written for as long as a lease lasts.
+        self._longest_stop_seconds = self._longest_batch_seconds + settings.lease_seconds
         self.leases = LeaseKeeper(services.jobs, settings.lease_seconds, self._is_stuck)
         self.breaker = CrashBreaker()
         self._archive_pool = ThreadPoolExecutor(ARCHIVE_THREADS, thread_name_prefix="archiver")
@@ -134,13 +136,17 @@ class Worker:
     def stop(self) -> None:
         """End the jobs that are under way, then the threads and the engine."""
         self.drain()
-        self.runner.stop()
+        has_ended = self.runner.stop(self._longest_stop_seconds)
         self.batcher.join(5)
         for routine in self._routines:
             routine.stop()
         self.leases.stop()
         self.supervisor.stop()
         self._withdraw()
+        if not has_ended:
+            # A thread that waits for ever would keep the process; its job is safe by its lease.
+            _log.critical("worker_ends_itself", reason="a job did not end")
+            self._end_process(1)
 
     def _has_engine(self) -> bool:
         try:

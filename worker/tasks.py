@@ -126,11 +126,16 @@ class JobRunner:
             self._open += 1
         self._arrived.put(message)
 
-    def stop(self) -> None:
-        """Return when all that was taken has ended or is handed back; nothing is to be taken after it."""
+    def stop(self, seconds: float | None = None) -> bool:
+        """Return when all that was taken has ended or is handed back; nothing is to be taken after it.
+
+        Returns:
+            Whether it has; after so many `seconds`, False.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: not self._open)
-        self._pool.shutdown()
+            is_done = self._changed.wait_for(lambda: not self._open, seconds)
+        self._pool.shutdown(wait=is_done)
+        return is_done
 
     def _let_go(self, message: Message) -> None:
         message.ended()

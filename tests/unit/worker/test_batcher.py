@@ -13,6 +13,7 @@ from shared.metrics import REGISTRY
 from shared.schemas import ModelRef
 from tests.fake_engine import CRASH, HANG
 from worker.batcher import Batcher, Draining, EngineUnusable, Unwanted
+from worker.gpu import NoGpu
 from worker.supervisor import EngineSupervisor, Outcome
 
 MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
@@ -156,6 +157,45 @@ def test_nobody_is_blamed_while_no_engine_is_well(batcher: Batcher, engine: Gate
     (future,) = submit(batcher, b"crash", alone=True)
     with pytest.raises(EngineUnusable):
         future.result(5)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), NoGpu("none"), KeyError("a bug")])
+def test_whatever_keeps_an_engine_from_starting_the_batcher_lives_on(
+    batcher: Batcher, engine: GatedEngine, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """After a crash, too: the image is handed back, and the next one runs."""
+
+    def fail(model: ModelRef) -> None:
+        raise error
+
+    engine.gate.set()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "ensure", fail)
+        (future,) = submit(batcher, b"crash", alone=True)
+        with pytest.raises(EngineUnusable):
+            future.result(5)
+    (good,) = submit(batcher, b"good")
+    assert good.result(5)["result"]["text"] == "good"
+
+
+@pytest.mark.parametrize("error", [NoGpu("none"), KeyError("a bug")])
+def test_an_idle_batcher_outlives_whatever_a_revival_raises(engine: GatedEngine, error: Exception) -> None:
+    """It looks again a second later, and takes what comes."""
+    looked = threading.Event()
+
+    def fail() -> None:
+        looked.set()
+        raise error
+
+    engine.revive = fail  # type: ignore[method-assign]
+    engine.gate.set()
+    batcher = Batcher(engine, max_batch_size=4)
+    batcher.start()
+    assert looked.wait(5)
+    (good,) = submit(batcher, b"good")
+    assert good.result(5)["result"]["text"] == "good"
+    batcher.drain()
+    batcher.join(5)
 
 
 def test_suspects_take_turns_with_the_others(batcher: Batcher, engine: GatedEngine) -> None:

@@ -157,6 +157,16 @@ def test_a_stuck_worker_ends_itself(worker: Worker, ended: list[int]) -> None:
     assert wait_for(lambda: ended == [1])
 
 
+def test_a_job_that_never_ends_does_not_keep_a_stopped_worker(worker: Worker, ended: list[int]) -> None:
+    """Its process ends; the job is free when its lease lapses."""
+    worker.start()
+    worker._longest_stop_seconds = 0.1
+    worker.runner._open = 1
+    worker.stop()
+    assert ended == [1]
+    assert worker.supervisor.pid is None
+
+
 def test_a_hung_object_store_does_not_hold_up_the_reaper(
     worker: Worker, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -626,6 +626,20 @@ def test_images_from_a_server_are_fetched_side_by_side(world: World, monkeypatch
     assert [world.job(job_id).status for job_id in jobs] == [JobStatus.SUCCEEDED] * 2
 
 
+def test_a_job_whose_engine_never_answers_holds_up_no_stop_for_ever(world: World) -> None:
+    """It is left to its lease; the process ends, and nobody works at it any more."""
+    job_id = world.accept(b"tile")
+    world.runner.run(world.accept(b"first"))
+    may_go = threading.Event()
+    world.engine.during = lambda: may_go.wait(10)
+    world.runner.take(Message(job_id))
+    while len(world.engine.runs) < 2:
+        time.sleep(0.001)
+    assert not world.runner.stop(0.2)
+    assert world.job(job_id).status == JobStatus.RUNNING
+    may_go.set()
+
+
 @pytest.mark.parametrize(
     ("standing", "counted"),
     [([3, 0, 60, 0], 1), ([3, 0, 0, 0], 0), (None, 0), ("soon", 0), ([3], 0), (["a", "b", "c", "d"], 0)],
