@@ -167,7 +167,7 @@ class Worker:
         self._lacked = reason
 
     def _is_stuck(self) -> bool:
-        return self.batcher.is_stuck(self._longest_batch_seconds)
+        return self.batcher.is_stuck(self._longest_batch_seconds) or not self.leases.is_alive
 
     @property
     def _is_consuming(self) -> bool:
@@ -178,7 +178,7 @@ class Worker:
         while not self._stopped.wait(REPORT_EVERY_SECONDS):
             if self._is_stuck():
                 # Its jobs are safe: their leases were not renewed, and the next process takes over.
-                _log.critical("worker_ends_itself", reason="the batcher is stuck or dead")
+                _log.critical("worker_ends_itself", reason="the batcher is stuck, or a thread has died")
                 self._end_process(1)
                 return
             try:
@@ -194,6 +194,8 @@ class Worker:
                     )
             except HistoQueueError as error:
                 _log.warning("worker_not_reported", error=str(error), cause=cause_of(error))
+            except Exception:  # noqa: BLE001 - logged whole; this thread also sees whether the worker is stuck
+                _log.exception("worker_not_reported")
 
     def _withdraw(self) -> None:
         try:

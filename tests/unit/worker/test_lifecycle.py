@@ -7,8 +7,8 @@ import pytest
 import structlog
 from celery.utils.dispatch import Signal
 
-from shared.errors import NoModel
-from shared.schemas import ModelRef
+from shared.errors import JobStoreUnavailable, NoModel
+from shared.schemas import ModelRef, WorkerStatus
 from shared.services import Services, in_memory
 from shared.settings import Settings
 from shared.task_queue import INFER_TASK
@@ -155,6 +155,31 @@ def test_a_stuck_worker_ends_itself(worker: Worker, ended: list[int]) -> None:
     worker.start()
     worker.batcher.is_stuck = lambda limit_seconds: True  # type: ignore[method-assign]
     assert wait_for(lambda: ended == [1])
+
+
+def test_a_worker_that_keeps_no_leases_ends_itself(worker: Worker, ended: list[int]) -> None:
+    """It would lose every job that takes longer than one lasts."""
+    worker.start()
+    worker.leases.stop()
+    assert wait_for(lambda: ended == [1])
+
+
+def test_it_reports_again_after_an_error_of_any_kind(
+    worker: Worker, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that reports is also the one that sees whether the worker is stuck."""
+    errors = iter([KeyError("a bug"), JobStoreUnavailable("away")])
+    report = services.workers.report
+
+    def fail_twice(status: WorkerStatus) -> None:
+        if error := next(errors, None):
+            raise error
+        report(status)
+
+    monkeypatch.setattr(services.workers, "report", fail_twice)
+    worker.start()
+    worker.tick()
+    assert wait_for(services.workers.live)
 
 
 def test_a_job_that_never_ends_does_not_keep_a_stopped_worker(worker: Worker, ended: list[int]) -> None:
