@@ -642,6 +642,35 @@ def test_a_claim_that_redis_refuses_whole_is_an_error(redis_client: redis.Redis)
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("call", ["script", "single", "pipeline"])
+def test_a_connection_to_a_server_that_is_no_master_any_more_is_given_up(
+    redis_client: redis.Redis, redis_server: RedisServer, call: str
+) -> None:
+    """Behind one address another server may be the master by now: the next call finds it."""
+    with connect(redis_server.url, REDIS_TIMEOUT_SECONDS) as client:
+        store = RedisJobStore(client)
+        store.found()
+        before = client.client_id()
+        redis_client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        try:
+            if call == "script":
+                with pytest.raises(JobStoreUnavailable):
+                    accept(store)
+            elif call == "single":
+                with pytest.raises(redis.exceptions.ReadOnlyError):
+                    client.set("name", "value")
+            else:
+                # What travels with a command that is refused is answered all the same.
+                pipe = client.pipeline(transaction=False).set("name", "value").get("name")
+                refused, read = pipe.execute(raise_on_error=False)
+                assert (type(refused), read) == (redis.exceptions.ReadOnlyError, None)
+            assert client.client_id() != before
+        finally:
+            redis_client.execute_command("REPLICAOF", "NO", "ONE")
+        assert accept(store).status == JobStatus.QUEUED
+
+
+@pytest.mark.integration
 def test_a_submission_that_reaches_redis_too_late_is_not_accepted(
     own_redis: OwnRedis,
 ) -> None:
