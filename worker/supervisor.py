@@ -22,6 +22,8 @@ from worker.gpu import NO_GPU, NoGpu
 Outcome = dict[str, Any]
 #: Importing TensorFlow, loading, warming up and the golden tiles, on a slow and busy machine.
 START_TIMEOUT_SECONDS = 120.0
+#: How long a version that has failed its proof is refused out of hand: each try ends an engine that is well.
+REFUSED_SECONDS = 300.0
 #: How often a busy engine's memory is looked at.
 LOOK_EVERY_SECONDS = 0.1
 #: What starts an engine; the pipe and the parent are added.
@@ -66,6 +68,8 @@ class EngineSupervisor:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[bytes, bytes] | None = None
         self._model: ModelRef | None = None
+        #: Versions that failed their proof: why, and until when they are not tried again.
+        self._refused: dict[ModelRef, tuple[str, float]] = {}
         #: What `revive` brings back.
         self._last_proven: ModelRef | None = None
 
@@ -90,6 +94,9 @@ class EngineSupervisor:
         if self.model == model:
             return
         started = time.monotonic()
+        reason, until = self._refused.get(model, ("", 0.0))
+        if started < until and self._last_proven not in (None, model):
+            raise InvalidModel(reason)
         # First: a version that is damaged in the bucket must not cost the engine that is well.
         folder = self._fetch_model(model)
         self.stop()
@@ -97,8 +104,11 @@ class EngineSupervisor:
         answer = self._exchange([self._introduction(folder)], START_TIMEOUT_SECONDS)
         if "fatal" in answer:
             self.stop()
-            refusal = NoGpu if answer["fatal"]["code"] == NO_GPU else InvalidModel
-            raise refusal(str(answer["fatal"]["detail"]))
+            reason = str(answer["fatal"]["detail"])
+            if answer["fatal"]["code"] == NO_GPU:
+                raise NoGpu(reason)
+            self._refused[model] = (reason, time.monotonic() + REFUSED_SECONDS)
+            raise InvalidModel(reason)
         self._model = self._last_proven = model
         seconds = round(time.monotonic() - started, 2)
         if warning := answer.get("warning"):

@@ -101,6 +101,43 @@ def test_a_broken_model_is_told_in_its_own_words(supervisor: EngineSupervisor) -
     assert supervisor.pid is None
 
 
+def test_a_version_that_has_failed_its_proof_costs_the_good_engine_once(supervisor: EngineSupervisor) -> None:
+    """Jobs of both come in turns: the broken version is refused out of hand, and the good one goes on."""
+    supervisor.run(MODEL, [b"a"])
+    with pytest.raises(InvalidModel):
+        supervisor.run(BROKEN, [b"b"])
+    supervisor.run(MODEL, [b"a"])
+    pid = supervisor.pid
+    for _ in range(3):
+        with pytest.raises(InvalidModel, match="Expected a whole model"):
+            supervisor.run(BROKEN, [b"b"])
+        supervisor.run(MODEL, [b"a"])
+    assert supervisor.pid == pid
+
+
+def test_a_version_that_failed_is_tried_again_later(supervisor: EngineSupervisor) -> None:
+    """Its proof may have failed for a reason that has passed."""
+    supervisor.ensure(MODEL)
+    with pytest.raises(InvalidModel):
+        supervisor.ensure(BROKEN)
+    supervisor._fetch_model = lambda _: Path("good")
+    with pytest.raises(InvalidModel):
+        supervisor.ensure(BROKEN)
+    reason, _ = supervisor._refused[BROKEN]
+    supervisor._refused[BROKEN] = (reason, time.monotonic())
+    supervisor.ensure(BROKEN)
+    assert supervisor.model == BROKEN
+
+
+def test_a_worker_that_has_had_no_good_engine_yet_tries_each_time(supervisor: EngineSupervisor) -> None:
+    """There is nothing to lose, and the version may have been mended in its place."""
+    with pytest.raises(InvalidModel):
+        supervisor.ensure(BROKEN)
+    supervisor._fetch_model = lambda _: Path("good")
+    supervisor.ensure(BROKEN)
+    assert supervisor.model == BROKEN
+
+
 def test_too_few_outcomes_are_never_matched_to_the_wrong_image(supervisor: EngineSupervisor) -> None:
     """An answer of another length is no answer."""
     with pytest.raises(EngineCrashed, match="Expected 2 outcomes"):
