@@ -35,6 +35,10 @@ class Unwanted(Unavailable):
 class Engine(Protocol):
     """What the batcher needs of the supervisor."""
 
+    @property
+    def progressed_at(self) -> float:
+        """When its last step began, by the monotonic clock; now while that has a limit of its own."""
+
     def ensure(self, model: ModelRef) -> None:
         """Have a proven engine with this model."""
 
@@ -120,8 +124,10 @@ class Batcher:
         return item.future
 
     def is_stuck(self, limit_seconds: float) -> bool:
-        """Tell whether one micro-batch has been running for longer than it ever may."""
+        """Tell whether one step of a micro-batch has been running for longer than it ever may."""
         busy_since = self._busy_since
+        if busy_since is not None:
+            busy_since = max(busy_since, self._engine.progressed_at)
         return not self._thread.is_alive() or (
             busy_since is not None and time.monotonic() - busy_since > limit_seconds
         )

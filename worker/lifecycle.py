@@ -76,9 +76,10 @@ class Worker:
             command=engine_command,
         )
         self.batcher = Batcher(self.supervisor, settings.max_batch_size)
-        self._longest_batch_seconds = settings.engine_timeout_seconds + START_TIMEOUT_SECONDS
+        # More than a start or a micro-batch, the steps of a turn, may take; a turn of several takes longer.
+        self._longest_step_seconds = settings.engine_timeout_seconds + START_TIMEOUT_SECONDS
         # The outcome is then written for as long as a lease lasts.
-        self._longest_stop_seconds = self._longest_batch_seconds + settings.lease_seconds
+        self._longest_stop_seconds = self._longest_step_seconds + settings.lease_seconds
         self.leases = LeaseKeeper(services.jobs, settings.lease_seconds, self._is_stuck)
         self.breaker = CrashBreaker()
         self._archive_pool = ThreadPoolExecutor(ARCHIVE_THREADS, thread_name_prefix="archiver")
@@ -167,7 +168,7 @@ class Worker:
         self._lacked = reason
 
     def _is_stuck(self) -> bool:
-        return self.batcher.is_stuck(self._longest_batch_seconds) or not self.leases.is_alive
+        return self.batcher.is_stuck(self._longest_step_seconds) or not self.leases.is_alive
 
     @property
     def _is_consuming(self) -> bool:

@@ -68,6 +68,8 @@ class EngineSupervisor:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[bytes, bytes] | None = None
         self._model: ModelRef | None = None
+        self._progressed_at = 0.0
+        self._is_fetching = False
         #: Versions that failed their proof: why, and until when they are not tried again.
         self._refused: dict[ModelRef, tuple[str, float]] = {}
         #: What `revive` brings back.
@@ -82,6 +84,14 @@ class EngineSupervisor:
     def model(self) -> ModelRef | None:
         """The model that a living engine has loaded and proven; None while there is none."""
         return self._model if self._process and self._process.poll() is None else None
+
+    @property
+    def progressed_at(self) -> float:
+        """When its last step began, by the monotonic clock: a start, or a micro-batch.
+
+        While files are fetched it is now: each read has a limit of its own, and all of them may take long.
+        """
+        return time.monotonic() if self._is_fetching else self._progressed_at
 
     def ensure(self, model: ModelRef) -> None:
         """Have an engine with this model, golden tiles passed.
@@ -98,7 +108,7 @@ class EngineSupervisor:
         if started < until and self._last_proven not in (None, model):
             raise InvalidModel(reason)
         # First: a version that is damaged in the bucket must not cost the engine that is well.
-        folder = self._fetch_model(model)
+        folder = self._fetched(model)
         self.stop()
         self._spawn()
         answer = self._exchange([self._introduction(folder)], START_TIMEOUT_SECONDS)
@@ -115,6 +125,14 @@ class EngineSupervisor:
             _log.warning("engine_fell_back", wanted=self._options.runtime, reason=warning)
         facts = {"runtime": answer.get("runtime"), "pid": self.pid, "seconds": seconds}
         _log.info("engine_ready", model=model.name, version=model.version, **facts)
+
+    def _fetched(self, model: ModelRef) -> Path:
+        self._is_fetching = True
+        try:
+            return self._fetch_model(model)
+        finally:
+            self._progressed_at = time.monotonic()
+            self._is_fetching = False
 
     def revive(self) -> None:
         """Replace an engine that died while it had nothing to do; raises as `ensure` does."""
@@ -187,6 +205,7 @@ class EngineSupervisor:
         connection, process = self._connection, self._process
         if connection is None or process is None:
             raise EngineCrashed("The engine is not running.")
+        self._progressed_at = time.monotonic()
         watchdog = _Watchdog(process, timeout_seconds, self._options.memory_bytes)
         watchdog.start()
         try:

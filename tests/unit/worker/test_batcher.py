@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -35,6 +36,7 @@ class GatedEngine:
         self.gate = threading.Event()
         self.entered = threading.Event()
         self.broken = False
+        self.progressed_at = 0.0
 
     def ensure(self, model: ModelRef) -> None:
         """Fail where the test says so."""
@@ -254,6 +256,19 @@ def test_a_batch_that_never_ends_is_seen_as_stuck(batcher: Batcher, engine: Gate
     hold(batcher, engine)
     assert batcher.is_stuck(0.0)
     assert not batcher.is_stuck(60)
+
+
+def test_a_turn_of_several_steps_is_stuck_only_where_one_of_them_is(
+    batcher: Batcher, engine: GatedEngine
+) -> None:
+    """Two starts and a micro-batch take longer than any of them may; each new step begins the time anew."""
+    hold(batcher, engine)
+    until = time.monotonic() + 0.3
+    while time.monotonic() < until:
+        engine.progressed_at = time.monotonic()
+        assert not batcher.is_stuck(0.2)
+        time.sleep(0.01)
+    assert wait_until(lambda: batcher.is_stuck(0.2), 2)
 
 
 def test_a_real_process_that_dies_harms_only_the_image_that_kills_it(supervisor: EngineSupervisor) -> None:

@@ -138,6 +138,39 @@ def test_a_worker_that_has_had_no_good_engine_yet_tries_each_time(supervisor: En
     assert supervisor.model == BROKEN
 
 
+def test_a_slow_download_is_no_standstill(supervisor: EngineSupervisor) -> None:
+    """It takes as long as the network does; each start and each micro-batch is timed by itself."""
+    seen: list[bool] = []
+
+    def fetch_slowly(model: ModelRef) -> Path:
+        before = supervisor.progressed_at
+        time.sleep(0.05)
+        seen.append(supervisor.progressed_at >= before + 0.05)
+        return Path("good")
+
+    supervisor._fetch_model = fetch_slowly
+    asked_at = time.monotonic()
+    supervisor.ensure(MODEL)
+    assert seen == [True]
+    started_at = supervisor.progressed_at
+    assert asked_at + 0.05 < started_at < time.monotonic()
+    assert supervisor.progressed_at == started_at
+    supervisor.run(MODEL, [b"a"])
+    assert supervisor.progressed_at > started_at
+
+
+def test_a_download_that_fails_leaves_the_time_running(supervisor: EngineSupervisor) -> None:
+    """A fetch that is over, however it ended, is none any more."""
+
+    def fail(model: ModelRef) -> Path:
+        raise OSError("no room")
+
+    supervisor._fetch_model = fail
+    with pytest.raises(OSError, match="no room"):
+        supervisor.ensure(MODEL)
+    assert not supervisor._is_fetching
+
+
 def test_too_few_outcomes_are_never_matched_to_the_wrong_image(supervisor: EngineSupervisor) -> None:
     """An answer of another length is no answer."""
     with pytest.raises(EngineCrashed, match="Expected 2 outcomes"):

@@ -36,6 +36,7 @@ class Engine:
         self.runs: list[list[bytes]] = []
         self.mpps: list[float | None] = []
         self.during: Callable[[], object] = lambda: None
+        self.progressed_at = 0.0
 
     def ensure(self, model: ModelRef) -> None:
         """It is always well."""
