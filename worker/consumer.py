@@ -4,17 +4,23 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from celery import Celery, signals
+from celery import Celery, bootsteps, signals
 
 _log = structlog.get_logger(__name__)
 
 
-def _keep_what_is_under_way(sender: Any, **_: Any) -> None:
-    channel = sender.task_consumer.channel
-    # A lost connection ends no thread: each goes on to its outcome. kombu would publish their messages again,
-    # one after the other, and call those lost that it cannot.
-    channel.do_restore = False
-    channel.handlers["BRPOP"] = _passing_over_garbage(channel.handlers["BRPOP"])
+class OurWays(bootsteps.StartStopStep):
+    """What each connection to the broker, whose channel is a new one, is told before its first message."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        """Celery has just begun to consume over a connection."""
+        channel = parent.task_consumer.channel
+        # A lost connection ends no thread: each goes on to its outcome. kombu would publish their messages
+        # again, one after the other, and call those lost that it cannot.
+        channel.do_restore = False
+        channel.handlers["BRPOP"] = _passing_over_garbage(channel.handlers["BRPOP"])
 
 
 def _passing_over_garbage(read: Callable[..., object]) -> Callable[..., object]:
@@ -42,8 +48,7 @@ def consume(app: Celery, hostname: str, threads: int, log_level: str, tells_even
     def note_status(sender: Any, **_: Any) -> None:
         statuses.append(sender.exitcode)
 
-    # Sent after each reconnection, whose channel is a new one.
-    signals.worker_ready.connect(_keep_what_is_under_way, weak=False)
+    app.steps["consumer"].add(OurWays)
     signals.worker_shutdown.connect(note_status)
     app.worker_main(
         [

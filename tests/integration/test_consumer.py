@@ -119,6 +119,11 @@ def test_a_redis_that_may_only_be_read_for_a_while_ends_no_worker(site: Site) ->
     finally:
         site.redis.execute_command("REPLICAOF", "NO", "ONE")
     assert site.still_works(), site.log()
+    # The new connection is told what the first one was.
+    site.redis.lpush(keys.INFERENCE_QUEUE, "not json")
+    assert site.still_works(), site.log()
+    site.worker.stop(20)
+    assert "Restoring" not in site.log()
 
 
 def test_a_worker_that_is_told_to_end_ends_well(site: Site) -> None:

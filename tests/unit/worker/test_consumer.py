@@ -21,6 +21,7 @@ class App:
 
     def __init__(self, status: int | None) -> None:
         self._status = status
+        self.steps: dict[str, set[object]] = {"consumer": set()}
 
     def worker_main(self, argv: Sequence[str]) -> None:
         """End at once; like Celery's own, it tells nobody how."""
