@@ -198,13 +198,21 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         timings_ms: dict[str, float],
         answer_key: str | None = None,
     ) -> bool:
-        return self.end_all([Ending(job_id, token, timings_ms, result=result, answer_key=answer_key)])[0]
+        return self._end(Ending(job_id, token, timings_ms, result=result, answer_key=answer_key))
 
     def fail(self, job_id: str, token: str, error: JobError, timings_ms: dict[str, float]) -> bool:
-        return self.end_all([Ending(job_id, token, timings_ms, error=error)])[0]
+        return self._end(Ending(job_id, token, timings_ms, error=error))
 
-    def end_all(self, endings: Sequence[Ending]) -> list[bool]:
-        return [bool(answer) for answer in self._call_all("finish", list(map(_finish, endings)))]
+    def _end(self, ending: Ending) -> bool:
+        (said,) = self.end_all([ending])
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def end_all(self, endings: Sequence[Ending]) -> list[bool | Exception]:
+        calls = list(map(_finish, endings))
+        answers = iter(self._call_many("finish", [call for call in calls if isinstance(call, Call)]))
+        return [_said(next(answers)) if isinstance(call, Call) else call for call in calls]
 
     def release(self, job_id: str, token: str, hold_seconds: float) -> bool:
         return bool(self._call("release", job_id, token, milliseconds(hold_seconds)))
@@ -300,15 +308,27 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
                 yield _change(str(message["data"])) if message else None
 
 
-def _finish(ending: Ending) -> Call:
-    """Return what finish.lua is told of a job."""
-    outcome = (
-        (JobStatus.FAILED, "error", ending.error.model_dump_json())
-        if ending.error
-        else (JobStatus.SUCCEEDED, "result", json.dumps(ending.result))
-    )
+def _finish(ending: Ending) -> Call | Exception:
+    """Return what finish.lua is told of a job, or why that cannot be said."""
+    try:
+        outcome = (
+            (JobStatus.FAILED, "error", ending.error.model_dump_json())
+            if ending.error
+            else (JobStatus.SUCCEEDED, "result", json.dumps(ending.result))
+        )
+        timings = json.dumps(ending.timings_ms)
+    except Exception as error:  # noqa: BLE001 - of this one alone
+        return error
     extra = [keys.ANSWER + ending.answer_key] if ending.answer_key and not ending.error else []
-    return Call(ending.job_id, (ending.token, *outcome, json.dumps(ending.timings_ms)), extra)
+    return Call(ending.job_id, (ending.token, *outcome, timings), extra)
+
+
+def _said(answer: Any) -> bool | Exception:
+    """Return what finish.lua says of a job, or why it says nothing."""
+    try:
+        return bool(whole([answer])[0])
+    except JobStoreUnavailable as error:
+        return error
 
 
 def _watermark(heads: Heads, priority: Priority, now_ms: int) -> int:

@@ -314,24 +314,47 @@ class JobRunner:
 
     def _end(self, settled: Sequence[tuple[Run, Outcome | None]]) -> None:
         """Write outcomes in one exchange; tries for as long as their leases last, since the work is done."""
-        outcomes = [(run, outcome) for run, outcome in settled if outcome]
-        if not outcomes:
+        left: dict[Run, tuple[Outcome, Ending]] = {}
+        for run, outcome in settled:
+            if outcome:
+                with _about(run):
+                    try:
+                        left[run] = outcome, _ending(run, outcome)
+                    except Exception:  # noqa: BLE001 - logged whole
+                        _log.exception("job_left_to_the_reaper")
+        if not left:
             return
-        endings = [_ending(run, outcome) for run, outcome in outcomes]
         try:
             for attempt in stamina.retry_context(
                 on=JobStoreUnavailable, timeout=self._limits.lease_seconds, attempts=20, wait_max=2
             ):
                 with attempt:
-                    written = self._jobs.end_all(endings)
+                    self._write(left)
         except JobStoreUnavailable as error:
-            for ending in endings:
-                _leave_to_the_reaper(ending.job_id, error)
-            return
-        for (run, outcome), is_written in zip(outcomes, written, strict=True):
+            for run in left:
+                _leave_to_the_reaper(run.job.id, error)
+
+    def _write(self, left: dict[Run, tuple[Outcome, Ending]]) -> None:
+        """Write what is left, and take out of it what the ledger has answered for.
+
+        Raises:
+            JobStoreUnavailable: if something is left, to be written later.
+        """
+        away: JobStoreUnavailable | None = None
+        said = self._jobs.end_all([ending for _, ending in left.values()])
+        for (run, (outcome, _)), answer in zip(list(left.items()), said, strict=True):
+            if isinstance(answer, JobStoreUnavailable):
+                away = answer
+                continue
+            del left[run]
             crash_point("worker.finished")
             with _about(run):
-                _note(run, outcome, is_written)
+                if isinstance(answer, Exception):
+                    _log.error("job_left_to_the_reaper", exc_info=answer)
+                else:
+                    _note(run, outcome, answer)
+        if away:
+            raise away
 
 
 def _is_ours(message: Message) -> bool:

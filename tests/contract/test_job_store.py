@@ -473,6 +473,36 @@ def test_several_jobs_end_in_one_exchange(store: JobStore) -> None:
     assert store.end_all([]) == []
 
 
+def test_an_outcome_that_cannot_be_written_is_an_error_in_its_place(store: JobStore) -> None:
+    """Whatever is wrong with it; those that travel with it end."""
+    jobs = [accept(store) for _ in range(4)]
+    assert len(store.claim_all({job.id: "token" for job in jobs}, LEASE, RUN)) == 4
+    endings = [
+        Ending(jobs[0].id, "token", {}, result={"class": "lung_n"}),
+        Ending(jobs[1].id, "token", {}, result={"class": object()}),
+        Ending(jobs[2].id, "token", {}, error=JobError(code="INVALID_IMAGE", detail="\ud800")),
+        Ending(jobs[3].id, "token", {}, result={"class": "lung_n"}),
+    ]
+    first, odd, unspeakable, last = store.end_all(endings)
+    assert (first, last) == (True, True)
+    assert isinstance(odd, TypeError)
+    assert isinstance(unspeakable, ValueError)
+    assert [store.get(job.id).status.is_final for job in jobs] == [True, False, False, True]
+
+
+@pytest.mark.integration
+def test_an_end_that_redis_refuses_is_an_error_in_its_place(redis_client: redis.Redis) -> None:
+    """The ledger's own, so that it is asked again."""
+    store = RedisJobStore(redis_client)
+    store.found()
+    good, bad = accept(store), accept(store)
+    store.claim_all({good.id: "token", bad.id: "token"}, LEASE, RUN)
+    redis_client.delete(keys.JOB + bad.id)
+    redis_client.set(keys.JOB + bad.id, "no record")
+    said = store.end_all([Ending(job.id, "token", {}, result={}) for job in (bad, good)])
+    assert (type(said[0]), said[1]) == (JobStoreUnavailable, True)
+
+
 def test_a_notice_in_other_words_is_passed_over(limited_client: redis.Redis) -> None:
     """Another version's, during an upgrade: who waits looks for itself now and then."""
     changes = RedisJobStore(limited_client).changes()

@@ -641,6 +641,39 @@ def test_a_job_whose_engine_never_answers_holds_up_no_stop_for_ever(world: World
     may_go.set()
 
 
+def test_an_outcome_that_cannot_be_written_spoils_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does one that the ledger makes an error of: the others end at once, and it alone is tried again."""
+    broken, refused, good = (world.accept(image) for image in (b"broken", b"refused", b"good"))
+    exchanges = Exchanges(world, monkeypatch)
+    end_all, answer = world.services.jobs.end_all, world.runner._answer
+
+    def ends(endings: Sequence[Ending]) -> list[bool | Exception]:
+        is_first = not exchanges.ended
+        return [
+            JobStoreUnavailable("WRONGTYPE") if is_first and ending.job_id == refused else said
+            for ending, said in zip(endings, end_all(endings), strict=True)
+        ]
+
+    def answers(run: Any) -> Outcome:
+        outcome = answer(run)
+        return {"result": {"value": object()}} if run.job.id == broken else outcome
+
+    monkeypatch.setattr(world.services.jobs, "end_all", ends)
+    monkeypatch.setattr(world.runner, "_answer", answers)
+    monkeypatch.setattr(world.runner._answered, "_call", lambda: None)
+    ended = take_together(world, [broken, refused, good])
+    while len(world.runner._answered._items) < 3:
+        time.sleep(0.001)
+    world.runner._pool.submit(world.runner._conclude_answered)
+    world.runner.stop()
+    assert sorted(ended) == sorted([broken, refused, good])
+    assert world.job(broken).status == JobStatus.RUNNING
+    assert [world.job(job_id).status for job_id in (refused, good)] == [JobStatus.SUCCEEDED] * 2
+    assert exchanges.ended == [3, 1]
+
+
 @pytest.mark.parametrize(
     ("standing", "counted"),
     [([3, 0, 60, 0], 1), ([3, 0, 0, 0], 0), (None, 0), ("soon", 0), ([3], 0), (["a", "b", "c", "d"], 0)],
