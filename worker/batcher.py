@@ -94,6 +94,11 @@ class Batcher:
         """Finish the micro-batch that runs, refuse all others. Safe in a signal handler: takes no lock."""
         self._draining.set()
 
+    @property
+    def is_draining(self) -> bool:
+        """Nothing that waits is run any more."""
+        return self._draining.is_set()
+
     def join(self, timeout_seconds: float) -> None:
         """Wait for the end of the draining, if it ever began to feed."""
         if self._thread.is_alive():
@@ -117,7 +122,7 @@ class Batcher:
         """
         item = _Item(image, model, alone or explain, is_wanted, mpp, explain)
         with self._arrived:
-            if self._draining.is_set():
+            if self.is_draining:
                 raise Draining("The worker is shutting down.")
             (self._loners if item.alone else self._waiting).append(item)
             self._arrived.notify()
@@ -133,7 +138,7 @@ class Batcher:
         )
 
     def _feed(self) -> None:
-        while not self._draining.is_set():
+        while not self.is_draining:
             batch = self._next_batch()
             if batch:
                 self._busy_since = time.monotonic()

@@ -163,7 +163,8 @@ class JobRunner:
         named = {message.job_id: message for message in messages if _is_ours(message)}
         if not named:
             return []
-        self.breaker.wait_until_closed()
+        # What a worker that is shutting down has claimed it hands back, and the next one has it at once.
+        self.breaker.wait_until_closed(lambda: self.batcher.is_draining)
         crash_point("worker.received")
         leases = {job_id: Lease(job_id) for job_id in named}
         tokens = {job_id: lease.token for job_id, lease in leases.items()}

@@ -674,6 +674,20 @@ def test_an_outcome_that_cannot_be_written_spoils_no_other(
     assert exchanges.ended == [3, 1]
 
 
+def test_a_stop_does_not_wait_until_the_breaker_closes(world: World) -> None:
+    """What waits there is handed back: the next worker may have an engine that is well."""
+    for number in range(MOST_CRASHES):
+        world.runner.breaker.crashed(f"job {number}")
+    job_id = world.accept(b"tile")
+    world.runner.take(Message(job_id))
+    assert not world.runner._claiming.acquire(timeout=0.2)
+    before = time.monotonic()
+    world.runner.batcher.drain()
+    assert world.runner.stop(5)
+    assert time.monotonic() - before < 2
+    assert (world.job(job_id).status, world.job(job_id).attempt) == (JobStatus.QUEUED, 0)
+
+
 @pytest.mark.parametrize(
     ("standing", "counted"),
     [([3, 0, 60, 0], 1), ([3, 0, 0, 0], 0), (None, 0), ("soon", 0), ([3], 0), (["a", "b", "c", "d"], 0)],
