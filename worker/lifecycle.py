@@ -36,6 +36,9 @@ from worker.tasks import JobRunner, RunLimits
 
 #: The consumer's loop ticks every second; one that has not for this long has lost its broker.
 TICK_LASTS_SECONDS = 5.0
+#: One that has not ticked for this long, although Redis answers, is not coming back. Celery looks every half
+#: minute for a broker that was away.
+STANDSTILL_SECONDS = 60.0
 #: Between two tries to get a model that proves itself.
 MODEL_RETRY_SECONDS = 2.0
 _log = structlog.get_logger(__name__)
@@ -105,6 +108,9 @@ class Worker:
             fetchers=None if settings.object_store_dir else fetchers,
         )
         self._ticked_at = 0.0
+        #: How often in a row Redis answered and the consumer's loop did not tick. Looks are counted, and not
+        #: seconds: after a pause of the whole process the loop has had no chance yet.
+        self._standing_still = 0
         #: Why there was no engine when it was last looked for.
         self._lacked: str | None = None
         self._stopped = threading.Event()
@@ -171,9 +177,25 @@ class Worker:
         return self.batcher.is_stuck(self._longest_step_seconds) or not self.leases.is_alive
 
     @property
+    def _has_ticked(self) -> bool:
+        return time.monotonic() - self._ticked_at < TICK_LASTS_SECONDS
+
+    def _stands_still(self) -> bool:
+        """Tell whether the consumer's loop has ended or hangs; to be asked at each report."""
+        try:
+            if self._has_ticked:
+                self._standing_still = 0
+            else:
+                self._services.jobs.ping()
+                self._standing_still += 1
+        except HistoQueueError:
+            # It waits for Redis, as this does.
+            self._standing_still = 0
+        return self._standing_still * REPORT_EVERY_SECONDS >= STANDSTILL_SECONDS
+
+    @property
     def _is_consuming(self) -> bool:
-        ticked = time.monotonic() - self._ticked_at < TICK_LASTS_SECONDS
-        return ticked and self.supervisor.model is not None and not self.breaker.is_open
+        return self._has_ticked and self.supervisor.model is not None and not self.breaker.is_open
 
     def _report(self) -> None:
         while not self._stopped.wait(REPORT_EVERY_SECONDS):
@@ -183,6 +205,10 @@ class Worker:
                 self._end_process(1)
                 return
             try:
+                if self._stands_still():
+                    _log.critical("worker_ends_itself", reason="the consumer stands still")
+                    self._end_process(1)
+                    return
                 model = self.supervisor.model
                 if self._is_consuming and model is not None:
                     self._services.workers.report(

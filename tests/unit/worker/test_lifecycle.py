@@ -1,6 +1,7 @@
 """A worker's life, with an engine that needs no model."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -180,6 +181,42 @@ def test_it_reports_again_after_an_error_of_any_kind(
     worker.start()
     worker.tick()
     assert wait_for(services.workers.live)
+
+
+def test_a_worker_whose_consumer_stands_still_ends_itself(
+    worker: Worker, ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Redis answers: then nothing but a fresh process helps."""
+    monkeypatch.setattr(lifecycle, "STANDSTILL_SECONDS", 0.2)
+    monkeypatch.setattr(lifecycle, "TICK_LASTS_SECONDS", 0.1)
+    worker.start()
+    worker.tick()
+    assert wait_for(lambda: ended == [1])
+
+
+def test_a_worker_that_ticks_or_waits_for_redis_or_was_paused_does_not_end(
+    worker: Worker, services: Services, ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only looks that found no tick count, and not the time in which nobody looked."""
+    monkeypatch.setattr(lifecycle, "STANDSTILL_SECONDS", 0.2)
+    monkeypatch.setattr(lifecycle, "TICK_LASTS_SECONDS", 0.1)
+    worker.start()
+    until = time.monotonic() + 0.6
+    while time.monotonic() < until:
+        worker.tick()
+        time.sleep(0.02)
+
+    def away() -> None:
+        raise JobStoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.jobs, "ping", away)
+        time.sleep(0.6)
+        worker.tick()
+    monkeypatch.setattr(lifecycle, "STANDSTILL_SECONDS", 5)
+    worker._ticked_at -= 1000
+    time.sleep(0.3)
+    assert ended == []
 
 
 def test_a_job_that_never_ends_does_not_keep_a_stopped_worker(worker: Worker, ended: list[int]) -> None:
