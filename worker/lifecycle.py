@@ -96,7 +96,6 @@ class Worker:
             ),
             Routine("sweeper", SWEEP_LOOK_SECONDS, lambda: sweep_when_due(services, settings)),
         )
-        fetchers = ThreadPoolExecutor(jobs_at_once(settings), thread_name_prefix="fetcher")
         self.runner = JobRunner(
             jobs=services.jobs,
             objects=services.objects,
@@ -105,7 +104,9 @@ class Worker:
             breaker=self.breaker,
             limits=RunLimits(settings.lease_seconds, settings.max_run_seconds),
             pool=ThreadPoolExecutor(jobs_at_once(settings), thread_name_prefix="jobs"),
-            fetchers=None if settings.object_store_dir else fetchers,
+            fetchers=None
+            if settings.object_store_dir
+            else ThreadPoolExecutor(jobs_at_once(settings), thread_name_prefix="fetcher"),
         )
         self._ticked_at = 0.0
         #: How often in a row Redis answered and the consumer's loop did not tick. Looks are counted, and not

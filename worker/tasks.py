@@ -134,7 +134,9 @@ class JobRunner:
         """
         with self._changed:
             is_done = self._changed.wait_for(lambda: not self._open, seconds)
-        self._pool.shutdown(wait=is_done)
+        for pool in (self._pool, self._fetchers):
+            if pool:
+                pool.shutdown(wait=is_done)
         return is_done
 
     def _let_go(self, message: Message) -> None:
@@ -243,6 +245,7 @@ class JobRunner:
                 metrics.ATTEMPTS.labels("dropped").inc()
                 _log.info("job_dropped", reason="canceled, or lost to another worker")
             except Draining:
+                metrics.ATTEMPTS.labels("released").inc()
                 self._release(job, lease, 0)
             except Unavailable as error:
                 metrics.ATTEMPTS.labels("released").inc()
@@ -385,7 +388,8 @@ def _ending(run: Run, outcome: Outcome) -> Ending:
 
 def _note(run: Run, outcome: Outcome, is_written: bool) -> None:
     """Count and log how the job ended."""
-    metrics.ATTEMPTS.labels("failed" if "error" in outcome else "succeeded").inc()
+    kind = "failed" if "error" in outcome else "succeeded"
+    metrics.ATTEMPTS.labels(kind if is_written else "dropped").inc()
     for stage, milliseconds in run.timings.items():
         metrics.STAGE_SECONDS.labels(stage).observe(milliseconds / 1000)
     if "error" in outcome:

@@ -716,6 +716,27 @@ def test_a_job_that_is_handed_back_says_nothing_of_the_forecast(
     assert eta_errors("+Inf") == before
 
 
+def test_attempts_are_counted_by_what_became_of_them(world: World) -> None:
+    """An outcome that came too late is dropped, and what a worker that is shutting down has is released."""
+    before = attempts()
+    world.runner.run(world.accept(b"tile"))
+    world.runner.run(world.accept(b"bad"))
+    canceled = world.accept(b"tile")
+    world.engine.during = lambda: world.services.jobs.cancel(canceled)
+    world.runner.run(canceled)
+    late = world.accept(b"tile")
+    world.runner.batcher.drain()
+    world.runner.run(late)
+    assert [now - then for now, then in zip(attempts(), before, strict=True)] == [1, 1, 1, 1]
+
+
+def attempts() -> list[float]:
+    """Return how many attempts there were of each kind."""
+    name = "histoqueue_worker_attempts_total"
+    kinds = ("succeeded", "failed", "dropped", "released")
+    return [REGISTRY.get_sample_value(name, {"outcome": kind}) or 0.0 for kind in kinds]
+
+
 def eta_errors(at_most: str) -> float:
     """Return how many forecasts were off by so many seconds at the most, as Prometheus counts."""
     name = "histoqueue_worker_eta_error_seconds_bucket"
