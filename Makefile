@@ -1,6 +1,5 @@
 # Every target makes what it needs. `make` alone explains itself.
 PYTHON ?= python3
-PORT ?= 5000
 MINUTES ?= 5
 EXAMPLES ?= 500
 DATA ?= ../shared/data/lc25000-lung-224
@@ -9,7 +8,6 @@ RUN ?= runs/cross-validation
 ENGINE ?= fake
 REPORT ?= runs/chaos
 VERSION ?= 1.1.0
-DATA_DIR ?= .data
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
@@ -21,10 +19,10 @@ CHAOS = CHAOS_REPORT="$(REPORT)" CHAOS_ENGINE=$(ENGINE) $(if $(SEED),CHAOS_SEED=
 .DELETE_ON_ERROR:
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(VENV)/local.stamp ## Run the whole system on http://127.0.0.1:5000 (PORT, DATA_DIR); Ctrl-C ends it
-	@PORT="$(PORT)" DATA_DIR="$(DATA_DIR)" exec $(BIN)/python -m ops.up
+	@exec $(BIN)/python -m ops.up .env
 
 test: $(VENV)/dev.stamp ## Run every test, with servers of its own on free ports
 	@$(BIN)/python -m pytest $(ARGS)

@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from api import batches, capacity, deliveries, health, index, jobs, models, openapi
+from api import batches, capacity, deliveries, health, jobs, models, openapi, web
 from api.access import init_access
 from api.body import UploadRequest
 from api.context import init_context
@@ -44,7 +44,7 @@ def create_app(services: Services, settings: Settings) -> Flask:
     init_problems(app)
     init_access(app)
     metrics.init_metrics(app)
-    app.register_blueprint(index.bp)
+    app.register_blueprint(web.bp)
     app.register_blueprint(jobs.bp)
     app.register_blueprint(deliveries.bp)
     app.register_blueprint(batches.bp)

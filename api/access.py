@@ -13,7 +13,8 @@ from shared.settings import Settings
 
 #: What needs no key: whether the server is well, and how it is used.
 PUBLIC = frozenset(
-    {"index.show", "health.live", "health.ready", "openapi.document", "openapi.docs", "openapi.asset"}
+    {"web.index", "web.asset", "health.live", "health.ready"}
+    | {"openapi.document", "openapi.docs", "openapi.errors", "openapi.asset"}
 )
 #: What a key must allow; a route that is not here needs an admin's.
 SCOPES = {

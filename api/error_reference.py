@@ -14,7 +14,7 @@ Every answer that is neither 2xx nor 3xx is `application/problem+json` (RFC 9457
 
 | member | meaning |
 |---|---|
-| `type` | leads to a heading of this page |
+| `type` | leads to a heading of this page as the server itself has it, `/docs/errors` |
 | `title` | what went wrong, always the same for one code |
 | `status` | the status code once more |
 | `detail` | what was expected and what came |

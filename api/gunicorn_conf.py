@@ -41,7 +41,11 @@ def on_starting(server: Any) -> None:
     # A socket file, or one that was handed over, may be served to anybody by what stands before it.
     hosts = [address[0] if isinstance(address, tuple) else str(address) for address in server.cfg.address]
     settings = read_settings(Settings)
-    refuse_open_door(hosts, settings, KeyStore(from_settings(settings, REQUEST_PATIENCE).objects))
+    try:
+        refuse_open_door(hosts, settings, KeyStore(from_settings(settings, REQUEST_PATIENCE).objects))
+    except SystemExit:
+        _METRICS.end()
+        raise
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - a hook's form

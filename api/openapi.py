@@ -1,10 +1,11 @@
-"""Routes: the contract for machines, /openapi.json, and the page that shows it, /docs.
+"""Routes: the contract for machines, /openapi.json, the page that shows it, /docs, and that of all problems.
 
 The document is written from what the server itself uses: the options of a submission and the table of
 problems; a test compares it with the routes.
 """
 
 from functools import cache
+from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -16,7 +17,7 @@ from api.context import NOTICE
 from api.contract import SCHEMAS
 from api.operations import MODEL_VERSION, OPERATIONS, Operation
 from api.problems import CONTENT_TYPE
-from shared.problems import PROBLEMS
+from shared.problems import PROBLEMS, anchor
 from shared.schemas import Priority
 
 bp = Blueprint("openapi", __name__)
@@ -24,6 +25,14 @@ _ASSETS = str(files("flask_openapi3_swagger") / "templates" / "swagger")
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>HistoQueue</title>
 <link rel="stylesheet" href="{style}"></head><body><div id="swagger-ui"></div>
 <script src="{bundle}"></script><script src="{start}"></script></body></html>
+"""
+_ERRORS = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<title>HistoQueue: errors</title></head><body>
+<h1>Errors</h1><p>What the codes of <a href="{docs}">the contract</a> mean. {notice}</p>
+{problems}</body></html>
+"""
+_ERROR = """<h2 id="{anchor}">{title}</h2>
+<p><code>{code}</code>, status {status}, {retry}. {advice}</p>
 """
 _START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", validatorUrl: null});\n'
 
@@ -42,6 +51,24 @@ def docs() -> Response:
         bundle=url_for("openapi.asset", name="js/swagger-ui-bundle.js"),
         start=url_for("openapi.asset", name="start.js"),
     )
+    return Response(page, content_type="text/html; charset=utf-8")
+
+
+@bp.get("/docs/errors")
+def errors() -> Response:
+    """Explain every code; the `type` of a problem leads to its heading."""
+    problems = [
+        _ERROR.format(
+            anchor=anchor(code),
+            title=escape(kind.title),
+            code=code,
+            status=kind.status,
+            retry="may succeed later" if kind.retryable else "will not succeed as it is",
+            advice=escape(kind.advice),
+        )
+        for code, kind in sorted(PROBLEMS.items())
+    ]
+    page = _ERRORS.format(docs=url_for("openapi.docs"), notice=NOTICE, problems="".join(problems))
     return Response(page, content_type="text/html; charset=utf-8")
 
 

@@ -397,5 +397,5 @@ OPERATIONS = (
         {"200": _answer("Yes", _OBJECT)},
         ("NOT_READY",),
     ),
-    Operation("get", "/", "index.show", "Where to begin", {"200": _answer("Links", _OBJECT)}),
+    Operation("get", "/", "web.index", "Where to begin", {"200": _answer("Links", _OBJECT)}),
 )

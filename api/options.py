@@ -27,7 +27,7 @@ class BatchOptions(BaseModel):
         default=None, description="seconds that the job may wait in the queue, over 0 and at most 604800"
     )
     model_version: Annotated[str, Field(max_length=40)] | None = Field(
-        default=None, description="a model version such as 1.0.0"
+        default=None, description="a model version such as 1.1.0"
     )
     mpp: Annotated[float, Field(ge=0.05, le=10, allow_inf_nan=False)] | None = Field(
         default=None, description="micrometres per pixel, from 0.05 to 10"

@@ -6,6 +6,7 @@ from shared.archive import Archive
 from shared.errors import JobAlreadyFinal, JobNotFound, LedgerRebuilding, ObjectStoreUnavailable, Unavailable
 from shared.job_store import Canceled
 from shared.recovery import founded
+from shared.schemas import Job
 from shared.services import Services
 
 _log = structlog.stdlib.get_logger("api.removal")
@@ -32,13 +33,21 @@ def cancel_job(services: Services, job_id: str) -> Canceled:
         raise JobAlreadyFinal(
             f"Expected a queued or running job. This one has ended as {job.status}."
         ) from None
+    keep_outcome(services, canceled.job)
+    return canceled
+
+
+def keep_outcome(services: Services, job: Job) -> None:
+    """Put how a job ended into the object store; where that fails, a worker does it later."""
+    archive = Archive(services.objects)
     try:
         # At once, and not by a worker in its own time: else a loss of Redis' data could bring the job back.
-        archive.put(canceled.job)
-        services.jobs.archived([job_id])
+        archive.put(job)
+        if services.jobs.archived([job]):
+            # It was retried, or deleted, just now.
+            archive.forget(job.id)
     except Unavailable:
-        _log.warning("archiving_left_to_a_worker", job_id=job_id)
-    return canceled
+        _log.warning("archiving_left_to_a_worker", job_id=job.id)
 
 
 def delete_job(services: Services, job_id: str) -> None:

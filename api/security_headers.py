@@ -10,13 +10,17 @@ _ALWAYS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _NOTHING = "default-src 'none'; frame-ancestors 'none'"
-#: A page's scripts and requests are this server's own; its viewer of the contract sets styles on elements and
-#: draws icons from data URLs.
+#: A page's scripts and requests are this server's own; it shows images that it has read or been given.
 _PAGE = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-_PAGES = frozenset({"openapi.docs"})
+#: The viewer of the contract sets styles on elements, too, and draws icons from data URLs.
+_VIEWER = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_POLICIES = {"web.index": _PAGE, "openapi.docs": _VIEWER}
 
 
 def init_security_headers(app: Flask) -> None:
@@ -27,5 +31,6 @@ def init_security_headers(app: Flask) -> None:
 def _add(response: Response) -> Response:
     for name, value in _ALWAYS.items():
         response.headers.setdefault(name, value)
-    response.headers.setdefault("Content-Security-Policy", _PAGE if request.endpoint in _PAGES else _NOTHING)
+    policy = _POLICIES.get(request.endpoint or "", _NOTHING) if response.mimetype == "text/html" else _NOTHING
+    response.headers.setdefault("Content-Security-Policy", policy)
     return response

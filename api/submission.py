@@ -13,6 +13,7 @@ from time import monotonic
 import structlog
 
 from api.options import Options
+from api.removal import keep_outcome
 from api.uploads import ImageUpload
 from shared.archive import Archive
 from shared.crash_points import crash_point
@@ -26,6 +27,7 @@ from shared.errors import (
     ObjectStoreUnavailable,
     QueueFull,
     QuotaReached,
+    ResultExpired,
 )
 from shared.job_store import JobStore
 from shared.recovery import UPLOADS, found_if_empty, founded
@@ -169,13 +171,19 @@ def retry_job(services: Services, settings: Settings, job_id: str) -> Job:
     """
     jobs = services.jobs
     known = founded(services, lambda: jobs.get(job_id))
-    if known.status in RETRYABLE:
-        # First: what ended once must not be found there if Redis' data is lost while it runs again.
+    # What ended once must not be found there if Redis' data is lost while it runs again, so it goes first. If
+    # it does not run again after all, it is put there again.
+    is_taken_out = known.status in RETRYABLE and jobs.unarchive(job_id)
+    if is_taken_out:
         Archive(services.objects).delete(job_id)
     try:
         job = jobs.retry(job_id, settings.max_open_jobs, settings.max_open_jobs_per_key)
-    except QueueFull as full:
-        raise type(full)(full.depth, full.limit, seconds_until_room(jobs)) from None
+    except (QueueFull, ResultExpired) as refused:
+        if is_taken_out:
+            keep_outcome(services, known)
+        if isinstance(refused, QueueFull):
+            raise type(refused)(refused.depth, refused.limit, seconds_until_room(jobs)) from None
+        raise
     _log.info("job_retried", job_id=job_id)
     return job
 

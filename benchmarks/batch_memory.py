@@ -38,7 +38,7 @@ def main(items: int) -> None:
     """Start the servers, send the batch and print what it took."""
     with tempfile.TemporaryDirectory() as name:
         folder, port = Path(name), free_port()
-        server = RedisServer(free_port(), "password", folder / "redis")
+        server = RedisServer(free_port(), "password", folder / "redis", memory="0")
         child = server.child(folder / "redis.log")
         child.start()
         assert wait_until(server.is_ready, 20)

@@ -57,7 +57,7 @@ class Broker:
     """A running Redis as `make up` starts it, and the services that reach it; objects lie in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        server = RedisServer(free_port(), secrets.token_hex(8), folder / "redis")
+        server = RedisServer(free_port(), secrets.token_hex(8), folder / "redis", memory="0")
         self.environment = {
             "REDIS_URL": server.url,
             "OBJECT_STORE_DIR": str(folder / "objects"),
@@ -95,7 +95,7 @@ class Broker:
         pipe = self.redis.pipeline(transaction=True)
         pipe.flushall()
         pipe.set(keys.FOUNDED, 1)
-        pipe.set(keys.SWEPT, 1)
+        pipe.set(keys.SWEPT, self.redis.info("server")["run_id"])
         pipe.execute()
 
     def spent(self) -> Spent:

@@ -17,6 +17,11 @@ def leave_address(data_dir: Path, environment: Mapping[str, str]) -> None:
         json.dump(dict(environment), file)
 
 
+def forget_address(data_dir: Path) -> None:
+    """Note that they run no more."""
+    (data_dir / _NAME).unlink(missing_ok=True)
+
+
 def join() -> str | None:
     """Take the servers of `make up` into this process' environment, where that names none itself.
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+#: A log that is longer goes on from nothing, and one such part before it is kept.
+MOST_LOG_BYTES = 32_000_000
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -68,8 +71,8 @@ class Child:
         """It was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self) -> None:
-        """Start the program; its output is added to the log."""
+    def start(self, held: Sequence[int] = ()) -> None:
+        """Start the program; its output is added to the log, and it holds these descriptors open."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the command is ours
@@ -79,12 +82,20 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=held,
                 # The only thread of this process makes its children, so the fork is safe.
                 preexec_fn=die_with_parent(self._on_parent_death),  # noqa: PLW1509
             )
         if self._stdin is not None and self._process.stdin is not None:
             self._process.stdin.write(self._stdin.encode())
             self._process.stdin.close()
+
+    def bound_log(self) -> None:
+        """Keep its log from filling the disk; a line that comes in this moment may be lost."""
+        if self.log.exists() and self.log.stat().st_size > MOST_LOG_BYTES:
+            shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+            # It is open to be appended to, so the program writes on at the new end.
+            os.truncate(self.log, 0)
 
     def send(self, signal_number: int) -> None:
         """Send a signal, if it runs."""

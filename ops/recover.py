@@ -1,7 +1,7 @@
 """`python -m ops.recover`: compare the object store with the ledger now, and take in what the ledger lost.
 
-Workers do the same by themselves: at once when Redis has lost its data, and every half hour. It changes
-nothing where nothing is lost, and may be run at any time, beside anything.
+Workers do the same by themselves: at once when Redis has or may have lost data, and every half hour. It
+changes nothing where nothing is lost, and may be run at any time, beside anything.
 """
 
 import sys

@@ -20,6 +20,8 @@ from shared.object_store_files import PARTIAL
 
 HOST = "127.0.0.1"
 _SERVER_PORTS = range(20_000, 32_000)
+#: What Redis may hold: some 800,000 queued jobs.
+REDIS_MEMORY = "1gb"
 
 
 class NoServer(Exception):
@@ -36,11 +38,17 @@ def free_port() -> int:
 
 
 def port_is_free(port: int) -> bool:
-    """Tell whether a server can listen there."""
+    """Tell whether nobody listens there.
+
+    Raises:
+        PermissionError: if this user may not, either.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
+        except PermissionError:
+            raise
         except OSError:
             return False
         return True
@@ -53,6 +61,7 @@ class RedisServer:
     port: int
     password: str
     folder: Path
+    memory: str = REDIS_MEMORY
 
     @property
     def url(self) -> str:
@@ -78,7 +87,8 @@ class RedisServer:
                 # Every accepted job is on the disk before its 202 is sent.
                 "appendfsync always",
                 'save ""',
-                # A full Redis refuses; it never throws a queue away.
+                # A full Redis refuses; it never throws a queue away, nor takes the machine's last memory.
+                f"maxmemory {self.memory}",
                 "maxmemory-policy noeviction",
                 # A job's record stays in the compact form of a small hash, half the memory of a table.
                 "hash-max-listpack-value 4096",

@@ -1,5 +1,9 @@
 """`make up`: the whole system on one machine, in the foreground, until Ctrl-C.
 
+    python -m ops.up [FILE]
+
+Settings that the environment lacks come from FILE, if there is one: `make up` names `.env`.
+
 Redis, the object store, the API, one worker and what tells webhooks are children of this process. One that
 ends is started again; when this process ends, so do they, also when it is killed.
 """
@@ -11,18 +15,20 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Literal, TextIO
+from typing import Annotated, Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from pydantic import SecretStr
+from dotenv import load_dotenv
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ops.installation import leave_address
+from ops.installation import forget_address, leave_address
 from ops.prepare import make_bucket, webhook_secret
 from ops.processes import Child, wait_until
 from ops.servers import HOST, NoServer, ObjectServer, RedisServer, free_port, port_is_free
@@ -39,6 +45,8 @@ DRAIN_SECONDS = 9.0
 RESTART_AFTER_SECONDS = (0.5, 30.0)
 #: A child that has run for this long is well again: its next end counts as the first.
 WELL_AFTER_SECONDS = 60.0
+#: Between two looks at how long the logs are.
+LOGS_EVERY_SECONDS = 10.0
 START_TIMEOUT_SECONDS = 30.0
 READY_TIMEOUT_SECONDS = 180.0
 
@@ -56,7 +64,7 @@ class UpSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
-    port: int = 5000
+    port: Annotated[int, Field(ge=1, le=65535)] = 5000
     data_dir: Path = Path(".data")
     #: Where given, that server is used and none is started.
     redis_url: str | None = None
@@ -83,16 +91,22 @@ class Supervisor:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
+        self._held: tuple[int, ...] = ()
         self._watched: list[_Watched] = []
         self._stopping = False
+        self._logs_seen_at = time.monotonic()
 
     def ask_to_stop(self, signal_number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's form
         """Handle a signal: the next `look` raises Stop."""
         self._stopping = True
 
+    def hold(self, descriptor: int) -> None:
+        """Have every child hold this open, too: a lock then lasts until the last of them has ended."""
+        self._held = (descriptor,)
+
     def start(self, child: Child) -> None:
         """Start a child and keep it running from now on."""
-        child.start()
+        child.start(self._held)
         self._watched.append(_Watched(child))
         self._say(f"  {child.name:<13} pid {child.pid:<8} log {child.log}")
 
@@ -104,15 +118,25 @@ class Supervisor:
         """
         if self._stopping:
             raise Stop
+        self._look_at_logs()
         for watched in self._watched:
             if watched.child.is_running:
                 continue
             if watched.start_again_at is None:
                 self._plan_restart(watched)
             elif time.monotonic() >= watched.start_again_at:
-                watched.child.start()
+                watched.child.start(self._held)
                 watched.started_at, watched.start_again_at = time.monotonic(), None
                 self._say(f"{watched.child.name} runs again, pid {watched.child.pid}")
+
+    def _look_at_logs(self) -> None:
+        if time.monotonic() - self._logs_seen_at < LOGS_EVERY_SECONDS:
+            return
+        self._logs_seen_at = time.monotonic()
+        for watched in self._watched:
+            # On a full disk there is no room for what is to be kept; the programs go on without a log.
+            with suppress(OSError):
+                watched.child.bound_log()
 
     def _plan_restart(self, watched: _Watched) -> None:
         if time.monotonic() - watched.started_at > WELL_AFTER_SECONDS:
@@ -154,32 +178,34 @@ class Supervisor:
                 child.reap(limit - time.monotonic())
 
 
-def main() -> int:
+def main(settings_file: str | None = None) -> int:
     """Run it all; returns the exit status."""
+    if settings_file:
+        load_dotenv(settings_file)
     settings = read_settings(UpSettings)
     read_settings(Settings)  # said here, in one line, and not by each child in its log
     supervisor = Supervisor(_say)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, supervisor.ask_to_stop)
     try:
-        with _locked(settings.data_dir):
-            _run(settings, supervisor)
-    except Stop:
-        _say("stopping: the worker finishes what it runs, the rest stays in the queue")
-    except (CannotStart, NoServer) as error:
+        with _locked(settings.data_dir) as lock:
+            supervisor.hold(lock)
+            try:
+                _run(settings, supervisor)
+            except Stop:
+                _say("stopping: the worker finishes what it runs, the rest stays in the queue")
+            finally:
+                supervisor.stop()
+                forget_address(settings.data_dir)
+    except (CannotStart, NoServer, HistoQueueError, OSError) as error:
         _say(f"error: {error}")
         return 1
-    finally:
-        supervisor.stop()
     _say("stopped")
     return 0
 
 
 def _run(settings: UpSettings, supervisor: Supervisor) -> None:
-    if not port_is_free(settings.port):
-        raise CannotStart(
-            f"port {settings.port} of {HOST} is taken. Choose another: PORT={settings.port + 1} make up"
-        )
+    _check_port(settings.port)
     environment = _start_servers(settings, supervisor)
     leave_address(settings.data_dir, environment)
     os.environ.update(environment)
@@ -194,6 +220,17 @@ def _run(settings: UpSettings, supervisor: Supervisor) -> None:
     while True:
         supervisor.look()
         time.sleep(0.2)
+
+
+def _check_port(port: int) -> None:
+    try:
+        is_free = port_is_free(port)
+    except PermissionError:
+        raise CannotStart(
+            f"port {port} of {HOST} is not for this user. Choose one over 1023: PORT=5000 make up"
+        ) from None
+    if not is_free:
+        raise CannotStart(f"port {port} of {HOST} is taken. Choose another: PORT={port + 1} make up")
 
 
 def _start_servers(settings: UpSettings, supervisor: Supervisor) -> dict[str, str]:
@@ -233,9 +270,7 @@ def _start_clients(settings: UpSettings, supervisor: Supervisor) -> None:
     supervisor.start(Child("webhooks", webhooks, logs / "webhooks.log"))
     supervisor.start(Child("worker", worker, logs / "worker.log"))
     # Asked to end rather than killed: its own children take their end from it.
-    counts = str(settings.data_dir.resolve() / "metrics")
-    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": counts}
-    supervisor.start(Child("api", api, logs / "api.log", environment, on_parent_death=signal.SIGTERM))
+    supervisor.start(Child("api", api, logs / "api.log", on_parent_death=signal.SIGTERM))
 
 
 def _passwords(path: Path) -> dict[str, str]:
@@ -272,26 +307,19 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-class _locked:  # noqa: N801 - reads as a word in its one `with`
-    """Hold a data directory for this process alone."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._file: TextIO | None = None
-
-    def __enter__(self) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = (self._folder / "lock").open("w")
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Hold a data directory for this process and those that hold the lock's descriptor, too."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CannotStart(
-                f"another `make up` runs on {self._folder}. End it, or choose another: DATA_DIR=other make up"
+                f"another `make up` runs on {folder}, or what it started is still ending. "
+                "End it, or choose another: DATA_DIR=other make up"
             ) from None
-
-    def __exit__(self, *_: object) -> None:
-        if self._file:
-            self._file.close()
+        yield file.fileno()
 
 
 def _say(line: str) -> None:
@@ -299,4 +327,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:2]))

@@ -66,7 +66,7 @@ class HistoQueueError(Exception):
         return str(self)
 
 
-def cause_of(error: HistoQueueError) -> str | None:
+def cause_of(error: Exception) -> str | None:
     """Return what lies behind an error, with addresses: for the operator's log, never for a client."""
     return str(error.__cause__) if error.__cause__ else None
 

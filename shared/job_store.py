@@ -10,8 +10,9 @@ Every change of a record is one atomic transition, and one that queues a job pub
     failed | canceled | expired ─retry─> queued               (at its owner's wish alone)
 
 Otherwise a final status is never left. A job may be deleted: then only the word that it was there is kept. A
-worker may repeat a call of its own whose answer was lost: it changes nothing and gets the same answer. A
-ledger that has lost its data says so until all that the object store knows is in it (`shared/recovery.py`).
+worker may repeat a call of its own whose answer was lost, and the connection repeats anybody's: it changes
+nothing and gets the same answer. A ledger that has lost its data says so until all that the object store
+knows is in it (`shared/recovery.py`).
 
 `job_store_redis.py` is the real side, `job_store_memory.py` the one for tests; both are held to
 `tests/contract/test_job_store.py`.
@@ -30,7 +31,7 @@ MOST_LOST_WORKERS = 10
 #: A message is taken to be lost when newer ones have left the queue and its job is still unclaimed after
 #: this long; covers the moment between delivery and the claim.
 REPUBLISH_AFTER_MS = 3_000
-#: The object store is compared with the ledger this often, and at once when the ledger has lost its data.
+#: The object store is compared with the ledger this often, and at once when that has or may have lost data.
 SWEEP_EVERY_SECONDS = 1800
 
 
@@ -248,7 +249,10 @@ class JobStore(BatchStore, Protocol):
         """Put those jobs right, each in one transition; return those that were published again."""
 
     def cleanable(self, limit: int) -> list[Cleanable]:
-        """Return ended jobs whose image, or after it whose result, is past its retention."""
+        """Return ended jobs whose image, or after it whose result, is past its retention.
+
+        Nobody else gets them for a while.
+        """
 
     def cleaned(self, item: Cleanable) -> None:
         """Note that the image is gone, or drop the result; safe to repeat."""
@@ -256,8 +260,17 @@ class JobStore(BatchStore, Protocol):
     def unarchived(self, limit: int) -> list[Job]:
         """Return ended jobs whose outcome is not in the object store; nobody else gets them for a while."""
 
-    def archived(self, job_ids: Sequence[str]) -> list[str]:
-        """Note that their outcomes are there now; return those that were deleted or retried meanwhile."""
+    def archived(self, jobs: Sequence[Job]) -> list[str]:
+        """Note that these outcomes are there now; return the ids that were deleted or retried meanwhile.
+
+        One that has ended anew is to be archived once more.
+        """
+
+    def unarchive(self, job_id: str) -> bool:
+        """Note that an ended job's outcome is about to be removed there; False for one that has not ended.
+
+        After a while it is to be archived once more, unless its job is retried before.
+        """
 
     def unknown(self, job_ids: Sequence[str]) -> list[str]:
         """Return those that the ledger has no record of, in order."""
@@ -269,7 +282,10 @@ class JobStore(BatchStore, Protocol):
         """Note that it is."""
 
     def sweep_is_due(self) -> bool:
-        """Tell whether it is time to compare it with the object store: it was long ago, or data was lost."""
+        """Tell whether it is time to compare it with the object store.
+
+        It was long ago, data was lost, or may be: another server answers, or the same one was started again.
+        """
 
     def begin_sweep(self, seconds: float) -> bool:
         """Take the right to compare them; False if somebody has it. It lapses after so long."""

@@ -297,7 +297,8 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
             if record.job.status not in RETRYABLE:
                 raise JobNotRetryable(not_retryable(record.job.status))
             now = self._clock()
-            if record.deleted or record.image_gone or now >= (record.clean_at_ms or 0):
+            image_until_ms = (record.job.finished_at_ms or 0) + record.image_retention_ms
+            if record.deleted or record.image_gone or now >= image_until_ms:
                 raise image_expired()
             self._check_room(record.job.spec.owner, max_open, max_owned)
             self._counted["retried"] += 1

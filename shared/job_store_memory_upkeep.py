@@ -13,6 +13,14 @@ class MemoryUpkeep(MemoryLedger):
 
     def cleanable(self, limit: int) -> list[Cleanable]:
         with self._lock:
+            now = self._clock()
+            due = [
+                (job_id, record)
+                for job_id, record in self._records.items()
+                if record.clean_at_ms is not None and record.clean_at_ms < now
+            ][:limit]
+            for _, record in due:
+                record.clean_at_ms = now + 30_000
             return [
                 Cleanable(
                     job_id,
@@ -20,9 +28,8 @@ class MemoryUpkeep(MemoryLedger):
                     not record.image_gone and record.job.spec.explain,
                     record.deleted,
                 )
-                for job_id, record in self._records.items()
-                if record.clean_at_ms is not None and record.clean_at_ms < self._clock()
-            ][:limit]
+                for job_id, record in due
+            ]
 
     def cleaned(self, item: Cleanable) -> None:
         with self._lock:
@@ -49,16 +56,27 @@ class MemoryUpkeep(MemoryLedger):
                 record.archive_at_ms = now + 30_000
             return [record.job for record in due]
 
-    def archived(self, job_ids: Sequence[str]) -> list[str]:
+    def archived(self, jobs: Sequence[Job]) -> list[str]:
         with self._lock:
-            records = {job_id: record for job_id in job_ids if (record := self._find(job_id))}
-            for record in records.values():
-                record.archive_at_ms = None
-            return [
-                job_id
-                for job_id, record in records.items()
-                if record.deleted or not record.job.status.is_final
-            ]
+            unwanted = []
+            for job in jobs:
+                record = self._find(job.id)
+                if record is None:
+                    continue
+                if record.deleted or not record.job.status.is_final:
+                    unwanted.append(job.id)
+                else:
+                    is_same = record.job.version == job.version
+                    record.archive_at_ms = None if is_same else self._clock()
+            return unwanted
+
+    def unarchive(self, job_id: str) -> bool:
+        with self._lock:
+            record = self._find(job_id)
+            if record is None or record.deleted or not record.job.status.is_final:
+                return False
+            record.archive_at_ms = self._clock() + 30_000
+            return True
 
     def unknown(self, job_ids: Sequence[str]) -> list[str]:
         with self._lock:

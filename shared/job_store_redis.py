@@ -1,6 +1,7 @@
 """The job ledger on Redis: one Lua call a transition, on Redis' own clock."""
 
 import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -54,6 +55,8 @@ from shared.schemas import Admission, Depth, Idempotency, Job, JobError, JobStat
 
 #: How long a job is left alone that this version cannot read: another worker may be able to.
 UNREADABLE_HOLD_SECONDS = 30.0
+#: After so long the reaper tries a job again that Redis gave an error for.
+_LOOK_AGAIN_MS = 60_000
 _log = structlog.get_logger(__name__)
 _PUBLISHED = {Priority.INTERACTIVE: keys.PUBLISHED, Priority.BULK: keys.PUBLISHED_BULK}
 
@@ -221,7 +224,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         return bool(self._call("strike", job_id, token, strikes))
 
     def cancel(self, job_id: str) -> Canceled:
-        outcome, _, *record = self._call("cancel", job_id)
+        outcome, _, *record = self._call("cancel", job_id, _token())
         _check_known(outcome, job_id)
         job = to_job(record[0])
         if outcome == "final":
@@ -230,12 +233,12 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
 
     def delete(self, job_id: str) -> str:
         spec = self._spec(job_id)
-        (outcome,) = self._call("delete", job_id, spec_text(job_id, spec.forgotten()) if spec else "{}")
+        (outcome,) = self._call("delete", job_id, spec_text(job_id, spec.forgotten()) if spec else "")
         _check_known(outcome, job_id)
         return spec.input.key if spec else ""
 
     def retry(self, job_id: str, max_open: int, max_owned: int = 0) -> Job:
-        outcome, _, *payload = self._call("retry", job_id, max_open, max_owned)
+        outcome, _, *payload = self._call("retry", job_id, max_open, max_owned, _token())
         _check_known(outcome, job_id)
         if outcome == "refused":
             raise JobNotRetryable(not_retryable(JobStatus(payload[0])))
@@ -266,10 +269,21 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         for job_id in job_ids:
             now_ms = int(self._redis_now_ms())
             watermarks = [_watermark(heads, priority, now_ms) for priority in Priority]
-            outcome, _ = self._call("reap", job_id, MOST_LOST_WORKERS, *watermarks)
-            if outcome == "published":
+            (answer,) = self._call_many("reap", [Call(job_id, (MOST_LOST_WORKERS, *watermarks))])
+            if isinstance(answer, redis.RedisError):
+                _log.error("job_not_reaped", job_id=job_id, error=str(answer))
+                self._look_later(job_id, now_ms + _LOOK_AGAIN_MS)
+            elif answer[0] == "published":
                 published.append(job_id)
         return published
+
+    def _look_later(self, job_id: str, time_ms: int) -> None:
+        """Keep a job from being due before this time, wherever it stands."""
+        with answering():
+            pipe = self._redis.pipeline(transaction=False)
+            for index in (keys.LEASED, *_PUBLISHED.values(), keys.OPEN):
+                pipe.zadd(index, {job_id: time_ms}, xx=True, gt=True)
+            pipe.execute()
 
     def depth(self) -> Depth:
         with answering():
@@ -306,6 +320,11 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
             while True:
                 message = pubsub.get_message(timeout=1.0)
                 yield _change(str(message["data"])) if message else None
+
+
+def _token() -> str:
+    """Return what tells a call from every other one, and not from its repetition by the connection."""
+    return secrets.token_hex(8)
 
 
 def _finish(ending: Ending) -> Call | Exception:

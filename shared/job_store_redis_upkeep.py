@@ -1,20 +1,30 @@
 """The upkeep of the ledger on Redis: what is to be archived, dropped, compared and counted."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import redis
+import structlog
 
 from shared import keys
 from shared.job_store import SWEEP_EVERY_SECONDS, Cleanable
-from shared.redis_ledger import RedisLedger, answering, milliseconds, read_spec, spec_text, to_job
+from shared.redis_ledger import (
+    UNREADABLE,
+    RedisLedger,
+    answering,
+    milliseconds,
+    read_spec,
+    spec_text,
+    to_job,
+)
 from shared.schemas import Job, JobSpec, JobStatus, Totals
 
-#: Whoever was given ended jobs to archive has so long before somebody else is.
-_ARCHIVING_MS = 30_000
+#: Whoever was given ended jobs to archive or to clean has so long before somebody else is.
+_HELD_MS = 30_000
 #: How long a reading of Redis' memory holds.
 _MEMORY_READING_SECONDS = 1.0
+_log = structlog.get_logger(__name__)
 
 
 class RedisUpkeep(RedisLedger):
@@ -30,21 +40,27 @@ class RedisUpkeep(RedisLedger):
         return read_spec(job_id, fields) if fields else None
 
     def cleanable(self, limit: int) -> list[Cleanable]:
-        return [
-            _cleanable(job_id, None if image_gone or not spec else spec, bool(deleted))
-            for job_id, spec, image_gone, deleted in self._call("cleanable", "", limit, keys.JOB)
-        ]
+        found = []
+        for job_id, spec, image_gone, deleted in self._call("cleanable", "", limit, _HELD_MS, keys.JOB):
+            try:
+                found.append(_cleanable(job_id, None if image_gone or not spec else spec, bool(deleted)))
+            except UNREADABLE:
+                _log.exception("record_not_understood", job_id=job_id)
+        return found
 
     def cleaned(self, item: Cleanable) -> None:
         spec = None if item.image_key else self._spec(item.job_id)
         self._call("clean", item.job_id, spec_text(item.job_id, spec.forgotten()) if spec else "")
 
     def unarchived(self, limit: int) -> list[Job]:
-        records = self._call("unarchived", "", limit, _ARCHIVING_MS, keys.JOB)
-        return [to_job(record) for record in records]
+        return list(_readable(self._call("unarchived", "", limit, _HELD_MS, keys.JOB)))
 
-    def archived(self, job_ids: Sequence[str]) -> list[str]:
-        return list(self._call("archived", "", keys.JOB, *job_ids)) if job_ids else []
+    def archived(self, jobs: Sequence[Job]) -> list[str]:
+        named = [part for job in jobs for part in (job.id, job.version)]
+        return list(self._call("archived", "", keys.JOB, *named)) if named else []
+
+    def unarchive(self, job_id: str) -> bool:
+        return bool(self._call("unarchive", job_id, _HELD_MS))
 
     def unknown(self, job_ids: Sequence[str]) -> list[str]:
         with answering():
@@ -64,11 +80,25 @@ class RedisUpkeep(RedisLedger):
 
     def sweep_is_due(self) -> bool:
         with answering():
-            return not self._redis.exists(keys.SWEPT)
+            swept = self._redis.get(keys.SWEPT)
+        return swept is None or self._server() not in ("", swept)
 
     def begin_sweep(self, seconds: float) -> bool:
+        server = self._server()
         with answering():
-            return bool(self._redis.set(keys.SWEEPING, 1, nx=True, px=milliseconds(seconds)))
+            return bool(self._redis.set(keys.SWEEPING, server, nx=True, px=milliseconds(seconds)))
+
+    def _server(self) -> str:
+        """Return what names this run of this server; empty where it does not tell.
+
+        One that was started again, or took over, may lack the last writes, and nothing else shows it.
+        """
+        with answering():
+            try:
+                facts: dict[str, Any] = self._redis.info("server")
+            except redis.ResponseError:
+                facts = {}
+        return str(facts.get("run_id", ""))
 
     def hold_sweep(self, seconds: float) -> bool:
         with answering():
@@ -105,6 +135,17 @@ class RedisUpkeep(RedisLedger):
     def ping(self) -> None:
         with answering():
             self._redis.ping()
+
+
+def _readable(records: Sequence[Sequence[str]]) -> Iterator[Job]:
+    """Yield the jobs of those records that this version understands."""
+    for record in records:
+        try:
+            job = to_job(record)
+        except UNREADABLE:
+            _log.exception("record_not_understood", job_id=record[-1])
+        else:
+            yield job
 
 
 def _cleanable(job_id: str, spec_text: str | None, deleted: bool) -> Cleanable:

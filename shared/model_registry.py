@@ -123,13 +123,24 @@ class ModelRegistry:
                 self._store.put(self._key(f"{manifest.version}/{name}"), body, "application/octet-stream")
             # Last: a version without its manifest does not exist.
             self._store.put(self._key(f"{manifest.version}/{MANIFEST_NAME}"), text, "application/json")
+        return self.make_live(manifest.version)
+
+    def make_live(self, version: str) -> ModelRef:
+        """Have new jobs pinned to a published version; processes know of it within `LIVE_CACHE_SECONDS`.
+
+        Raises:
+            UnknownModelVersion: if there is no such version.
+            InvalidModel: if its manifest is not one.
+        """
+        text = self._read_manifest(version)
+        self._checked(text, version)
         self._store.put(
             self._key("current.json"),
-            json.dumps({"version": manifest.version, "manifest_sha256": _sha256(text)}).encode(),
+            json.dumps({"version": version, "manifest_sha256": _sha256(text)}).encode(),
             "application/json",
         )
         self._live = None
-        return self.reference(manifest.version)
+        return self.live()
 
     def fetch(self, reference: ModelRef, cache: Path) -> Path:
         """Return a folder with the version's files, each checked by size and sha256 before anybody opens it.

@@ -82,7 +82,7 @@ class ObjectStore(Protocol):
         """Make the bucket, if it is not there."""
 
     def ping(self) -> None:
-        """Return if the store answers and the bucket is there."""
+        """Return if the store answers and the bucket is there; a folder is also written to."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from shared.errors import ObjectStoreUnavailable
@@ -17,6 +18,8 @@ from shared.object_store import NewObject, StoredObject
 
 #: Where objects lie while they are written, beside the buckets.
 PARTIAL = ".partial"
+#: As long as a tile: a shorter one may find room where a tile does not.
+_PROBE = bytes(65_536)
 #: Python has no `syncfs` of its own.
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -31,7 +34,7 @@ class FileObjectStore:
 
     def put(self, key: str, body: bytes | BinaryIO, content_type: str) -> None:  # noqa: ARG002 - files have none
         path = self._path(key)
-        self.ping()
+        self._check_bucket()
         with _answering():
             partial = self._make_room(path)
             try:
@@ -47,7 +50,7 @@ class FileObjectStore:
 
     def put_all(self, objects: Sequence[NewObject], pool: Executor) -> None:  # noqa: ARG002 - no answer to wait for
         paths = [self._path(new.key) for new in objects]
-        self.ping()
+        self._check_bucket()
         with _answering():
             partials: list[Path] = []
             try:
@@ -65,9 +68,12 @@ class FileObjectStore:
 
     def _make_room(self, path: Path) -> Path:
         """Make the folder that an object goes to; return where it lies until it is whole."""
-        self._partial.mkdir(exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return self._partial / secrets.token_hex(16)
+        return self._partial_folder() / secrets.token_hex(16)
+
+    def _partial_folder(self) -> Path:
+        self._partial.mkdir(exist_ok=True)
+        return self._partial
 
     def get(self, key: str, max_bytes: int) -> bytes:
         path = self._path(key)
@@ -76,7 +82,7 @@ class FileObjectStore:
                 file = path.open("rb")
             except FileNotFoundError:
                 # A disk that is not mounted holds no object either, and none of them is missing.
-                self.ping()
+                self._check_bucket()
                 raise
             with file:
                 size = os.fstat(file.fileno()).st_size
@@ -101,6 +107,12 @@ class FileObjectStore:
             self._bucket.mkdir(parents=True, exist_ok=True)
 
     def ping(self) -> None:
+        self._check_bucket()
+        # A full disk answers every question but this one.
+        with _answering(), TemporaryFile(dir=self._partial_folder()) as file:
+            file.write(_PROBE)
+
+    def _check_bucket(self) -> None:
         if not self._bucket.is_dir():
             raise ObjectStoreUnavailable("The object store has no such bucket. Ask again later.")
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 
 from shared.archive import HEATMAPS, QUARANTINE, RESULTS, Archive
-from shared.batch_archive import WHOLE, BatchArchive, BegunBatch
+from shared.batch_archive import BATCHES, WHOLE, BatchArchive, BegunBatch
 from shared.envelope import MOST_ADDED_BYTES, AcceptedJob, read_job
 from shared.errors import CallerError, IdempotencyKeyReused, LedgerRebuilding
 from shared.object_store import StoredObject
@@ -208,7 +208,8 @@ def sweep_when_due(services: Services, settings: Settings) -> Swept | None:
 
 def found_if_empty(services: Services) -> bool:
     """Declare a ledger whole that has nothing to be rebuilt from; False where it must be rebuilt."""
-    if any(True for _ in services.objects.walk(UPLOADS)):
+    # Batches outlive their images. Outcomes alone bring nothing back: they are read from where they are.
+    if any(True for prefix in (UPLOADS, BATCHES) for _ in services.objects.walk(prefix)):
         return False
     services.jobs.found()
     return True

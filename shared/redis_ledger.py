@@ -42,9 +42,12 @@ _INDEXES = [keys.OPEN, keys.PUBLISHED, keys.PUBLISHED_BULK, keys.LEASED, keys.DR
             keys.BULK_QUEUE]  # fmt: skip
 _ACCEPTING = ("create", "retry", "batch_create", "restore")
 _SETTLING = ("get", "claim", "renew", "finish", "release", "strike", "cancel", "delete", "reap",
-             "cleanable", "clean", "unarchived", "archived", "swept", "batch_get", "batch_ended")  # fmt: skip
+             "cleanable", "clean", "unarchived", "archived", "unarchive", "swept", "batch_get",
+             "batch_ended")  # fmt: skip
 #: What ends work that was accepted may use the last of Redis' memory; what accepts more may not.
 USES_ALL_MEMORY = "#!lua flags=allow-oom\n"
+#: What reading a record raises that this version does not understand.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 #: What else a spec says, in the order in which the record has it; new ones come last.
 _SAID = ("custom_id", "request_id", "explain")
 #: What counts the members that ended without a result, before the code of their error.

@@ -107,20 +107,22 @@ class RedisTaskQueue:
     def heads(self) -> dict[Priority, int | None]:
         try:
             # kombu pushes on the left and pops on the right.
-            found = {priority: self._redis.lindex(name, -1) for priority, name in QUEUES.items()}
+            found: dict[Priority, bytes | None] = {
+                # As it is: what somebody else has put there may be in no encoding of ours.
+                priority: self._redis.execute_command("LINDEX", name, -1, NEVER_DECODE=True)  # type: ignore[no-untyped-call]
+                for priority, name in QUEUES.items()
+            }
         except redis.RedisError as error:
             raise QueueUnavailable("The queue does not answer. Ask again later.") from error
-        return {
-            priority: None if head is None else _published_at(str(head)) for priority, head in found.items()
-        }
+        return {priority: None if head is None else _published_at(head) for priority, head in found.items()}
 
 
-def _published_at(message: str) -> int:
+def _published_at(message: bytes) -> int:
     """Read a message's time; 0 for one that is not ours: nothing is known until it has left the queue."""
     try:
         value: Any = json.loads(message)["headers"][PUBLISHED_AT]
         return int(value)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0
 
 

@@ -80,6 +80,8 @@ def gates_section(body: Body) -> str:
             "## Gates",
             f"{text} {_feature_space(body)}",
             table(["flag", "these tiles", f"{len(images)} images from elsewhere"], rows),
+            "Those from elsewhere have no label and are other organs, stains and laboratories, empty slides"
+            " and pen marks. They test the gates, and say nothing of accuracy.",
             table(["image from elsewhere", "flags"], images),
         ]
     )

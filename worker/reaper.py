@@ -5,16 +5,18 @@ Any number of these may run at once.
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from functools import partial
 
 import structlog
 
 from shared.archive import Archive
 from shared.crash_points import crash_point
-from shared.errors import HistoQueueError, cause_of
-from shared.job_store import JobStore
+from shared.errors import HistoQueueError, ObjectStoreUnavailable, cause_of
+from shared.job_store import Cleanable, JobStore
 from shared.object_store import ObjectStore
+from shared.schemas import Job
 from shared.task_queue import TaskQueue
 
 #: How often a reaper looks for lost jobs, and how often for what is past its retention.
@@ -29,6 +31,8 @@ ARCHIVE_THREADS = 8
 SWEEP_LOOK_SECONDS = 2.0
 #: How many jobs of each sort one look takes on.
 REAP_AT_ONCE = 500
+#: Where so many fail and none has gone well, the others are not tried before the next turn.
+MOST_FAILED = 10
 _log = structlog.get_logger(__name__)
 
 
@@ -47,44 +51,84 @@ def reap_once(jobs: JobStore, queue: TaskQueue) -> int:
     return len(published)
 
 
-def clean_once(jobs: JobStore, objects: ObjectStore) -> int:
-    """Delete the images, and drop the results, that are past their retention.
+def clean_once(jobs: JobStore, objects: ObjectStore, pool: Executor | None = None) -> int:
+    """Delete the images, and drop the results, that are past their retention; in the threads of `pool`.
 
     Returns:
-        How many of them there were.
+        How many are gone.
     """
-    archive = Archive(objects)
+    is_cleaned = partial(_is_cleaned, jobs, objects)
     items = jobs.cleanable(REAP_AT_ONCE)
-    for item in items:
-        # First the object: should this process end in between, it is deleted once more.
-        if item.image_key is not None:
-            objects.delete(item.image_key)
-            if item.has_heatmap:
-                archive.delete_heatmap(item.job_id)
-            crash_point("cleaner.deleted")
-        if item.deleted:
-            archive.forget(item.job_id)
-        elif item.image_key is None:
-            archive.delete(item.job_id)
-        jobs.cleaned(item)
-    return len(items)
+    return sum(_while_there_is_hope(pool.map(is_cleaned, items) if pool else map(is_cleaned, items)))
+
+
+def _is_cleaned(jobs: JobStore, objects: ObjectStore, item: Cleanable) -> bool:
+    try:
+        _clean(jobs, objects, item)
+    except Exception:  # noqa: BLE001 - logged whole
+        # Where one of them is away, no other item can be cleaned either.
+        objects.ping()
+        jobs.ping()
+        _log.exception("job_not_cleaned", job_id=item.job_id)
+        return False
+    return True
+
+
+def _clean(jobs: JobStore, objects: ObjectStore, item: Cleanable) -> None:
+    archive = Archive(objects)
+    # First the object: should this process end in between, it is deleted once more.
+    if item.image_key is not None:
+        objects.delete(item.image_key)
+        if item.has_heatmap:
+            archive.delete_heatmap(item.job_id)
+        crash_point("cleaner.deleted")
+    if item.deleted:
+        archive.forget(item.job_id)
+    elif item.image_key is None:
+        archive.delete(item.job_id)
+    jobs.cleaned(item)
 
 
 def archive_once(jobs: JobStore, objects: ObjectStore, pool: Executor) -> int:
     """Put how jobs ended into the object store, all that there are together.
 
     Returns:
-        How many there were.
+        How many there are now.
     """
     archive = Archive(objects)
     ended = jobs.unarchived(ARCHIVE_AT_ONCE)
-    archive.put_all(ended, pool)
+    try:
+        archive.put_all(ended, pool)
+    except (ObjectStoreUnavailable, ValueError):
+        # Where the store is there, it is one outcome that holds up the others.
+        objects.ping()
+        are_put = _while_there_is_hope(_is_put(archive, job) for job in ended)
+        ended = [job for job, is_put in zip(ended, are_put, strict=False) if is_put]
     if ended:
         crash_point("archiver.put")
-    for job_id in jobs.archived([job.id for job in ended]):
-        # Its owner deleted it just now.
+    for job_id in jobs.archived(ended):
+        # Its owner deleted or retried it just now.
         archive.forget(job_id)
     return len(ended)
+
+
+def _is_put(archive: Archive, job: Job) -> bool:
+    try:
+        archive.put(job)
+    except (ObjectStoreUnavailable, ValueError) as error:
+        _log.warning("outcome_not_archived", job_id=job.id, error=str(error), cause=cause_of(error))
+        return False
+    return True
+
+
+def _while_there_is_hope(outcomes: Iterable[bool]) -> Iterator[bool]:
+    """Yield which items went well; ends early where it is none of the first."""
+    gone_well = failed = 0
+    for is_well in outcomes:
+        yield is_well
+        gone_well, failed = gone_well + is_well, failed + (not is_well)
+        if failed == MOST_FAILED and not gone_well:
+            return
 
 
 class Routine:

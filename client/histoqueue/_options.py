@@ -11,7 +11,7 @@ class Options(TypedDict, total=False):
 
     #: Seconds that the job may wait in the queue.
     expires_in: float
-    #: A published version such as 1.0.0; without it the live one.
+    #: A published version such as 1.1.0; without it the live one.
     model_version: str
     #: Micrometres per pixel of the image.
     mpp: float

@@ -1,6 +1,6 @@
 -- Forget a job at its owner's wish: an open one is canceled, and what is known of its result is dropped now.
--- ARGV: 4 the spec to keep.
-if redis.call('EXISTS', job) == 0 then
+-- ARGV: 4 the spec to keep ('': there was no record a moment ago).
+if redis.call('EXISTS', job) == 0 or ARGV[4] == '' then
   return {missing()}
 end
 if is_open() then

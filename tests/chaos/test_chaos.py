@@ -12,7 +12,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from shared.job_store import SWEEP_EVERY_SECONDS
 from tests.chaos import report
 from tests.chaos.faults import DECK, GROUPS, Faults
 from tests.chaos.load import Load
@@ -72,10 +71,7 @@ def test_nothing_is_lost_whatever_dies(tmp_path: Path, capsys: pytest.CaptureFix
         assert not system.open_jobs()
         known, expected = system.known_jobs(), set(history.accepted) | known_before
         assert known >= expected
-        # The half-hourly comparison runs the upload of a request that broke off before its job was recorded.
-        broken_off = (
-            history.refused["503"] + history.refused["broken"] if SECONDS > SWEEP_EVERY_SECONDS else 0
-        )
-        assert len(known - expected) <= broken_off
+        # The comparison after a restart of Redis runs the uploads of requests that broke off half-way.
+        assert len(known - expected) <= history.refused["503"] + history.refused["broken"]
         assert history.accepted
         assert faults.done

@@ -112,7 +112,7 @@ def assert_images_go(system: System, job_ids: set[str]) -> None:
     def left() -> set[str]:
         return job_ids & {key.rpartition("/")[2] for key in system.store.list_keys("uploads/")}
 
-    assert wait_until(lambda: not left(), 30), left()
+    assert wait_until(lambda: not left(), 60), left()
 
 
 @pytest.mark.integration

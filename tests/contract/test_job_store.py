@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -546,9 +547,41 @@ def test_an_image_that_could_not_be_deleted_is_named_again(store: JobStore, cloc
     job = accept(store)
     store.cancel(job.id)
     clock.advance(61)
-    first, second = store.cleanable(100), store.cleanable(100)
-    assert first == second
+    first = store.cleanable(100)
     assert [item.job_id for item in first] == [job.id]
+    clock.advance(61)
+    assert store.cleanable(100) == first
+
+
+def test_what_is_to_be_cleaned_is_given_to_one_cleaner(store: JobStore, clock: Clock) -> None:
+    """The next one gets what is behind it; nobody runs the job again meanwhile."""
+    jobs = [accept(store) for _ in range(2)]
+    for job in jobs:
+        store.cancel(job.id)
+        clock.advance(1)
+    clock.advance(60)
+    assert [item.job_id for _ in range(3) for item in store.cleanable(1)] == [job.id for job in jobs]
+    for job in jobs:
+        with pytest.raises(ResultExpired):
+            store.retry(job.id, 10)
+    store.delete(jobs[1].id)
+    clock.advance(1)
+    assert [item.job_id for item in store.cleanable(10)] == [jobs[1].id]
+
+
+def test_a_spec_that_cannot_be_read_holds_up_no_other_cleaning(
+    redis_client: redis.Redis, clock: Clock
+) -> None:
+    """Neither one in other words, nor what is no record at all."""
+    store = RedisJobStore(redis_client, clock)
+    jobs = [accept(store) for _ in range(3)]
+    for job in jobs:
+        store.cancel(job.id)
+    redis_client.hset(keys.JOB + jobs[0].id, "spec", "{}")
+    redis_client.delete(keys.JOB + jobs[1].id)
+    redis_client.set(keys.JOB + jobs[1].id, "no record at all")
+    clock.advance(61)
+    assert jobs[2].id in [item.job_id for item in store.cleanable(10)]
 
 
 def test_an_open_job_keeps_its_image(store: JobStore, clock: Clock) -> None:
@@ -735,12 +768,14 @@ def test_a_deleted_job_is_forgotten_at_once(store: JobStore, clock: Clock) -> No
     with pytest.raises(ResultExpired):
         store.get(job.id)
     assert store.unarchived(10) == []
-    assert [(item.image_key, item.deleted) for item in store.cleanable(10)] == [("uploads/x", True)]
-    clean(store)
+    (item,) = store.cleanable(10)
+    assert (item.image_key, item.deleted) == ("uploads/x", True)
+    store.cleaned(item)
     assert store.cleanable(10) == []
     clock.advance(61)
-    assert [(item.image_key, item.deleted) for item in store.cleanable(10)] == [(None, True)]
-    clean(store)
+    (item,) = store.cleanable(10)
+    assert (item.image_key, item.deleted) == (None, True)
+    store.cleaned(item)
     clock.advance(1000)
     assert store.cleanable(10) == []
 
@@ -766,8 +801,9 @@ def test_an_ended_job_is_to_be_archived_by_one(store: JobStore, clock: Clock) ->
     assert store.unarchived(10) == [store.get(ended.id)]
     assert store.unarchived(10) == []
     clock.advance(31)
-    assert [job.id for job in store.unarchived(10)] == [ended.id]
-    assert store.archived([ended.id]) == []
+    taken = store.unarchived(10)
+    assert [job.id for job in taken] == [ended.id]
+    assert store.archived(taken) == []
     clock.advance(31)
     assert store.unarchived(10) == []
     assert store.get(waiting.id).status == JobStatus.QUEUED
@@ -778,7 +814,7 @@ def test_one_that_is_deleted_while_it_is_archived_is_named(store: JobStore) -> N
     kept, deleted = accept(store), accept(store)
     for job in (kept, deleted):
         store.cancel(job.id)
-    taken = [job.id for job in store.unarchived(10)]
+    taken = store.unarchived(10)
     store.delete(deleted.id)
     assert store.archived(taken) == [deleted.id]
     assert store.archived([]) == []
@@ -817,6 +853,55 @@ def test_a_comparison_is_made_by_one_and_then_not_for_a_while(store: JobStore, c
     assert not store.end_sweep(is_whole=True)
     assert store.begin_sweep(60)
     assert store.end_sweep(is_whole=False)
+
+
+@pytest.mark.integration
+def test_a_comparison_is_due_at_once_where_another_server_answers(own_redis: OwnRedis) -> None:
+    """One that took over, or was started again, may lack the last writes: nothing else would tell."""
+    client, child = own_redis
+    store = RedisJobStore(client)
+    assert store.begin_sweep(60)
+    assert store.end_sweep(is_whole=True)
+    assert not store.sweep_is_due()
+    assert store.begin_sweep(60)
+    child.stop(10)
+    child.start()
+    assert wait_until(lambda: _answers(store), 20)
+    assert store.is_founded()
+    assert store.sweep_is_due()
+    # What was compared with the earlier one says nothing of this one.
+    assert store.end_sweep(is_whole=True)
+    assert store.sweep_is_due()
+    assert store.begin_sweep(60)
+    assert store.end_sweep(is_whole=True)
+    assert not store.sweep_is_due()
+
+
+def _answers(store: JobStore) -> bool:
+    try:
+        store.ping()
+    except JobStoreUnavailable:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("answer", [{}, redis.exceptions.NoPermissionError("INFO")])
+def test_a_server_that_does_not_name_itself_is_compared_as_before(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    """Some services answer only a part of INFO, or none of it."""
+
+    def info(section: str) -> object:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(redis_client, "info", info)
+    store = RedisJobStore(redis_client)
+    assert store.sweep_is_due()
+    assert store.begin_sweep(60)
+    assert store.end_sweep(is_whole=True)
+    assert not store.sweep_is_due()
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -868,10 +953,64 @@ def test_a_full_redis_refuses_new_jobs_and_ends_old_ones(own_redis: OwnRedis) ->
     assert store.renew(first.id, "token", LEASE)
     assert store.succeed(first.id, "token", {"class": "x"}, {})
     assert store.cancel(second.id).job.status == JobStatus.CANCELED
-    assert len(store.unarchived(10)) == 2
-    assert store.archived([first.id, second.id]) == []
+    taken = store.unarchived(10)
+    assert {job.id for job in taken} == {first.id, second.id}
+    assert store.archived(taken) == []
     store.delete(first.id)
     assert store.depth().open == 0
+
+
+def test_a_record_that_redis_cannot_read_holds_up_no_other(redis_client: redis.Redis, clock: Clock) -> None:
+    """The reaper goes on behind it, and does not meet it again at once."""
+    store = RedisJobStore(redis_client, clock)
+    poison = accept(store, expires_in=30)
+    clock.advance(1)
+    sound = accept(store)
+    redis_client.delete(keys.JOB + poison.id)
+    redis_client.set(keys.JOB + poison.id, "no record at all")
+    clock.advance(40)
+    assert store.due({}, 10) == [poison.id, sound.id]
+    assert reap(store) == [sound.id]
+    assert store.due({}, 10) == []
+    clock.advance(61)
+    assert set(store.due({}, 10)) == {poison.id, sound.id}
+
+
+def test_an_outcome_past_its_tombstone_is_off_the_list(redis_client: redis.Redis, clock: Clock) -> None:
+    """The object store was away all the time: there is nothing left to be archived."""
+    store = RedisJobStore(redis_client, clock)
+    job = accept(store)
+    store.cancel(job.id)
+    redis_client.delete(keys.JOB + job.id)
+    assert store.unarchived(10) == []
+    assert redis_client.zcard(keys.UNARCHIVED) == 0
+
+
+def test_an_outcome_that_cannot_be_read_holds_up_no_other(redis_client: redis.Redis) -> None:
+    """Such as one of a newer version, during an upgrade; it is looked at again later."""
+    store = RedisJobStore(redis_client)
+    jobs = [accept(store) for _ in range(4)]
+    for job, spec in zip(jobs, ("{}", "[[], [null]]", "[[], null]"), strict=False):
+        store.cancel(job.id)
+        redis_client.hset(keys.JOB + job.id, "spec", spec)
+    store.cancel(jobs[3].id)
+    redis_client.set(keys.JOB + "another", "no record at all")
+    redis_client.zadd(keys.UNARCHIVED, {"another": 1})
+    assert [job.id for job in store.unarchived(10)] == [jobs[3].id]
+    assert redis_client.zcard(keys.UNARCHIVED) == 5
+
+
+def test_a_record_that_appears_while_it_is_deleted_keeps_its_words(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A comparison takes the job in between the two looks; its spec stays what it is."""
+    store = RedisJobStore(redis_client)
+    store.found()
+    job = accept(store)
+    monkeypatch.setattr(store, "_spec", lambda job_id: None)
+    with pytest.raises(JobNotFound):
+        store.delete(job.id)
+    assert store.get(job.id).spec == job.spec
 
 
 def test_no_limit_is_no_share(store: JobStore) -> None:
@@ -946,9 +1085,85 @@ def test_one_that_is_retried_while_it_is_archived_is_named(store: JobStore) -> N
     """What ended once must not be found in the object store while it runs again."""
     job = accept(store)
     store.cancel(job.id)
-    taken = [ended.id for ended in store.unarchived(10)]
+    taken = store.unarchived(10)
     store.retry(job.id, 10)
     assert store.archived(taken) == [job.id]
+
+
+def test_an_outcome_that_leaves_the_object_store_is_to_be_put_there_again(
+    store: JobStore, clock: Clock
+) -> None:
+    """After a while, in which its job may be retried; that of a job that is open, or deleted, never."""
+    waiting, deleted, kept, retried = (accept(store) for _ in range(4))
+    for job in (deleted, kept, retried):
+        store.cancel(job.id)
+    store.archived(store.unarchived(10))
+    store.delete(deleted.id)
+    ids = (waiting.id, deleted.id, kept.id, retried.id, new_job_id())
+    assert [store.unarchive(job_id) for job_id in ids] == [False, False, True, True, False]
+    assert store.unarchived(10) == []
+    store.retry(retried.id, 10)
+    clock.advance(31)
+    assert [job.id for job in store.unarchived(10)] == [kept.id]
+
+
+def lose_the_next_answer(patch: pytest.MonkeyPatch) -> None:
+    """Have the connection break when a script's answer has come, and before anybody has read it."""
+    kind = redis.Connection
+    read = kind.read_response
+    lost = []
+
+    def lose(self: redis.Connection, *args: Any, **options: Any) -> Any:
+        answer = read(self, *args, **options)
+        if isinstance(answer, list) and not lost:
+            lost.append(answer)
+            self.disconnect()
+            raise redis.ConnectionError("lost")
+        return answer
+
+    patch.setattr(kind, "read_response", lose)
+
+
+@pytest.mark.parametrize("was_running", [False, True])
+def test_an_owners_word_whose_answer_was_lost_is_answered_as_the_first_time(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, was_running: bool
+) -> None:
+    """The connection repeats it by itself: nobody is told that a job was canceled, or queued, before."""
+    store = RedisJobStore(redis_client)
+    job = accept(store)
+    if was_running:
+        store.claim(job.id, "token", LEASE, RUN)
+    with monkeypatch.context() as patch:
+        lose_the_next_answer(patch)
+        canceled = store.cancel(job.id)
+    assert (canceled.job, canceled.was_running) == (store.get(job.id), was_running)
+    with pytest.raises(JobAlreadyFinal):
+        store.cancel(job.id)
+    with monkeypatch.context() as patch:
+        lose_the_next_answer(patch)
+        retried = store.retry(job.id, 10)
+    assert retried == store.get(job.id)
+    assert store.totals().retried == 1
+    with pytest.raises(JobNotRetryable):
+        store.retry(job.id, 10)
+
+
+def test_one_that_ended_anew_while_it_was_archived_is_archived_anew(store: JobStore, clock: Clock) -> None:
+    """Also where somebody has put the later outcome there: the earlier one may have come over it."""
+    job = accept(store)
+    store.claim(job.id, "a", LEASE, RUN)
+    store.fail(job.id, "a", JobError(code="POISON", detail="x"), {})
+    earlier = store.unarchived(10)
+    store.retry(job.id, 10)
+    store.claim(job.id, "b", LEASE, RUN)
+    store.succeed(job.id, "b", {"class": "x"}, {})
+    later = store.unarchived(10)
+    assert store.archived(later) == []
+    assert store.archived(earlier) == []
+    assert store.unarchived(10) == later
+    assert store.archived(later) == []
+    clock.advance(31)
+    assert store.unarchived(10) == []
 
 
 @pytest.mark.parametrize("skew_seconds", [-3600, 3600])
@@ -980,6 +1195,7 @@ def test_two_cleaners_at_once_drop_no_result_before_its_time(store: JobStore, cl
     store.succeed(job.id, "token", {"class": "x"}, {})
     clock.advance(61)
     (first,) = store.cleanable(10)
+    clock.advance(61)
     clean(store)
     store.cleaned(first)
     store.cleaned(Cleanable(job.id, None, has_heatmap=False, deleted=False))

@@ -26,6 +26,7 @@ from shared.job_store_redis import RedisJobStore
 from shared.schemas import (
     Idempotency,
     InputInfo,
+    Job,
     JobError,
     JobSpec,
     JobStatus,
@@ -160,9 +161,15 @@ class Ledgers(RuleBasedStateMachine):
     @rule(are_kept=st.booleans())
     def archive(self, are_kept: bool) -> None:
         """A worker puts outcomes into the object store, or dies over it."""
-        taken = self.both(lambda store: sorted(job.id for job in store.unarchived(100)))
+        taken: list[list[Job]] = []
+
+        def take(store: Any) -> list[tuple[Any, ...] | None]:
+            taken.append(sorted(store.unarchived(100), key=lambda job: job.id))
+            return [_view(job) for job in taken[-1]]
+
+        self.both(take)
         if are_kept:
-            self.both(lambda store: sorted(store.archived(taken)))
+            self.both(lambda store: sorted(store.archived(taken[0])))
 
     @rule()
     def seal(self) -> None:

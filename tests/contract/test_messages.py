@@ -97,15 +97,20 @@ def test_the_oldest_message_is_the_one_that_leaves_next(
 
 
 @pytest.mark.parametrize(
-    "garbage", ["", "{", "[]", '{"headers": {}}', '{"headers": {"published_at_ms": "x"}}']
+    "garbage",
+    [
+        *("", "{", "[]", "[" * 100_000, '{"headers": {}}', '{"headers": {"published_at_ms": "x"}}'),
+        *('{"headers": {"published_at_ms": 1e999}}', b"\xff\xfe", b'{"headers": "\xe4"}'),
+    ],
+    ids=range(9),
 )
 def test_garbage_at_the_head_holds_the_reaper_back(
-    ledger: RedisJobStore, queue: RedisTaskQueue, redis_client: redis.Redis, garbage: str
+    ledger: RedisJobStore, queue: RedisTaskQueue, redis_client: redis.Redis, garbage: str | bytes
 ) -> None:
     """Nothing is known of what lies behind it, so nothing is taken for lost."""
     accept(ledger)
     redis_client.rpush(keys.INFERENCE_QUEUE, garbage)
-    assert queue.heads()[Priority.INTERACTIVE] == 0
+    assert queue.heads() == {Priority.INTERACTIVE: 0, Priority.BULK: None}
 
 
 def test_each_priority_has_a_queue_of_its_own(

@@ -1,6 +1,7 @@
 """What an object store promises, held against rclone, moto, a folder and the one in memory."""
 
 import io
+import resource
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from shared.object_store import (
     S3ObjectStore,
     S3Options,
 )
-from shared.object_store_files import FileObjectStore
+from shared.object_store_files import PARTIAL, FileObjectStore
 from shared.schemas import wall_clock_ms
 from tests.tls import TlsFront, make_certificates
 
@@ -245,6 +246,22 @@ def test_a_key_never_leaves_its_bucket(tmp_path: Path, key: str) -> None:
         with pytest.raises(ValueError, match="plain names"):
             call()
     assert list((tmp_path / "root" / "bucket").rglob("*")) == []
+
+
+def test_a_folder_that_takes_nothing_more_does_not_answer(tmp_path: Path) -> None:
+    """A full disk still has its folders, so that the question is whether a tile could be stored now."""
+    store = FileObjectStore(tmp_path / "root", "bucket")
+    store.ensure_bucket()
+    store.ping()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, before[1]))
+    try:
+        with pytest.raises(ObjectStoreUnavailable, match="cannot be read or written"):
+            store.ping()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    store.ping()
+    assert not list((tmp_path / "root" / PARTIAL).iterdir())
 
 
 def test_a_folder_that_is_full_or_away_is_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

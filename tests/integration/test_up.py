@@ -22,10 +22,10 @@ from tests.stack import ROOT, Stack, png
 pytestmark = [pytest.mark.integration, pytest.mark.tensorflow]
 
 
-def run_up(**environment: str) -> subprocess.CompletedProcess[str]:
+def run_up(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run it to an end that comes by itself."""
     return subprocess.run(
-        [sys.executable, "-m", "ops.up"],
+        [sys.executable, "-m", "ops.up", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
@@ -49,6 +49,36 @@ def test_a_taken_port_is_said_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"DATA_DIR": __file__}, "File exists"),
+        ({"DATA_DIR": "/proc/nowhere"}, "No such file or directory"),
+        ({"PORT": "99999"}, "PORT: Input should be less than or equal to 65535"),
+    ],
+)
+def test_what_cannot_begin_is_said_in_one_line(tmp_path: Path, setting: dict[str, str], said: str) -> None:
+    """And not by a traceback."""
+    ended = run_up(**{"DATA_DIR": str(tmp_path), **setting})
+    assert ended.returncode == 1
+    (line,) = [line for line in (ended.stdout + ended.stderr).splitlines() if line != "stopped"]
+    assert line.startswith("error: ")
+    assert said in line
+
+
+def test_settings_may_come_from_a_file_and_the_environment_comes_first(tmp_path: Path) -> None:
+    """`make up` names `.env`; one that is not there is as good as an empty one."""
+    file = tmp_path / "settings"
+    file.write_text("# a comment\nPORT=99999\nMAX_OPEN_JOBS=none\n")
+    ended = run_up(str(file), DATA_DIR=str(tmp_path))
+    assert "error: PORT" in ended.stderr
+    ended = run_up(str(file), DATA_DIR=str(tmp_path), PORT=str(free_port()))
+    assert "error: MAX_OPEN_JOBS" in ended.stderr
+    assert "error: PORT" not in ended.stderr
+    ended = run_up(str(tmp_path / "none"), DATA_DIR=str(tmp_path), PORT="99999")
+    assert "error: PORT" in ended.stderr
+
+
 def is_alive(process: psutil.Process) -> bool:
     """Tell a process from one that has ended and waits to be buried by the machine's first process."""
     try:
@@ -65,12 +95,15 @@ def test_data_survives_ctrl_c_and_a_new_start(tmp_path: Path) -> None:
         path = answer.json()["links"]["self"]
         processes = first.processes()
         assert len(processes) >= 5
+        assert (tmp_path / "stack" / "data" / "servers.json").exists()
+        assert first.client.get("/capacity").json()["memory_share"] > 0, "Redis has a limit"
         asked = time.monotonic()
         first.process.send_signal(signal.SIGINT)
         assert first.process.wait(20) == 0
         assert time.monotonic() - asked < 15
         assert not [process for process in processes if is_alive(process)]
         assert first.says("published the bundled model")
+        assert not (tmp_path / "stack" / "data" / "servers.json").exists()
     with Stack(tmp_path / "stack") as second:
         assert second.says("found model")
         again = second.client.get(path)
@@ -83,11 +116,16 @@ def test_data_survives_ctrl_c_and_a_new_start(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
 def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
-    """`kill -9` gives it no time to end anybody; the kernel does."""
+    """`kill -9` gives it no time to end anybody; the kernel does. Until then the data are theirs."""
     with Stack(tmp_path / "stack") as stack:
         processes = stack.processes()
+        slow = psutil.Process(stack.pid_of("redis"))
+        slow.suspend()
         stack.process.kill()
         stack.process.wait()
+        second = run_up(PORT=str(free_port()), DATA_DIR=str(tmp_path / "stack" / "data"))
+        assert "or what it started is still ending" in second.stdout
+        slow.resume()
 
         def all_gone() -> bool:
             return not [item for item in processes if is_alive(item)]
@@ -103,6 +141,17 @@ def test_a_stop_with_work_under_way_hands_it_back(tmp_path: Path) -> None:
     with Stack(tmp_path / "stack") as second:
         jobs = [second.finish(path) for path in paths]
         assert {job["status"] for job in jobs} == {"succeeded"}
+
+
+def test_no_process_of_the_api_has_a_file_on_the_disk_mapped_to_write(tmp_path: Path) -> None:
+    """Where that disk is full, each write to such a file would end the process."""
+    with Stack(tmp_path / "stack") as stack:
+        stack.accept(png(5))
+        main = psutil.Process(stack.pid_of("api"))
+        maps = [Path(f"/proc/{process.pid}/maps").read_text() for process in (main, *main.children())]
+    written = [line.split()[-1] for text in maps for line in text.splitlines() if " rw-s " in line]
+    assert any("histoqueue-metrics" in path for path in written)
+    assert not [path for path in written if not path.startswith(("/dev/shm/", "/dev/zero", "/memfd:"))]
 
 
 def test_a_redis_that_is_given_is_used(tmp_path: Path, redis_server: RedisServer) -> None:

@@ -17,11 +17,13 @@ from shared import keys
 from shared.metrics import LEDGER, REGISTRY
 from shared.schemas import JobStatus
 from shared.task_queue import QUEUES
+from worker.tasks import MOST_STRIKES
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy/monitoring"
 RULES = yaml.safe_load((FOLDER / "alerts.yml").read_text())
 DASHBOARD = json.loads((FOLDER / "grafana/dashboards/histoqueue.json").read_text())
+PAGE = (ROOT / "docs/how-to/monitoring.md").read_text()
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SCRAPE = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
 ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
@@ -65,7 +67,36 @@ def test_an_alert_says_what_is_wrong_and_how_much_it_matters(rule: dict[str, Any
     assert re.fullmatch(r"\d+[smh]", rule.get("for", "1m"))
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["annotations"]["summary"].endswith(".")
-    assert f"| `{rule['alert']}` |" in (ROOT / "docs/how-to/monitoring.md").read_text()
+    assert f"| `{rule['alert']}` |" in PAGE
+
+
+def test_what_is_to_be_done_names_events_that_are_logged() -> None:
+    """Whoever is called at night looks for these words."""
+    rows = dict(re.findall(r"^\| `(HistoQueue\w+)` \|.+\| (.+) \|$", PAGE, re.MULTILINE))
+    assert rows.keys() == {rule["alert"] for rule in ALERTS}
+    sources = [
+        path.read_text() for name in ("api", "shared", "worker") for path in (ROOT / name).rglob("*.py")
+    ]
+    logged = set(re.findall(r'_log\.\w+\(\s*"(\w+)"', "".join(sources)))
+    named = {alert: set(re.findall(r"`([a-z]+_[a-z_]+)`", row)) for alert, row in rows.items()}
+    assert set().union(*named.values()) <= logged
+    assert named["HistoQueueManyFail"] == {"job_failed"}
+    assert named["HistoQueueWebhooksLate"] == {"webhook_sent", "webhooks_off"}
+    # The first strike is only counted.
+    assert MOST_STRIKES == 2
+    assert "one that does it twice fails as `POISON`" in rows["HistoQueueEngineFailures"]
+
+
+def test_there_is_an_alert_where_the_pages_say_so() -> None:
+    """On webhooks that are not told, and on a worker whose own metrics nobody reads."""
+    watched = {rule["alert"]: rule["expr"] for rule in ALERTS}
+    assert "histoqueue_oldest_webhook_seconds >" in watched["HistoQueueWebhooksLate"]
+    assert 'up{job="worker"} == 0' in watched["HistoQueueWorkerNotScraped"]
+    assert "histoqueue_workers" in watched["HistoQueueWorkerNotScraped"]
+    for name in ("docs/how-to/webhooks.md", "deploy/kubernetes/base/webhooks.yaml"):
+        assert set(re.findall(r"HistoQueue[A-Z]\w+", (ROOT / name).read_text())) == {"HistoQueueWebhooksLate"}
+    drawn = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    assert "max(histoqueue_oldest_webhook_seconds)" in drawn
 
 
 def test_statuses_in_queries_are_a_jobs() -> None:

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from api.error_reference import reference_page
 from shared import errors
-from shared.problems import PROBLEMS
+from shared.problems import PROBLEMS, REFERENCE, anchor
 from shared.services import Services
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "errors.md"
@@ -42,6 +42,16 @@ def test_the_branches_of_the_tree_agree_with_the_rows() -> None:
 def test_the_reference_page_lists_every_code() -> None:
     """It is written by `python -m api.error_reference`."""
     assert PAGE.read_text(encoding="utf-8") == reference_page()
+
+
+def test_the_type_of_every_problem_leads_to_its_heading(client: FlaskClient) -> None:
+    """On a page that needs no key, of the server that said it."""
+    page = client.get(REFERENCE)
+    assert page.status_code == 200
+    for code, kind in PROBLEMS.items():
+        assert f'<h2 id="{anchor(code)}">{kind.title}</h2>' in page.text
+        assert f"<code>{code}</code>" in page.text
+    assert "not for diagnostic use" in page.text
 
 
 def test_a_problem_has_all_its_members(client: FlaskClient) -> None:

@@ -89,6 +89,22 @@ def test_a_canceled_job_is_in_the_object_store_before_the_answer(
     assert services.jobs.unarchived(10) == []
 
 
+def test_a_job_retried_while_its_cancellation_is_archived_leaves_no_copy(
+    submit: Submit, client: FlaskClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is queued: after a loss of Redis' data it must not be taken for ended."""
+    job_id = submit().get_json()["id"]
+    put = services.objects.put
+
+    def retried_meanwhile(key: str, body: bytes, content_type: str) -> None:
+        services.jobs.retry(job_id, 10)
+        put(key, body, content_type)
+
+    monkeypatch.setattr(services.objects, "put", retried_meanwhile)
+    assert client.post(f"/result/{job_id}/cancel").status_code == 200
+    assert Archive(services.objects).get(job_id) is None
+
+
 @pytest.fixture
 def wiped(services: Services, settings: Settings, clock: Any) -> FlaskClient:
     """The same installation after its Redis lost its data."""

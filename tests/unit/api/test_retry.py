@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 
 from shared.archive import Archive
+from shared.errors import JobStoreUnavailable
 from shared.services import Services
 
 Submit = Callable[..., Any]
@@ -56,3 +58,25 @@ def test_a_full_queue_says_when_to_come_back(submit: Submit, client: FlaskClient
     answer = client.post(f"/result/{job_id}/retry")
     assert (answer.status_code, answer.get_json()["code"]) == (429, "QUEUE_FULL")
     assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_retry_that_comes_to_nothing_leaves_the_outcome_where_it_was(
+    submit: Submit, client: FlaskClient, services: Services, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that has ended is not run after a loss of data: at once where it is refused, else by a worker."""
+    refused, broken_off = (submit().get_json()["id"] for _ in range(2))
+    for job_id in (refused, broken_off):
+        client.post(f"/result/{job_id}/cancel")
+
+    def away(*_: object) -> None:
+        raise JobStoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.jobs, "retry", away)
+        assert client.post(f"/result/{broken_off}/retry").status_code == 503
+    for _ in range(5):
+        submit()
+    assert client.post(f"/result/{refused}/retry").status_code == 429
+    assert Archive(services.objects).get(refused) == services.jobs.get(refused)
+    clock.advance(31)
+    assert [job.id for job in services.jobs.unarchived(10)] == [broken_off]

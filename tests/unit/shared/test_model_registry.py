@@ -193,3 +193,13 @@ def test_nothing_of_an_altered_folder_is_sent(
     with pytest.raises(InvalidModel, match=r"Expected golden-0\.png with"):
         registry.publish(folder)
     assert list(store.list_keys("")) == []
+
+
+def test_an_older_version_can_be_live_again(registry: ModelRegistry, live: ModelRef, tmp_path: Path) -> None:
+    """At once for this process, which may answer the next request."""
+    registry.publish(write_model(tmp_path / "two", "2.0.0"))
+    assert registry.make_live("1.0.0") == live
+    assert registry.live() == live
+    with pytest.raises(UnknownModelVersion):
+        registry.make_live("3.0.0")
+    assert registry.live() == live

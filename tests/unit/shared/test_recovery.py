@@ -96,7 +96,7 @@ class World:
         assert jobs.succeed(new.id, "t", {"class": "lung_n"}, {})
         job = jobs.get(new.id)
         Archive(self.services.objects).put(job)
-        jobs.archived([new.id])
+        jobs.archived([job])
         return job
 
     def wipe(self) -> None:
@@ -367,6 +367,20 @@ def test_a_batch_that_was_still_coming_in_is_not_taken_for_whole(world: World) -
     assert world.services.jobs.batch(batch.id).completed_at_ms is None
     world.advance(HOUR + 60)
     assert world.services.jobs.batch(batch.id).completed_at_ms is not None
+
+
+def test_a_batch_whose_images_are_gone_comes_back_too(world: World) -> None:
+    """Its results are kept longer: without any upload only a comparison makes the ledger whole."""
+    batch, jobs = begin_batch(world, 1)
+    ended = world.finish(jobs[0])
+    world.services.objects.delete(jobs[0].spec.input.key)
+    world.wipe()
+    ledger = world.services.jobs
+    with pytest.raises(LedgerRebuilding):
+        founded(world.services, lambda: ledger.batch(batch.id))
+    assert not ledger.is_founded()
+    assert world.sweep() == Swept()
+    assert ledger.ended(batch.id, 0, 10) == [ended]
 
 
 def test_what_is_kept_of_a_batch_goes_when_its_time_is_over(world: World) -> None:

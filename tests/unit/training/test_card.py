@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ops.prepare import newest_bundled_model
+from shared.manifest import CARD_NAME
 from training.card_layout import interval, table
-from training.card_words import CHECKLISTS, FIGURE_NAMES
+from training.card_words import (
+    CHECKLISTS,
+    FIGURE_NAMES,
+    LIMITATIONS,
+    NOT_YET_MEASURED,
+    OUT_OF_SCOPE,
+    REFERENCES,
+    SOURCES,
+    USE,
+)
 from training.figures import Figurer
 from training.plots import (
     draw_confusion,
@@ -84,3 +95,11 @@ def test_plots_are_small_pictures(tmp_path: Path) -> None:
         assert path.stat().st_size < 100_000
         with Image.open(path) as image:
             assert image.width > 200
+
+
+def test_the_bundled_card_has_the_words_that_a_new_one_would_have() -> None:
+    """What no measurement changes is mended in both."""
+    card = (newest_bundled_model() / CARD_NAME).read_text(encoding="utf-8")
+    words = [USE, REFERENCES, SOURCES, NOT_YET_MEASURED, *OUT_OF_SCOPE, *LIMITATIONS]
+    words += [f"| {item} | {where} |" for rows in CHECKLISTS.values() for item, where in rows]
+    assert not [text for text in words if text not in card]

@@ -22,7 +22,7 @@ from shared.settings import Settings
 from worker.batcher import Batcher
 from worker.breaker import MOST_CRASHES, CrashBreaker
 from worker.leases import Lease, LeaseKeeper
-from worker.reaper import archive_once, clean_once, reap_once
+from worker.reaper import MOST_FAILED, archive_once, clean_once, reap_once
 from worker.supervisor import Outcome
 from worker.tasks import MOST_STRIKES, JobRunner, Message, RunLimits
 
@@ -310,6 +310,76 @@ def test_an_image_is_deleted_when_its_time_is_over(world: World) -> None:
     assert world.job(job_id).result == {"text": "tile"}
 
 
+def test_an_image_that_cannot_be_deleted_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store refuses one key: it is tried again later, and everything else goes."""
+    refused, other = world.accept(b"tile"), world.accept(b"other")
+    for job_id in (refused, other):
+        world.runner.run(job_id)
+    objects, jobs = world.services.objects, world.services.jobs
+    delete = objects.delete
+
+    def refuse_one(key: str) -> None:
+        if refused in key:
+            raise ObjectStoreUnavailable("refused")
+        delete(key)
+
+    world.now_ms += 61_000
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
+        patch.setattr(objects, "delete", refuse_one)
+        assert clean_once(jobs, objects, pool) == 1
+        assert objects.list_keys("uploads/") == [f"uploads/{refused}"]
+        assert clean_once(jobs, objects) == 0
+    world.now_ms += 61_000
+    assert clean_once(jobs, objects) == 1
+    assert objects.list_keys("uploads/") == []
+
+
+def test_a_store_that_is_away_is_not_asked_to_delete_each_image(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first refusal ends the turn; it is made again later."""
+    for _ in range(3):
+        world.runner.run(world.accept(b"tile"))
+    asked = []
+
+    def away(key: str = "") -> None:
+        asked.append(key)
+        raise ObjectStoreUnavailable("away")
+
+    monkeypatch.setattr(world.services.objects, "delete", away)
+    monkeypatch.setattr(world.services.objects, "ping", away)
+    world.now_ms += 61_000
+    with pytest.raises(ObjectStoreUnavailable):
+        clean_once(world.services.jobs, world.services.objects)
+    assert len(asked) == 2
+
+
+def test_a_turn_in_which_nothing_can_be_done_is_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is there and refuses every key, for want of a right: no line in the log for each of them."""
+    for _ in range(MOST_FAILED + 3):
+        world.runner.run(world.accept(b"tile"))
+    asked = []
+
+    def refuse(key: str, *_: object) -> None:
+        asked.append(key)
+        raise ObjectStoreUnavailable("refused")
+
+    objects = world.services.objects
+    monkeypatch.setattr(objects, "put_all", refuse)
+    monkeypatch.setattr(objects, "put", refuse)
+    monkeypatch.setattr(objects, "delete", refuse)
+    with ThreadPoolExecutor(1) as pool:
+        assert archive_once(world.services.jobs, objects, pool) == 0
+    assert len(asked) == 1 + MOST_FAILED
+    world.now_ms += 61_000
+    assert clean_once(world.services.jobs, objects) == 0
+    assert len(asked) == 1 + 2 * MOST_FAILED
+
+
 def test_a_heat_map_is_there_before_its_result_and_goes_with_the_image(world: World) -> None:
     """Whoever reads that the job has succeeded finds it."""
     job_id = world.accept(b"tile", explain=True)
@@ -393,6 +463,45 @@ def test_an_outcome_is_kept_in_the_object_store_too(world: World) -> None:
     assert Archive(world.services.objects).get(job_id) == world.job(job_id)
 
 
+def test_an_outcome_that_cannot_be_stored_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store refuses one key; the others are there, and only that one is tried again."""
+    refused, stored = world.accept(b"tile"), world.accept(b"other")
+    for job_id in (refused, stored):
+        world.runner.run(job_id)
+    objects, jobs = world.services.objects, world.services.jobs
+    put = objects.put
+
+    def refuse_one(key: str, body: bytes, content_type: str) -> None:
+        if refused in key:
+            raise ObjectStoreUnavailable("refused")
+        put(key, body, content_type)
+
+    monkeypatch.setattr(objects, "put", refuse_one)
+    with ThreadPoolExecutor(1) as pool:
+        assert archive_once(jobs, objects, pool) == 1
+    assert Archive(objects).get(stored) == world.job(stored)
+    world.now_ms += 31_000
+    assert [job.id for job in jobs.unarchived(10)] == [refused]
+
+
+def test_a_store_that_is_away_is_not_asked_for_each_outcome(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take hours where it hangs."""
+    world.runner.run(world.accept(b"tile"))
+    objects = world.services.objects
+
+    def away(*_: object) -> None:
+        raise ObjectStoreUnavailable("away")
+
+    monkeypatch.setattr(objects, "put", away)
+    monkeypatch.setattr(objects, "ping", away)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ObjectStoreUnavailable):
+        archive_once(world.services.jobs, objects, pool)
+
+
 def test_an_outcome_deleted_while_it_is_archived_leaves_no_copy(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,6 +519,29 @@ def test_an_outcome_deleted_while_it_is_archived_leaves_no_copy(
     with ThreadPoolExecutor(1) as pool:
         archive_once(world.services.jobs, objects, pool)
     assert objects.list_keys("results/") == []
+
+
+def test_an_outcome_that_changes_while_it_is_archived_is_archived_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner retried it just then, and it has succeeded: the object store does not keep the failure."""
+    job_id = world.accept(b"bad")
+    world.runner.run(job_id)
+    jobs, objects = world.services.jobs, world.services.objects
+    put_all = objects.put_all
+
+    def retried_meanwhile(news: Any, pool: Any) -> None:
+        monkeypatch.undo()
+        jobs.retry(job_id, 10)
+        jobs.claim(job_id, "t", 15, 300)
+        jobs.succeed(job_id, "t", {"text": "tile"}, {})
+        put_all(news, pool)
+
+    monkeypatch.setattr(objects, "put_all", retried_meanwhile)
+    with ThreadPoolExecutor(1) as pool:
+        archive_once(jobs, objects, pool)
+        archive_once(jobs, objects, pool)
+    assert Archive(objects).get(job_id) == jobs.get(job_id)
 
 
 def test_an_outcome_past_its_retention_goes_from_the_object_store_too(world: World) -> None:

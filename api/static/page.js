@@ -1,0 +1,430 @@
+// The page is a client of the public API, and of nothing else: it submits tiles, follows their jobs and shows how
+// they ended. Whatever a server or a file name says goes into the page as text, never as markup.
+
+/** Tiles on their way at the same time: a browser opens six connections to a server, and cancelling needs one. */
+const LANES = 4;
+/** Seconds that one request waits for a job. */
+const WAIT_SECONDS = 15;
+const SLOWEST_RETRY_SECONDS = 30;
+const KEPT = "histoqueue.jobs";
+const KEY = "histoqueue.key";
+const FINAL = new Set(["succeeded", "failed", "canceled", "expired"]);
+const REASONS = {
+  low_confidence: "The confidence is under the model's threshold.",
+  background: "Much of the image is as bright as an empty slide.",
+  blurred: "Too little fine detail.",
+  out_of_domain: "Its colours or its fine detail are far from those of the training tiles.",
+  unfamiliar: "What the network made of it is far from what it made of the training tiles.",
+  scale_mismatch: "Its scale does not suit the training tiles.",
+};
+
+const root = document.body.dataset.root;
+const $ = (id) => document.getElementById(id);
+const rows = [];
+const waiting = [];
+let lanes = 0;
+let labels = {};
+let keyGiven = null;
+
+/** A request that was refused for good; `problem` is the server's own object (RFC 9457), or something like it. */
+class Refused extends Error {
+  constructor(problem) {
+    super(problem.detail ? `${problem.title}. ${problem.detail}` : problem.title);
+    this.status = problem.status;
+  }
+}
+
+/** Ask the server, and again while it is away, busy, or wants a key. `say` gets a word about each wait. */
+async function ask(path, options = {}, say = () => {}) {
+  for (let tries = 0; ; tries += 1) {
+    const key = sessionStorage.getItem(KEY);
+    const headers = { Accept: "application/json", ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
+    let answer = null;
+    try {
+      answer = await fetch(path, { ...options, headers, cache: "no-store" });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+    }
+    if (answer?.ok) return answer;
+    const problem = await problemOf(answer);
+    if (answer?.status === 401) {
+      say("It waits for an API key.");
+      await askForKey();
+    } else if (!answer || answer.status === 429 || answer.status === 503) {
+      const seconds = Number(answer?.headers.get("Retry-After")) || Math.min(2 ** tries, SLOWEST_RETRY_SECONDS);
+      say(`${answer ? `${problem.title}.` : "The server does not answer."} Again in ${seconds} s.`);
+      await new Promise((resolve) => { setTimeout(resolve, seconds * 1000); });
+    } else {
+      throw new Refused(problem);
+    }
+  }
+}
+
+async function problemOf(answer) {
+  const nothing = { title: `The server answered ${answer?.status}`, status: answer?.status };
+  try {
+    return { ...nothing, ...await answer.json() };
+  } catch {
+    return nothing;
+  }
+}
+
+/** Show the form for a key; the same promise for everybody who waits for one. */
+function askForKey() {
+  if (!keyGiven) {
+    $("access").hidden = false;
+    $("key").focus();
+    keyGiven = new Promise((resolve) => {
+      $("access").addEventListener("submit", (event) => {
+        event.preventDefault();
+        sessionStorage.setItem(KEY, $("key").value.trim());
+        $("key").value = "";
+        $("access").hidden = true;
+        keyGiven = null;
+        resolve();
+      }, { once: true });
+    });
+  }
+  return keyGiven;
+}
+
+/** A tile: its file, where there is one, the job that the server made of it, and its place in the list. */
+class Row {
+  constructor(name, file = null, options = {}) {
+    Object.assign(this, { name, file, options, job: null, said: "", wrong: false, gone: false, turn: 0 });
+    // The same for every repetition of this submission, so that it makes one job whatever is lost on the way.
+    this.idempotencyKey = randomName();
+    this.element = document.importNode($("row").content.firstElementChild, true);
+    this.part("name").textContent = name;
+    if (file) this.picture("tile", file, "");
+    this.on("cancel", () => this.act("cancel"));
+    this.on("retry", () => this.act("retry"));
+    this.on("delete", () => this.forget());
+    this.on("show-map", () => this.toggleMap());
+    $("list").prepend(this.element);
+    this.show();
+  }
+
+  part(name) {
+    return this.element.querySelector(`.${name}`);
+  }
+
+  on(name, action) {
+    this.part(name).addEventListener("click", async () => {
+      this.part(name).disabled = true;
+      this.note("");
+      await action().catch((error) => this.note(error.message));
+      this.part(name).disabled = false;
+    });
+  }
+
+  /** Show an image, where the browser can: it has no TIFF. */
+  async picture(name, blob, text) {
+    const image = this.part(name);
+    image.src = URL.createObjectURL(blob);
+    image.alt = text;
+    image.hidden = !await image.decode().then(() => true, () => false);
+    return !image.hidden;
+  }
+
+  note(text) {
+    this.part("note").textContent = text;
+    this.part("note").hidden = !text;
+  }
+
+  get isOpen() {
+    return !this.gone && !this.wrong && !(this.job && FINAL.has(this.job.status));
+  }
+
+  say(text, wrong = false) {
+    this.said = text;
+    this.wrong = wrong;
+    this.show();
+  }
+
+  /** Submit it, and follow its job to the end. */
+  async carry() {
+    const { turn } = this;
+    try {
+      if (!this.job) this.take(await this.submit());
+      while (this.isOpen && turn === this.turn) {
+        const answer = await ask(`${this.job.links.self}?wait=${WAIT_SECONDS}`, {}, (text) => this.say(text));
+        const job = await answer.json();
+        // What was asked before somebody canceled it, or tried it again, is no longer so.
+        if (turn === this.turn) this.take(job);
+      }
+    } catch (error) {
+      this.say(error.message, true);
+    }
+  }
+
+  async submit() {
+    const form = new FormData();
+    form.append("file", this.file, this.name);
+    for (const [name, value] of Object.entries(this.options)) form.append(name, value);
+    const options = { method: "POST", body: form, headers: { "Idempotency-Key": this.idempotencyKey } };
+    this.say("On its way.");
+    return (await ask(`${root}/predict`, options, (text) => this.say(text))).json();
+  }
+
+  take(job) {
+    this.job = job;
+    this.said = "";
+    remember();
+    this.show();
+  }
+
+  async act(link) {
+    const answer = await ask(this.job.links[link], { method: "POST" });
+    this.turn += 1;
+    this.take(await answer.json());
+    if (this.isOpen) enqueue(this);
+  }
+
+  async forget() {
+    if (!window.confirm(`Delete ${this.name} and what was found in it from the server?`)) return;
+    await ask(this.job.links.self, { method: "DELETE" });
+    this.leave();
+  }
+
+  /** Take it off the page. */
+  leave() {
+    this.gone = true;
+    this.element.remove();
+    for (const image of this.element.querySelectorAll("img[src]")) URL.revokeObjectURL(image.src);
+    rows.splice(rows.indexOf(this), 1);
+    remember();
+    summarise();
+  }
+
+  async toggleMap() {
+    const map = this.part("map");
+    if (!map.src) {
+      const answer = await ask(this.job.links.heatmap, { headers: { Accept: "image/png" } });
+      const isShown = await this.picture("map", await answer.blob(), "Where the network looked, not why");
+      if (!isShown) throw new Error("The heat map cannot be shown.");
+    } else {
+      map.hidden = !map.hidden;
+    }
+    this.part("show-map").setAttribute("aria-pressed", String(!map.hidden));
+  }
+
+  show() {
+    const { job } = this;
+    const result = job?.result;
+    const outcome = this.part("outcome");
+    outcome.textContent = this.said || (job ? outcomeOf(job) : "It waits for its turn on this page.");
+    outcome.classList.toggle("wrong", this.wrong || job?.status === "failed");
+    outcome.classList.toggle("verdict", !this.said && Boolean(result));
+    list(this.part("probabilities"), Object.entries(result?.probabilities ?? {}), probability);
+    list(this.part("reasons"), result?.reasons ?? [], (reason) => [REASONS[reason] ?? reason]);
+    this.part("show-map").hidden = !(job?.status === "succeeded" && job.links.heatmap);
+    this.part("cancel").hidden = !job?.links.cancel;
+    this.part("retry").hidden = !job?.links.retry;
+    this.part("delete").hidden = !(job && FINAL.has(job.status));
+    this.part("link").hidden = !job || Boolean(sessionStorage.getItem(KEY));
+    if (job) this.part("link").href = job.links.self;
+    summarise();
+  }
+}
+
+function outcomeOf({ status, queue, result, error }) {
+  if (status === "queued") {
+    const before = queue?.position == null ? "" : `, ${queue.position} before it`;
+    const about = queue?.eta_seconds == null ? "" : `, about ${Math.ceil(queue.eta_seconds)} s`;
+    return `In the queue${before}${about}.`;
+  }
+  if (status === "running") return "The network looks at it.";
+  if (status === "failed" || status === "expired") return error ? `${error.title}. ${error.detail}` : "It failed.";
+  if (status === "canceled") return "Canceled.";
+  if (result.verdict === "rejected") return "Rejected: it gets no class.";
+  const named = `${result.label}, ${percent(result.confidence)}`;
+  return result.verdict === "classified" ? named : `Indeterminate; the likeliest is ${named}`;
+}
+
+function probability([name, share]) {
+  const label = element("span", labels[name] ?? name);
+  const meter = document.createElement("meter");
+  meter.value = share;
+  meter.setAttribute("aria-label", labels[name] ?? name);
+  const number = element("span", percent(share));
+  number.className = "share";
+  return [label, meter, number];
+}
+
+function list(parent, items, partsOf) {
+  parent.hidden = !items.length;
+  parent.replaceChildren(...items.map((item) => {
+    const entry = document.createElement("li");
+    entry.append(...partsOf(item));
+    return entry;
+  }));
+}
+
+function element(name, text) {
+  const made = document.createElement(name);
+  made.textContent = text;
+  return made;
+}
+
+function percent(share) {
+  return `${(100 * share).toFixed(1)} %`;
+}
+
+function randomName() {
+  // Not randomUUID: browsers have that on loopback and by https alone.
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function enqueue(row) {
+  waiting.push(row);
+  while (lanes < LANES && waiting.length) {
+    lanes += 1;
+    run();
+  }
+}
+
+async function run() {
+  while (waiting.length) await waiting.shift().carry();
+  lanes -= 1;
+}
+
+function submit(files, options) {
+  for (const file of files) {
+    const row = new Row(file.name, file, options);
+    rows.push(row);
+    enqueue(row);
+  }
+  summarise();
+}
+
+function summarise() {
+  $("jobs").hidden = !rows.length;
+  const found = new Map();
+  for (const { job, wrong } of rows) {
+    const said = wrong ? "not submitted" : !job || !FINAL.has(job.status) ? "open" : wordOf(job);
+    found.set(said, (found.get(said) ?? 0) + 1);
+  }
+  const text = [...found].map(([said, count]) => `${count} ${said}`).join(", ");
+  if ($("summary").textContent !== text) $("summary").textContent = text;
+}
+
+function wordOf({ status, result }) {
+  if (status !== "succeeded") return status;
+  return result.verdict === "classified" ? result.label : result.verdict;
+}
+
+/** Keep which jobs stand on this page, for this tab alone: a reload finds them again on the server. */
+function remember() {
+  const kept = rows.filter((row) => row.job).map((row) => ({ name: row.name, self: row.job.links.self }));
+  sessionStorage.setItem(KEPT, JSON.stringify(kept));
+}
+
+function restore() {
+  for (const { name, self } of JSON.parse(sessionStorage.getItem(KEPT) ?? "[]")) {
+    const row = new Row(name);
+    rows.push(row);
+    row.job = { status: "queued", links: { self } };
+    row.said = "Looked up on the server.";
+    row.show();
+    enqueue(row);
+  }
+}
+
+function csv() {
+  const classes = [...new Set(rows.flatMap(({ job }) => Object.keys(job?.result?.probabilities ?? {})))];
+  const head = ["file", "status", "class", "label", "confidence", "verdict", "reasons"];
+  const tail = ["model_version", "job_id", "error", "notice"];
+  const lines = rows.map(({ name, job, wrong, said }) => {
+    const result = job?.result ?? {};
+    const status = job?.status ?? (wrong ? "not submitted" : "open");
+    return [
+      name, status, result.class, result.label, result.confidence, result.verdict, result.reasons?.join(" "),
+      ...classes.map((item) => result.probabilities?.[item]),
+      job?.model?.version, job?.id, job?.error?.detail ?? (wrong ? said : ""), document.querySelector(".notice").textContent,
+    ];
+  });
+  return [[...head, ...classes.map((item) => `probability_${item}`), ...tail], ...lines]
+    .map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
+}
+
+function cell(value) {
+  const text = String(value ?? "");
+  // A spreadsheet runs a cell that begins like this as a formula.
+  const plain = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  return /[",\r\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
+}
+
+function save() {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
+  link.download = "histoqueue.csv";
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+function options() {
+  const { explain } = $("submit").elements;
+  return { ...(explain.checked && { explain: "true" }), ...($("mpp").value && { mpp: $("mpp").value }) };
+}
+
+async function describeServer() {
+  const models = await (await ask(`${root}/models`, {}, (text) => { $("server").textContent = text; })).json();
+  const live = models.versions.find((version) => version.live);
+  labels = Object.fromEntries(live.classes.map(({ name, label }) => [name, label]));
+  rows.forEach((row) => row.show());
+  $("model").textContent = `Model: ${models.name} ${models.live}. `;
+  if (live.links.card && !sessionStorage.getItem(KEY)) {
+    const card = element("a", "What it scores, and where it fails");
+    card.href = live.links.card;
+    $("model").append(card);
+  }
+}
+
+async function watchServer() {
+  if (!document.hidden) {
+    let text = "";
+    try {
+      const answer = await fetch(`${root}/readyz`, { cache: "no-store" });
+      const { reasons = [] } = await problemOf(answer);
+      text = answer.ok ? "The server is ready." : `Tiles are taken, and wait: ${reasons.join(" ")}`;
+    } catch {
+      text = "The server does not answer.";
+    }
+    if ($("server").textContent !== text) $("server").textContent = text;
+  }
+  setTimeout(watchServer, 10_000);
+}
+
+function main() {
+  document.body.classList.add("scripted");
+  const drop = $("drop");
+  $("files").addEventListener("change", () => {
+    submit([...$("files").files], options());
+    $("files").value = "";
+  });
+  $("submit").addEventListener("submit", (event) => event.preventDefault());
+  drop.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+  drop.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    submit([...event.dataTransfer.files], options());
+  });
+  $("example").addEventListener("click", async () => {
+    const blob = await (await fetch(new URL("example.png", import.meta.url))).blob();
+    submit([new File([blob], "drawn-example.png", { type: "image/png" })], options());
+  });
+  $("save").addEventListener("click", save);
+  $("clear").addEventListener("click", () => {
+    for (const row of rows.filter((item) => !item.isOpen)) row.leave();
+  });
+  restore();
+  describeServer().catch((error) => { $("model").textContent = error.message; });
+  watchServer();
+}
+
+main();

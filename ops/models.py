@@ -1,0 +1,67 @@
+"""`python -m ops.models`: list what is published, publish a version, choose the one that new jobs get.
+
+python -m ops.models list
+python -m ops.models publish [FOLDER]     publish a version, the bundled one unless given; new jobs get it
+python -m ops.models use VERSION          have new jobs get a published version: an older one to roll back
+
+Beside `make up` it finds the servers by itself; else they are named by the usual variables. Jobs that were
+accepted before keep the version that they were given. Servers know of a change after about ten seconds.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ops.installation import join
+from ops.prepare import newest_bundled_model
+from shared.errors import HistoQueueError, NoModel
+from shared.model_registry import ModelRegistry
+from shared.object_store import WORKER_PATIENCE
+from shared.services import from_settings
+from shared.settings import Settings, read_settings
+
+
+def show(models: ModelRegistry) -> None:
+    """Print a line for each version, newest first."""
+    try:
+        live = models.live().version
+    except NoModel:
+        live = None
+    for version in reversed(models.versions()):
+        print(f"{version}  {'live' if version == live else 'published'}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do one of the three; returns the exit status."""
+    chosen = _parser().parse_args(arguments)
+    if data_dir := join():
+        print(f"using the servers of `make up` in {data_dir}", file=sys.stderr)
+    models = from_settings(read_settings(Settings), WORKER_PATIENCE).models
+    try:
+        if chosen.command == "list":
+            show(models)
+            return 0
+        if chosen.command == "publish":
+            live = models.publish(chosen.folder or newest_bundled_model())
+        else:
+            live = models.make_live(chosen.version)
+    except HistoQueueError as error:
+        print(f"error: {error.code}: {error}", file=sys.stderr)
+        return 1
+    print(f"new jobs get {live.name} {live.version}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list")
+    commands.add_parser("publish").add_argument("folder", type=Path, nargs="?")
+    commands.add_parser("use").add_argument("version")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""The web page in a real browser, as somebody with a few tiles meets it."""
+
+import csv
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from shared.api_keys import KeyStore, Scope
+from shared.errors import JobStoreUnavailable
+from tests import api_server
+from tests.api_server import FAILING_WIDTH, ApiServer
+from tests.stack import png
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: Debian's package chromium"),
+]
+Opened = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium, without a window."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    """A server whose clerk answers as a worker would."""
+    picture = io.BytesIO()
+    Image.new("RGBA", (8, 8), (255, 0, 0, 128)).save(picture, "PNG")
+    monkeypatch.setattr(api_server, "HEATMAP", picture.getvalue())
+    with ApiServer(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def opened(browser: Browser, server: ApiServer) -> Iterator[Opened]:
+    """Open the page in a tab of its own; at the end, nothing may have been refused or have failed in it."""
+    complaints: list[str] = []
+    context = browser.new_context()
+
+    def open_page(expected_complaint: str = "") -> Page:
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda said: (
+                complaints.append(said.text)
+                if said.type in ("error", "warning")
+                and not (expected_complaint and expected_complaint in said.text)
+                else None
+            ),
+        )
+        page.goto(server.url)
+        return page
+
+    yield open_page
+    context.close()
+    assert complaints == []
+
+
+def tile(name: str, width: int = 24) -> dict[str, object]:
+    """Return a file as a browser is given one."""
+    picture = io.BytesIO()
+    Image.frombytes("RGB", (width, 24), Image.new("RGB", (width, 24), (200, len(name), 180)).tobytes()).save(
+        picture, "PNG"
+    )
+    return {"name": name, "mimeType": "image/png", "buffer": picture.getvalue()}
+
+
+def give(page: Page, *files: dict[str, object]) -> None:
+    """Choose files, as by the button."""
+    page.get_by_label("Tiles of lung tissue").set_input_files(list(files))  # type: ignore[arg-type]
+
+
+def test_tiles_become_jobs_and_each_shows_how_it_ended(opened: Opened, server: ApiServer) -> None:
+    """With its class, its probabilities and its picture; the page says what it is not for."""
+    page = opened()
+    expect(page.get_by_text("Research use only, not for diagnostic use.")).to_be_visible()
+    expect(page.get_by_text("The server is ready.")).to_be_visible()
+    give(page, tile("one.png"), tile("other.png"), tile("cut.png", FAILING_WIDTH))
+    expect(page.locator("#summary")).to_have_text("2 Lung adenocarcinoma, 1 failed")
+    row = page.get_by_role("listitem").filter(has=page.get_by_role("heading", name="one.png"))
+    expect(row).to_contain_text("Lung adenocarcinoma, 97.2 %")
+    expect(row.get_by_role("meter", name="lung_scc")).to_have_js_property("value", 0.017)
+    expect(row.locator("img.tile")).to_be_visible()
+    failed = page.get_by_role("listitem").filter(has=page.get_by_role("heading", name="cut.png"))
+    expect(failed).to_contain_text("Expected a JPEG. It breaks off.")
+    expect(failed.get_by_role("meter")).to_have_count(0)
+    assert len(server.jobs) == 3
+
+
+def test_a_drawn_example_shows_how_it_works_to_who_has_no_tile(opened: Opened) -> None:
+    """With a heat map over it, shown and hidden by one button."""
+    page = opened()
+    page.get_by_label("Heat map: where the network looked, not why").check()
+    page.get_by_role("button", name="Try a drawn example").click()
+    button = page.get_by_role("button", name="Heat map")
+    button.click()
+    expect(page.get_by_alt_text("Where the network looked, not why")).to_be_visible()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    button.click()
+    expect(page.get_by_alt_text("Where the network looked, not why")).to_be_hidden()
+    expect(button).to_have_attribute("aria-pressed", "false")
+
+
+def test_options_go_with_each_tile(opened: Opened, server: ApiServer) -> None:
+    """As they stood when it was given."""
+    page = opened()
+    give(page, tile("plain.png"))
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+    page.get_by_label("Micrometres per pixel").fill("0.5")
+    page.get_by_label("Heat map").check()
+    give(page, tile("told.png"))
+    expect(page.locator("#summary")).to_have_text("2 Lung adenocarcinoma")
+    assert [(job.spec.input.mpp, job.spec.explain) for job in server.jobs] == [(None, False), (0.5, True)]
+
+
+def test_a_waiting_tile_can_be_canceled_and_tried_again(opened: Opened, server: ApiServer) -> None:
+    """And it says where it stands meanwhile."""
+    server.is_working.clear()
+    page = opened()
+    give(page, tile("slow.png"))
+    expect(page.get_by_role("listitem")).to_contain_text("In the queue", timeout=20_000)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("listitem")).to_contain_text("Canceled.")
+    server.is_working.set()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+
+
+def test_a_reload_finds_the_jobs_again_and_one_can_be_deleted(opened: Opened, server: ApiServer) -> None:
+    """They are on the server, whatever becomes of the page."""
+    page = opened()
+    give(page, tile("kept.png"))
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+    page.reload()
+    expect(page.get_by_role("heading", name="kept.png")).to_be_visible()
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.get_by_role("button", name="Delete from the server").click()
+    assert server.jobs[0].result
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete from the server").click()
+    expect(page.locator("#jobs")).to_be_hidden()
+    assert not server.jobs[0].result
+    page.reload()
+    expect(page.get_by_role("listitem")).to_have_count(0)
+
+
+def test_a_busy_server_is_asked_again_when_it_says(
+    opened: Opened, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the tile becomes one job, once."""
+    create, refusals = server.services.jobs.create, [JobStoreUnavailable("away")] * 2
+
+    def refuse_at_first(*arguments: object, **named: object) -> object:
+        if refusals:
+            raise refusals.pop()
+        return create(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(server.services.jobs, "create", refuse_at_first)
+    page = opened("503")
+    give(page, tile("patient.png"))
+    expect(page.get_by_role("listitem")).to_contain_text("Again in")
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma", timeout=20_000)
+    assert len(server.jobs) == 1
+
+
+def test_what_is_no_image_is_said_at_its_own_name_and_as_text(opened: Opened) -> None:
+    """Whatever that name is."""
+    page = opened("415")
+    name = "<img src=x onerror=alert(1)>.png"
+    give(page, {"name": name, "mimeType": "image/png", "buffer": b"not an image"})
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+    expect(page.get_by_role("listitem")).to_contain_text("Not an image that is accepted.")
+    expect(page.locator("#summary")).to_have_text("1 not submitted")
+    page.get_by_role("button", name="Take ended ones off this page").click()
+    expect(page.locator("#jobs")).to_be_hidden()
+
+
+def test_the_table_is_one_for_spreadsheets(opened: Opened) -> None:
+    """A row a tile, the notice in each, and no cell that runs."""
+    page = opened()
+    give(page, tile('=cmd"|x.png'), tile("cut.png", FAILING_WIDTH))
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma, 1 failed")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save as CSV").click()
+    text = Path(saved.value.path()).read_text(encoding="utf-8")
+    rows = {row["file"]: row for row in csv.DictReader(text.splitlines())}
+    assert rows.keys() == {"'=cmd\"|x.png", "cut.png"}
+    assert {row["notice"] for row in rows.values()} == {"Research use only, not for diagnostic use."}
+    good, cut = rows["'=cmd\"|x.png"], rows["cut.png"]
+    assert (good["class"], good["probability_lung_aca"], good["status"]) == ("lung_aca", "0.972", "succeeded")
+    assert (cut["status"], cut["class"]) == ("failed", "")
+    assert "breaks off" in cut["error"]
+
+
+def test_where_there_are_keys_the_page_asks_for_one(opened: Opened, server: ApiServer) -> None:
+    """It goes with every request of this tab, and into no address."""
+    _, key = KeyStore(server.services.objects).create("page", frozenset({Scope.SUBMIT, Scope.READ}))
+    page = opened("401")
+    addresses: list[str] = []
+    page.on("request", lambda request: addresses.append(request.url))
+    expect(page.get_by_label("API key")).to_be_visible()
+    page.get_by_label("API key").fill(f" {key} ")
+    page.get_by_role("button", name="Use this key").click()
+    give(page, tile("one.png"))
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+    expect(page.get_by_label("API key")).to_be_hidden()
+    assert not [address for address in addresses if key in address]
+
+
+def test_without_scripts_the_form_still_submits_a_tile(browser: Browser, server: ApiServer) -> None:
+    """The answer is the job."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(server.url)
+    expect(page.get_by_role("button", name="Try a drawn example")).to_be_hidden()
+    page.locator("#files").set_input_files([{"name": "a.png", "mimeType": "image/png", "buffer": png(7)}])
+    page.get_by_role("button", name="Submit").click()
+    page.wait_for_url("**/predict")
+    assert len(server.jobs) == 1
+    context.close()
