@@ -139,13 +139,14 @@ class WaitingRoom:
         with self._lock:
             if sum(map(len, self._waiters.values())) >= self._max_waiters:
                 return False
+            if self._listener is None or not self._listener.is_alive():
+                # First: where it cannot be started, nobody would give the seat back.
+                self._listener = threading.Thread(target=self._listen, name="job-changes", daemon=True)
+                self._listener.start()
             self._waiters.setdefault(job_id, []).append(waiter)
             if not waiter.awaits_end or job_id in self._ended_lately or not self._has_heard_for_long():
                 # What changed between the first look and this line has to be looked at.
                 waiter.changed.set()
-            if self._listener is None or not self._listener.is_alive():
-                self._listener = threading.Thread(target=self._listen, name="job-changes", daemon=True)
-                self._listener.start()
             return True
 
     def _has_heard_for_long(self) -> bool:

@@ -129,7 +129,7 @@ class Deliveries(Protocol):
         """
 
     def claim(self, taken: Taken, token: str, lease_seconds: float) -> Delivery | None:
-        """Begin an attempt; None where the delivery is gone, at its end, or somebody else's."""
+        """Begin an attempt; None where the delivery is gone, at its end, not given out, or another's."""
 
     def settle(
         self, delivery_id: str, token: str, state: DeliveryState, made: Try, retry_seconds: float = 0

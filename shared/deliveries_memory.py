@@ -96,6 +96,8 @@ class MemoryDeliveries:
                 return None
             if record.lease_until_ms > now:
                 return record.delivery if record.token == token else None
+            if record.lapses_ms is None:
+                return None
             record.token = token
             record.lease_until_ms = record.lapses_ms = now + int(lease_seconds * 1000)
             attempt = record.delivery.attempt + 1

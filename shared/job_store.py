@@ -170,10 +170,10 @@ class JobStore(BatchStore, Protocol):
     def claim_all(
         self, tokens: Mapping[str, str], lease_seconds: float, max_run_seconds: float
     ) -> dict[str, Job]:
-        """Take several jobs in one exchange, each with the token that its id stands for.
+        """Take several jobs in one exchange, each with the token that its id stands for; safe to repeat.
 
         Returns:
-            Those that were taken, by their ids.
+            Those that were taken, by their ids; one that cannot be read is handed back.
         """
 
     def renew(self, job_id: str, token: str, lease_seconds: float) -> bool:
@@ -195,8 +195,12 @@ class JobStore(BatchStore, Protocol):
     def fail(self, job_id: str, token: str, error: JobError, timings_ms: dict[str, float]) -> bool:
         """Write the error; False where the token does not hold the job any more."""
 
-    def end_all(self, endings: Sequence[Ending]) -> list[bool]:
-        """Write how several jobs ended in one exchange; each answer as `succeed` and `fail` have it."""
+    def end_all(self, endings: Sequence[Ending]) -> list[bool | Exception]:
+        """Write how several jobs ended in one exchange; each answer as `succeed` and `fail` have it.
+
+        An error stands in the place of one that was not written: JobStoreUnavailable, where it is to be tried
+        again, or what is wrong with the ending.
+        """
 
     def release(self, job_id: str, token: str, hold_seconds: float) -> bool:
         """Hand the job back, to be published again after the hold-off; the attempt is not counted."""

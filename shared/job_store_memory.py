@@ -227,19 +227,22 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
             record = self._held(job_id, token)
             if record is None:
                 return self._was_ended_by(job_id, token, JobStatus.FAILED)
+            copy = JobError.model_validate_json(error.model_dump_json())
             record.ended_by = token
-            self._finish(record, JobStatus.FAILED, error=error, timings_ms=timings_ms)
+            self._finish(record, JobStatus.FAILED, error=copy, timings_ms=timings_ms)
             return True
 
-    def end_all(self, endings: Sequence[Ending]) -> list[bool]:
-        return [
-            self.fail(ending.job_id, ending.token, ending.error, ending.timings_ms)
-            if ending.error
-            else self.succeed(
-                ending.job_id, ending.token, ending.result or {}, ending.timings_ms, ending.answer_key
-            )
-            for ending in endings
-        ]
+    def end_all(self, endings: Sequence[Ending]) -> list[bool | Exception]:
+        return [self._end(ending) for ending in endings]
+
+    def _end(self, ending: Ending) -> bool | Exception:
+        job_id, token, timings_ms = ending.job_id, ending.token, ending.timings_ms
+        try:
+            if ending.error:
+                return self.fail(job_id, token, ending.error, timings_ms)
+            return self.succeed(job_id, token, ending.result or {}, timings_ms, ending.answer_key)
+        except Exception as error:  # noqa: BLE001 - of this one alone
+            return error
 
     def release(self, job_id: str, token: str, hold_seconds: float) -> bool:
         with self._lock:

@@ -16,9 +16,11 @@ from shared.errors import (
     HistoQueueError,
     JobAlreadyFinal,
     JobNotRetryable,
+    JobStoreUnavailable,
     LedgerRebuilding,
     QueueFull,
     QuotaReached,
+    cause_of,
 )
 from shared.job_store import (
     MOST_LOST_WORKERS,
@@ -51,6 +53,8 @@ from shared.redis_ledger import (
 )
 from shared.schemas import Admission, Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Waiting
 
+#: How long a job is left alone that this version cannot read: another worker may be able to.
+UNREADABLE_HOLD_SECONDS = 30.0
 #: After so long the reaper tries a job again that Redis gave an error for.
 _LOOK_AGAIN_MS = 60_000
 _log = structlog.get_logger(__name__)
@@ -160,12 +164,31 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         self, tokens: Mapping[str, str], lease_seconds: float, max_run_seconds: float
     ) -> dict[str, Job]:
         most = (milliseconds(lease_seconds), milliseconds(max_run_seconds), MOST_LOST_WORKERS)
-        answers = self._call_all("claim", [Call(job_id, (token, *most)) for job_id, token in tokens.items()])
-        return {
-            job_id: to_job(record[0])
-            for job_id, (outcome, *record) in zip(tokens, answers, strict=True)
-            if outcome == "claimed"
-        }
+        answers = self._call_many("claim", [Call(job_id, (token, *most)) for job_id, token in tokens.items()])
+        if all(isinstance(answer, redis.RedisError) for answer in answers):
+            whole(answers)
+        claimed = {}
+        for (job_id, token), answer in zip(tokens.items(), answers, strict=True):
+            # Each by itself: the others are this worker's already, and nobody else would look after them.
+            try:
+                if isinstance(answer, redis.RedisError):
+                    raise answer
+                outcome, *record = answer
+                if outcome == "claimed":
+                    claimed[job_id] = to_job(record[0])
+            except redis.RedisError as error:
+                _log.error("job_not_claimed", job_id=job_id, error=str(error))
+            except Exception:  # noqa: BLE001 - logged whole
+                _log.exception("job_unreadable", job_id=job_id, hold_seconds=UNREADABLE_HOLD_SECONDS)
+                self._hand_back(job_id, token)
+        return claimed
+
+    def _hand_back(self, job_id: str, token: str) -> None:
+        try:
+            self.release(job_id, token, UNREADABLE_HOLD_SECONDS)
+        except JobStoreUnavailable as error:
+            # Its lease lapses.
+            _log.warning("job_not_released", job_id=job_id, cause=cause_of(error))
 
     def renew(self, job_id: str, token: str, lease_seconds: float) -> bool:
         return bool(self._call("renew", job_id, token, milliseconds(lease_seconds)))
@@ -178,13 +201,21 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         timings_ms: dict[str, float],
         answer_key: str | None = None,
     ) -> bool:
-        return self.end_all([Ending(job_id, token, timings_ms, result=result, answer_key=answer_key)])[0]
+        return self._end(Ending(job_id, token, timings_ms, result=result, answer_key=answer_key))
 
     def fail(self, job_id: str, token: str, error: JobError, timings_ms: dict[str, float]) -> bool:
-        return self.end_all([Ending(job_id, token, timings_ms, error=error)])[0]
+        return self._end(Ending(job_id, token, timings_ms, error=error))
 
-    def end_all(self, endings: Sequence[Ending]) -> list[bool]:
-        return [bool(answer) for answer in self._call_all("finish", list(map(_finish, endings)))]
+    def _end(self, ending: Ending) -> bool:
+        (said,) = self.end_all([ending])
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def end_all(self, endings: Sequence[Ending]) -> list[bool | Exception]:
+        calls = list(map(_finish, endings))
+        answers = iter(self._call_many("finish", [call for call in calls if isinstance(call, Call)]))
+        return [_said(next(answers)) if isinstance(call, Call) else call for call in calls]
 
     def release(self, job_id: str, token: str, hold_seconds: float) -> bool:
         return bool(self._call("release", job_id, token, milliseconds(hold_seconds)))
@@ -296,15 +327,27 @@ def _token() -> str:
     return secrets.token_hex(8)
 
 
-def _finish(ending: Ending) -> Call:
-    """Return what finish.lua is told of a job."""
-    outcome = (
-        (JobStatus.FAILED, "error", ending.error.model_dump_json())
-        if ending.error
-        else (JobStatus.SUCCEEDED, "result", json.dumps(ending.result))
-    )
+def _finish(ending: Ending) -> Call | Exception:
+    """Return what finish.lua is told of a job, or why that cannot be said."""
+    try:
+        outcome = (
+            (JobStatus.FAILED, "error", ending.error.model_dump_json())
+            if ending.error
+            else (JobStatus.SUCCEEDED, "result", json.dumps(ending.result))
+        )
+        timings = json.dumps(ending.timings_ms)
+    except Exception as error:  # noqa: BLE001 - of this one alone
+        return error
     extra = [keys.ANSWER + ending.answer_key] if ending.answer_key and not ending.error else []
-    return Call(ending.job_id, (ending.token, *outcome, json.dumps(ending.timings_ms)), extra)
+    return Call(ending.job_id, (ending.token, *outcome, timings), extra)
+
+
+def _said(answer: Any) -> bool | Exception:
+    """Return what finish.lua says of a job, or why it says nothing."""
+    try:
+        return bool(whole([answer])[0])
+    except JobStoreUnavailable as error:
+        return error
 
 
 def _watermark(heads: Heads, priority: Priority, now_ms: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import redis
+from redis.exceptions import ReadOnlyError
 from redis.sentinel import Sentinel
 
 _PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379}
@@ -81,7 +82,9 @@ class RedisAddress:
         ((host, port),) = self.hosts
         if self.scheme == "rediss":
             options |= {"ssl": True, **_checked(ca_file)}
-        return redis.Redis(host=host, port=port, **options)
+        client = redis.Redis(host=host, port=port, **options)
+        client.connection_pool.connection_class = _TlsToMaster if self.scheme == "rediss" else _ToMaster
+        return client
 
     def _sentinels(self, options: dict[str, Any]) -> Sentinel:
         timeouts = {name: value for name, value in options.items() if name.startswith("socket_")}
@@ -110,6 +113,29 @@ class RedisAddress:
                 },
             }
         return Broker(url, options, _checked(ca_file) if self.scheme == "rediss" else None)
+
+
+class _LeavesReplicas:
+    """A connection that goes back to its pool closed when its server is no master any more.
+
+    The address may lead to the one that took over; through Sentinels redis-py does the same by itself.
+    """
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """Read an answer."""
+        try:
+            return super().read_response(*args, **options)  # type: ignore[misc]
+        except ReadOnlyError:
+            self.mark_for_reconnect()  # type: ignore[attr-defined]
+            raise
+
+
+class _ToMaster(_LeavesReplicas, redis.Connection):
+    pass
+
+
+class _TlsToMaster(_LeavesReplicas, redis.SSLConnection):
+    pass
 
 
 def _host_and_port(place: str, default_port: int) -> tuple[str, int]:

@@ -68,13 +68,30 @@ class Exchange:
                 party.call(leads=False)
 
     def _send(self, parties: Sequence["_Party"]) -> None:
-        pipe = self._client.pipeline(transaction=False)
-        for party in parties:
-            for command in party.commands:
-                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
-        answers = iter(pipe.execute(raise_on_error=False))
+        commands = [command for party in parties for command in party.commands]
+        try:
+            answers = iter(self._answers(commands))
+        except redis.RedisError:
+            raise
+        except Exception:  # noqa: BLE001 - the one that it is about gets it
+            # One that cannot be read takes the rest of its exchange with it, and every command is safe twice.
+            answers = iter([self._answer(command) for command in commands])
         for party in parties:
             party.answers = [next(answers) for _ in party.commands]
+
+    def _answers(self, commands: Sequence[Sequence[bytes]]) -> list[Any]:
+        pipe = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+        return pipe.execute(raise_on_error=False)
+
+    def _answer(self, command: Sequence[bytes]) -> Any:
+        try:
+            return self._answers([command])[0]
+        except redis.RedisError:
+            raise
+        except Exception as error:  # noqa: BLE001 - an answer among others
+            return redis.InvalidResponse(f"The answer cannot be read: {error}")
 
 
 class _Party:

@@ -64,6 +64,8 @@ def make_celery(settings: Settings) -> Celery:
         task_reject_on_worker_lost=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # What Redis refuses, too: after a failover behind one address the next connection finds the master.
+        broker_channel_error_retry=True,
         broker_connection_timeout=3,
         broker_transport_options=broker.transport_options
         | {

@@ -23,7 +23,6 @@ _log = structlog.get_logger(__name__)
 def make_app(settings: Settings, worker: Worker) -> Celery:
     """Return the Celery application with its one task and the hooks of the worker's life."""
     app = make_celery(settings)
-    connected: list[object] = []
     # Whoever looks on with Flower wants events, and those Celery's own way alone tells.
     intake = None if settings.task_events else Intake(worker.runner, lambda: worker.is_draining)
 
@@ -43,9 +42,8 @@ def make_app(settings: Settings, worker: Worker) -> Celery:
 
     def consume(sender: Any, **_: Any) -> None:
         worker.tick()
-        if sender not in connected:  # sent again after each reconnection, while the timer lives on
-            connected.append(sender)
-            sender.timer.call_repeatedly(1.0, worker.tick)
+        # Outlives each reconnection, of which no signal tells.
+        sender.timer.call_repeatedly(1.0, worker.tick)
 
     def drain(**_: Any) -> None:
         worker.drain()

@@ -35,6 +35,10 @@ class Unwanted(Unavailable):
 class Engine(Protocol):
     """What the batcher needs of the supervisor."""
 
+    @property
+    def progressed_at(self) -> float:
+        """When its last step began, by the monotonic clock; now while that has a limit of its own."""
+
     def ensure(self, model: ModelRef) -> None:
         """Have a proven engine with this model."""
 
@@ -90,6 +94,11 @@ class Batcher:
         """Finish the micro-batch that runs, refuse all others. Safe in a signal handler: takes no lock."""
         self._draining.set()
 
+    @property
+    def is_draining(self) -> bool:
+        """Nothing that waits is run any more."""
+        return self._draining.is_set()
+
     def join(self, timeout_seconds: float) -> None:
         """Wait for the end of the draining, if it ever began to feed."""
         if self._thread.is_alive():
@@ -113,21 +122,23 @@ class Batcher:
         """
         item = _Item(image, model, alone or explain, is_wanted, mpp, explain)
         with self._arrived:
-            if self._draining.is_set():
+            if self.is_draining:
                 raise Draining("The worker is shutting down.")
             (self._loners if item.alone else self._waiting).append(item)
             self._arrived.notify()
         return item.future
 
     def is_stuck(self, limit_seconds: float) -> bool:
-        """Tell whether one micro-batch has been running for longer than it ever may."""
+        """Tell whether one step of a micro-batch has been running for longer than it ever may."""
         busy_since = self._busy_since
+        if busy_since is not None:
+            busy_since = max(busy_since, self._engine.progressed_at)
         return not self._thread.is_alive() or (
             busy_since is not None and time.monotonic() - busy_since > limit_seconds
         )
 
     def _feed(self) -> None:
-        while not self._draining.is_set():
+        while not self.is_draining:
             batch = self._next_batch()
             if batch:
                 self._busy_since = time.monotonic()
@@ -143,8 +154,8 @@ class Batcher:
             return
         try:
             self._engine.revive()
-        except (HistoQueueError, OSError) as error:
-            _log.error("engine_not_revived", error=str(error))
+        except Exception as error:  # noqa: BLE001 - a full disk, no GPU, a bug: the feeding thread must live
+            _log.error("engine_not_revived", error=str(error), type=type(error).__name__)
         self._look_again_at = time.monotonic() + LOOK_EVERY_SECONDS
 
     def _next_batch(self) -> list[_Item]:
@@ -201,8 +212,8 @@ class Batcher:
             return
         try:
             self._engine.ensure(batch[0].model)
-        except HistoQueueError as broken:
-            _log.error("engine_unusable", error=str(broken))
+        except Exception as broken:  # noqa: BLE001 - a full disk, no GPU, a bug: the feeding thread must live
+            _log.error("engine_unusable", error=str(broken), type=type(broken).__name__)
             _fail(batch, EngineUnusable(str(broken)))
         else:
             _fail(batch, error)

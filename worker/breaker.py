@@ -40,9 +40,12 @@ class CrashBreaker:
         with self._lock:
             self._crashed.clear()
 
-    def wait_until_closed(self) -> None:
-        """Return when jobs may be taken; a thread that waits here takes no further message either."""
-        while self.is_open:
+    def wait_until_closed(self, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Return when jobs may be taken; a thread that waits here takes no further message either.
+
+        It ends early when `is_over` says that none will be run any more.
+        """
+        while self.is_open and not is_over():
             time.sleep(LOOK_EVERY_SECONDS)
 
     @property

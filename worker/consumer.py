@@ -1,20 +1,55 @@
 """A Celery process of ours: threads that take messages, and nothing of Celery's own that is not needed."""
 
+from collections.abc import Callable
 from typing import Any
 
-from celery import Celery, signals
+import structlog
+from celery import Celery, bootsteps, signals
+
+_log = structlog.get_logger(__name__)
 
 
-def _keep_what_is_under_way(sender: Any, **_: Any) -> None:
-    # A lost connection ends no thread: each goes on to its outcome. kombu would publish their messages again,
-    # one after the other, and call those lost that it cannot.
-    sender.task_consumer.channel.do_restore = False
+class OurWays(bootsteps.StartStopStep):
+    """What each connection to the broker, whose channel is a new one, is told before its first message."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        """Celery has just begun to consume over a connection."""
+        channel = parent.task_consumer.channel
+        # A lost connection ends no thread: each goes on to its outcome. kombu would publish their messages
+        # again, one after the other, and call those lost that it cannot.
+        channel.do_restore = False
+        channel.handlers["BRPOP"] = _passing_over_garbage(channel.handlers["BRPOP"])
+
+
+def _passing_over_garbage(read: Callable[..., object]) -> Callable[..., object]:
+    """Return what reads an entry of the queue and drops one that is no message; kombu ends the process."""
+
+    def read_or_drop(**options: Any) -> object:
+        try:
+            return read(**options)
+        except (ValueError, KeyError, TypeError) as error:
+            # It has left the queue. If a job stood behind it, the reaper misses its message and publishes it.
+            _log.error("message_unreadable", error=f"{type(error).__name__}: {error}")
+            return True
+
+    return read_or_drop
 
 
 def consume(app: Celery, hostname: str, threads: int, log_level: str, tells_events: bool = False) -> None:
-    """Consume until SIGTERM; `tells_events` has the process say that it is there, as Flower wants."""
-    # Sent after each reconnection, whose channel is a new one.
-    signals.worker_ready.connect(_keep_what_is_under_way, weak=False)
+    """Consume until SIGTERM; `tells_events` has the process say that it is there, as Flower wants.
+
+    Raises:
+        SystemExit: where Celery ended by an error; it keeps its exit status to itself.
+    """
+    statuses: list[int | None] = []
+
+    def note_status(sender: Any, **_: Any) -> None:
+        statuses.append(sender.exitcode)
+
+    app.steps["consumer"].add(OurWays)
+    signals.worker_shutdown.connect(note_status)
     app.worker_main(
         [
             "--quiet",
@@ -28,3 +63,5 @@ def consume(app: Celery, hostname: str, threads: int, log_level: str, tells_even
             *([] if tells_events else ["--without-heartbeat"]),
         ]
     )
+    if any(statuses):
+        raise SystemExit(1)

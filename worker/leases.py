@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from shared.errors import JobStoreUnavailable
+from shared.errors import JobStoreUnavailable, cause_of
 from shared.job_store import JobStore
 
 _log = structlog.get_logger(__name__)
@@ -42,6 +42,11 @@ class LeaseKeeper:
         """Stop renewing."""
         self._stopped.set()
 
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether leases are renewed."""
+        return self._thread.is_alive()
+
     def add(self, lease: Lease) -> None:
         """Renew this one from now on."""
         with self._lock:
@@ -57,16 +62,21 @@ class LeaseKeeper:
         with self._lock:
             leases = list(self._leases)
         for lease in leases:
-            if not self._jobs.renew(lease.job_id, lease.token, self._lease_seconds):
-                lease.is_held = False
-                self.remove(lease)
+            # Each by itself: what is wrong with one job's record is to cost no other its lease.
+            try:
+                is_held = self._jobs.renew(lease.job_id, lease.token, self._lease_seconds)
+            except JobStoreUnavailable as error:
+                _log.warning("lease_not_renewed", job_id=lease.job_id, cause=cause_of(error))
+            except Exception:  # noqa: BLE001 - logged whole; without this thread every long job is lost
+                _log.exception("lease_not_renewed", job_id=lease.job_id)
+            else:
+                if not is_held:
+                    lease.is_held = False
+                    self.remove(lease)
 
     def _keep(self) -> None:
         while not self._stopped.wait(self._lease_seconds / 3):
             if self._is_stuck():
                 _log.error("worker_stuck", held=len(self._leases))
-                continue
-            try:
+            else:
                 self.renew_all()
-            except JobStoreUnavailable as error:
-                _log.warning("leases_not_renewed", error=str(error))

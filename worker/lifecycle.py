@@ -36,6 +36,9 @@ from worker.tasks import JobRunner, RunLimits
 
 #: The consumer's loop ticks every second; one that has not for this long has lost its broker.
 TICK_LASTS_SECONDS = 5.0
+#: One that has not ticked for this long, although Redis answers, is not coming back. Celery looks every half
+#: minute for a broker that was away.
+STANDSTILL_SECONDS = 60.0
 #: Between two tries to get a model that proves itself.
 MODEL_RETRY_SECONDS = 2.0
 _log = structlog.get_logger(__name__)
@@ -76,7 +79,10 @@ class Worker:
             command=engine_command,
         )
         self.batcher = Batcher(self.supervisor, settings.max_batch_size)
-        self._longest_batch_seconds = settings.engine_timeout_seconds + START_TIMEOUT_SECONDS
+        # More than a start or a micro-batch, the steps of a turn, may take; a turn of several takes longer.
+        self._longest_step_seconds = settings.engine_timeout_seconds + START_TIMEOUT_SECONDS
+        # The outcome is then written for as long as a lease lasts.
+        self._longest_stop_seconds = self._longest_step_seconds + settings.lease_seconds
         self.leases = LeaseKeeper(services.jobs, settings.lease_seconds, self._is_stuck)
         self.breaker = CrashBreaker()
         self._archive_pool = ThreadPoolExecutor(ARCHIVE_THREADS, thread_name_prefix="archiver")
@@ -90,7 +96,6 @@ class Worker:
             ),
             Routine("sweeper", SWEEP_LOOK_SECONDS, lambda: sweep_when_due(services, settings)),
         )
-        fetchers = ThreadPoolExecutor(jobs_at_once(settings), thread_name_prefix="fetcher")
         self.runner = JobRunner(
             jobs=services.jobs,
             objects=services.objects,
@@ -99,9 +104,14 @@ class Worker:
             breaker=self.breaker,
             limits=RunLimits(settings.lease_seconds, settings.max_run_seconds),
             pool=ThreadPoolExecutor(jobs_at_once(settings), thread_name_prefix="jobs"),
-            fetchers=None if settings.object_store_dir else fetchers,
+            fetchers=None
+            if settings.object_store_dir
+            else ThreadPoolExecutor(jobs_at_once(settings), thread_name_prefix="fetcher"),
         )
         self._ticked_at = 0.0
+        #: How often in a row Redis answered and the consumer's loop did not tick. Looks are counted, and not
+        #: seconds: after a pause of the whole process the loop has had no chance yet.
+        self._standing_still = 0
         #: Why there was no engine when it was last looked for.
         self._lacked: str | None = None
         self._stopped = threading.Event()
@@ -134,13 +144,17 @@ class Worker:
     def stop(self) -> None:
         """End the jobs that are under way, then the threads and the engine."""
         self.drain()
-        self.runner.stop()
+        has_ended = self.runner.stop(self._longest_stop_seconds)
         self.batcher.join(5)
         for routine in self._routines:
             routine.stop()
         self.leases.stop()
         self.supervisor.stop()
         self._withdraw()
+        if not has_ended:
+            # A thread that waits for ever would keep the process; its job is safe by its lease.
+            _log.critical("worker_ends_itself", reason="a job did not end")
+            self._end_process(1)
 
     def _has_engine(self) -> bool:
         try:
@@ -161,21 +175,41 @@ class Worker:
         self._lacked = reason
 
     def _is_stuck(self) -> bool:
-        return self.batcher.is_stuck(self._longest_batch_seconds)
+        return self.batcher.is_stuck(self._longest_step_seconds) or not self.leases.is_alive
+
+    @property
+    def _has_ticked(self) -> bool:
+        return time.monotonic() - self._ticked_at < TICK_LASTS_SECONDS
+
+    def _stands_still(self) -> bool:
+        """Tell whether the consumer's loop has ended or hangs; to be asked at each report."""
+        try:
+            if self._has_ticked:
+                self._standing_still = 0
+            else:
+                self._services.jobs.ping()
+                self._standing_still += 1
+        except HistoQueueError:
+            # It waits for Redis, as this does.
+            self._standing_still = 0
+        return self._standing_still * REPORT_EVERY_SECONDS >= STANDSTILL_SECONDS
 
     @property
     def _is_consuming(self) -> bool:
-        ticked = time.monotonic() - self._ticked_at < TICK_LASTS_SECONDS
-        return ticked and self.supervisor.model is not None and not self.breaker.is_open
+        return self._has_ticked and self.supervisor.model is not None and not self.breaker.is_open
 
     def _report(self) -> None:
         while not self._stopped.wait(REPORT_EVERY_SECONDS):
             if self._is_stuck():
                 # Its jobs are safe: their leases were not renewed, and the next process takes over.
-                _log.critical("worker_ends_itself", reason="the batcher is stuck or dead")
+                _log.critical("worker_ends_itself", reason="the batcher is stuck, or a thread has died")
                 self._end_process(1)
                 return
             try:
+                if self._stands_still():
+                    _log.critical("worker_ends_itself", reason="the consumer stands still")
+                    self._end_process(1)
+                    return
                 model = self.supervisor.model
                 if self._is_consuming and model is not None:
                     self._services.workers.report(
@@ -188,6 +222,8 @@ class Worker:
                     )
             except HistoQueueError as error:
                 _log.warning("worker_not_reported", error=str(error), cause=cause_of(error))
+            except Exception:  # noqa: BLE001 - logged whole; this thread also sees whether the worker is stuck
+                _log.exception("worker_not_reported")
 
     def _withdraw(self) -> None:
         try:

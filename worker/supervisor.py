@@ -22,6 +22,8 @@ from worker.gpu import NO_GPU, NoGpu
 Outcome = dict[str, Any]
 #: Importing TensorFlow, loading, warming up and the golden tiles, on a slow and busy machine.
 START_TIMEOUT_SECONDS = 120.0
+#: How long a version that has failed its proof is refused out of hand: each try ends an engine that is well.
+REFUSED_SECONDS = 300.0
 #: How often a busy engine's memory is looked at.
 LOOK_EVERY_SECONDS = 0.1
 #: What starts an engine; the pipe and the parent are added.
@@ -66,6 +68,10 @@ class EngineSupervisor:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[bytes, bytes] | None = None
         self._model: ModelRef | None = None
+        self._progressed_at = 0.0
+        self._is_fetching = False
+        #: Versions that failed their proof: why, and until when they are not tried again.
+        self._refused: dict[ModelRef, tuple[str, float]] = {}
         #: What `revive` brings back.
         self._last_proven: ModelRef | None = None
 
@@ -79,6 +85,14 @@ class EngineSupervisor:
         """The model that a living engine has loaded and proven; None while there is none."""
         return self._model if self._process and self._process.poll() is None else None
 
+    @property
+    def progressed_at(self) -> float:
+        """When its last step began, by the monotonic clock: a start, or a micro-batch.
+
+        While files are fetched it is now: each read has a limit of its own, and all of them may take long.
+        """
+        return time.monotonic() if self._is_fetching else self._progressed_at
+
     def ensure(self, model: ModelRef) -> None:
         """Have an engine with this model, golden tiles passed.
 
@@ -90,21 +104,35 @@ class EngineSupervisor:
         if self.model == model:
             return
         started = time.monotonic()
+        reason, until = self._refused.get(model, ("", 0.0))
+        if started < until and self._last_proven not in (None, model):
+            raise InvalidModel(reason)
         # First: a version that is damaged in the bucket must not cost the engine that is well.
-        folder = self._fetch_model(model)
+        folder = self._fetched(model)
         self.stop()
         self._spawn()
         answer = self._exchange([self._introduction(folder)], START_TIMEOUT_SECONDS)
         if "fatal" in answer:
             self.stop()
-            refusal = NoGpu if answer["fatal"]["code"] == NO_GPU else InvalidModel
-            raise refusal(str(answer["fatal"]["detail"]))
+            reason = str(answer["fatal"]["detail"])
+            if answer["fatal"]["code"] == NO_GPU:
+                raise NoGpu(reason)
+            self._refused[model] = (reason, time.monotonic() + REFUSED_SECONDS)
+            raise InvalidModel(reason)
         self._model = self._last_proven = model
         seconds = round(time.monotonic() - started, 2)
         if warning := answer.get("warning"):
             _log.warning("engine_fell_back", wanted=self._options.runtime, reason=warning)
         facts = {"runtime": answer.get("runtime"), "pid": self.pid, "seconds": seconds}
         _log.info("engine_ready", model=model.name, version=model.version, **facts)
+
+    def _fetched(self, model: ModelRef) -> Path:
+        self._is_fetching = True
+        try:
+            return self._fetch_model(model)
+        finally:
+            self._progressed_at = time.monotonic()
+            self._is_fetching = False
 
     def revive(self) -> None:
         """Replace an engine that died while it had nothing to do; raises as `ensure` does."""
@@ -177,6 +205,7 @@ class EngineSupervisor:
         connection, process = self._connection, self._process
         if connection is None or process is None:
             raise EngineCrashed("The engine is not running.")
+        self._progressed_at = time.monotonic()
         watchdog = _Watchdog(process, timeout_seconds, self._options.memory_bytes)
         watchdog.start()
         try:

@@ -39,6 +39,8 @@ from worker.supervisor import Outcome
 MOST_STRIKES = 2
 #: What is away now may be back then.
 HOLD_OFF_SECONDS = 5.0
+#: How often the ledger is asked for a group of jobs before they are left to the reaper.
+CLAIM_TRIES = 3
 _log = structlog.get_logger(__name__)
 
 
@@ -124,11 +126,18 @@ class JobRunner:
             self._open += 1
         self._arrived.put(message)
 
-    def stop(self) -> None:
-        """Return when all that was taken has ended or is handed back; nothing is to be taken after it."""
+    def stop(self, seconds: float | None = None) -> bool:
+        """Return when all that was taken has ended or is handed back; nothing is to be taken after it.
+
+        Returns:
+            Whether it has; after so many `seconds`, False.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: not self._open)
-        self._pool.shutdown()
+            is_done = self._changed.wait_for(lambda: not self._open, seconds)
+        for pool in (self._pool, self._fetchers):
+            if pool:
+                pool.shutdown(wait=is_done)
+        return is_done
 
     def _let_go(self, message: Message) -> None:
         message.ended()
@@ -156,12 +165,20 @@ class JobRunner:
         named = {message.job_id: message for message in messages if _is_ours(message)}
         if not named:
             return []
-        self.breaker.wait_until_closed()
+        # What a worker that is shutting down has claimed it hands back, and the next one has it at once.
+        self.breaker.wait_until_closed(lambda: self.batcher.is_draining)
         crash_point("worker.received")
         leases = {job_id: Lease(job_id) for job_id in named}
         tokens = {job_id: lease.token for job_id, lease in leases.items()}
         try:
-            claimed = self._jobs.claim_all(tokens, self._limits.lease_seconds, self._limits.run_seconds)
+            # With the same tokens: a claim whose answer was lost is this worker's, and nobody else has it.
+            for attempt in stamina.retry_context(
+                on=JobStoreUnavailable, timeout=self._limits.lease_seconds, attempts=CLAIM_TRIES, wait_max=2
+            ):
+                with attempt:
+                    claimed = self._jobs.claim_all(
+                        tokens, self._limits.lease_seconds, self._limits.run_seconds
+                    )
         except JobStoreUnavailable as error:
             for job_id in named:
                 _leave_to_the_reaper(job_id, error)
@@ -228,6 +245,7 @@ class JobRunner:
                 metrics.ATTEMPTS.labels("dropped").inc()
                 _log.info("job_dropped", reason="canceled, or lost to another worker")
             except Draining:
+                metrics.ATTEMPTS.labels("released").inc()
                 self._release(job, lease, 0)
             except Unavailable as error:
                 metrics.ATTEMPTS.labels("released").inc()
@@ -300,24 +318,47 @@ class JobRunner:
 
     def _end(self, settled: Sequence[tuple[Run, Outcome | None]]) -> None:
         """Write outcomes in one exchange; tries for as long as their leases last, since the work is done."""
-        outcomes = [(run, outcome) for run, outcome in settled if outcome]
-        if not outcomes:
+        left: dict[Run, tuple[Outcome, Ending]] = {}
+        for run, outcome in settled:
+            if outcome:
+                with _about(run):
+                    try:
+                        left[run] = outcome, _ending(run, outcome)
+                    except Exception:  # noqa: BLE001 - logged whole
+                        _log.exception("job_left_to_the_reaper")
+        if not left:
             return
-        endings = [_ending(run, outcome) for run, outcome in outcomes]
         try:
             for attempt in stamina.retry_context(
                 on=JobStoreUnavailable, timeout=self._limits.lease_seconds, attempts=20, wait_max=2
             ):
                 with attempt:
-                    written = self._jobs.end_all(endings)
+                    self._write(left)
         except JobStoreUnavailable as error:
-            for ending in endings:
-                _leave_to_the_reaper(ending.job_id, error)
-            return
-        for (run, outcome), is_written in zip(outcomes, written, strict=True):
+            for run in left:
+                _leave_to_the_reaper(run.job.id, error)
+
+    def _write(self, left: dict[Run, tuple[Outcome, Ending]]) -> None:
+        """Write what is left, and take out of it what the ledger has answered for.
+
+        Raises:
+            JobStoreUnavailable: if something is left, to be written later.
+        """
+        away: JobStoreUnavailable | None = None
+        said = self._jobs.end_all([ending for _, ending in left.values()])
+        for (run, (outcome, _)), answer in zip(list(left.items()), said, strict=True):
+            if isinstance(answer, JobStoreUnavailable):
+                away = answer
+                continue
+            del left[run]
             crash_point("worker.finished")
             with _about(run):
-                _note(run, outcome, is_written)
+                if isinstance(answer, Exception):
+                    _log.error("job_left_to_the_reaper", exc_info=answer)
+                else:
+                    _note(run, outcome, answer)
+        if away:
+            raise away
 
 
 def _is_ours(message: Message) -> bool:
@@ -347,7 +388,8 @@ def _ending(run: Run, outcome: Outcome) -> Ending:
 
 def _note(run: Run, outcome: Outcome, is_written: bool) -> None:
     """Count and log how the job ended."""
-    metrics.ATTEMPTS.labels("failed" if "error" in outcome else "succeeded").inc()
+    kind = "failed" if "error" in outcome else "succeeded"
+    metrics.ATTEMPTS.labels(kind if is_written else "dropped").inc()
     for stage, milliseconds in run.timings.items():
         metrics.STAGE_SECONDS.labels(stage).observe(milliseconds / 1000)
     if "error" in outcome:

@@ -12,6 +12,10 @@ if tonumber(lease) > now then
   -- The same sender asks again because the first answer was lost.
   return token == ARGV[4] and redis.call('HGETALL', key) or {}
 end
+if not redis.call('ZSCORE', webhook_flying .. host, id) then
+  -- An old message: the delivery waits for its retry, or for its place.
+  return {}
+end
 local until_ms = now + tonumber(ARGV[5])
 redis.call('HSET', key, 'token', ARGV[4], 'lease_until_ms', until_ms, 'started_at_ms', now)
 redis.call('HINCRBY', key, 'attempt', 1)

@@ -232,6 +232,22 @@ def test_a_refused_delivery_comes_again_in_its_time(ledger: Ledger) -> None:
     assert ledger.deliveries.totals().attempts == {"accepted": 1, "refused": 1}
 
 
+def test_a_second_message_of_a_refused_delivery_makes_no_attempt_before_its_time(ledger: Ledger) -> None:
+    """The first one waited in the queue for so long that another was sent; both come in the end."""
+    ledger.succeeded()
+    (first,) = ledger.take()
+    ledger.advance(HOLD + 1)
+    (second,) = ledger.take()
+    assert ledger.deliveries.claim(first, "one", LEASE)
+    assert ledger.deliveries.settle(first.delivery_id, "one", DeliveryState.PENDING, REFUSED, 7200)
+    assert ledger.deliveries.claim(second, "two", LEASE) is None
+    ledger.advance(7201)
+    (third,) = ledger.take()
+    delivery = ledger.deliveries.claim(third, "three", LEASE)
+    assert delivery
+    assert delivery.attempt == 2
+
+
 def test_only_the_newest_attempts_are_remembered(ledger: Ledger) -> None:
     """A record does not grow without end."""
     job_id = ledger.succeeded()

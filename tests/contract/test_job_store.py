@@ -35,7 +35,7 @@ from shared.job_store import (
     JobStore,
 )
 from shared.job_store_memory import MemoryJobStore
-from shared.job_store_redis import RedisJobStore, connect
+from shared.job_store_redis import UNREADABLE_HOLD_SECONDS, RedisJobStore, connect
 from shared.redis_ledger import CREATE_PATIENCE_MS
 from shared.schemas import (
     Idempotency,
@@ -474,6 +474,36 @@ def test_several_jobs_end_in_one_exchange(store: JobStore) -> None:
     assert store.end_all([]) == []
 
 
+def test_an_outcome_that_cannot_be_written_is_an_error_in_its_place(store: JobStore) -> None:
+    """Whatever is wrong with it; those that travel with it end."""
+    jobs = [accept(store) for _ in range(4)]
+    assert len(store.claim_all({job.id: "token" for job in jobs}, LEASE, RUN)) == 4
+    endings = [
+        Ending(jobs[0].id, "token", {}, result={"class": "lung_n"}),
+        Ending(jobs[1].id, "token", {}, result={"class": object()}),
+        Ending(jobs[2].id, "token", {}, error=JobError(code="INVALID_IMAGE", detail="\ud800")),
+        Ending(jobs[3].id, "token", {}, result={"class": "lung_n"}),
+    ]
+    first, odd, unspeakable, last = store.end_all(endings)
+    assert (first, last) == (True, True)
+    assert isinstance(odd, TypeError)
+    assert isinstance(unspeakable, ValueError)
+    assert [store.get(job.id).status.is_final for job in jobs] == [True, False, False, True]
+
+
+@pytest.mark.integration
+def test_an_end_that_redis_refuses_is_an_error_in_its_place(redis_client: redis.Redis) -> None:
+    """The ledger's own, so that it is asked again."""
+    store = RedisJobStore(redis_client)
+    store.found()
+    good, bad = accept(store), accept(store)
+    store.claim_all({good.id: "token", bad.id: "token"}, LEASE, RUN)
+    redis_client.delete(keys.JOB + bad.id)
+    redis_client.set(keys.JOB + bad.id, "no record")
+    said = store.end_all([Ending(job.id, "token", {}, result={}) for job in (bad, good)])
+    assert (type(said[0]), said[1]) == (JobStoreUnavailable, True)
+
+
 def test_a_notice_in_other_words_is_passed_over(limited_client: redis.Redis) -> None:
     """Another version's, during an upgrade: who waits looks for itself now and then."""
     changes = RedisJobStore(limited_client).changes()
@@ -615,6 +645,92 @@ def test_an_error_among_several_answers_is_the_ledgers(redis_client: redis.Redis
     with pytest.raises(JobStoreUnavailable) as caught:
         RedisJobStore(redis_client).admission()
     assert "WRONGTYPE" in str(caught.value.__cause__)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda client, job: client.hset(keys.JOB + job, "spec", "{}"),
+        # The script stops in the middle.
+        lambda client, job: client.hset(keys.JOB + job, "priority", "urgent"),
+        lambda client, job: client.hset(keys.JOB + job, "note", b"\xff\xfe"),
+        lambda client, job: [client.delete(keys.JOB + job), client.set(keys.JOB + job, "no record")],
+    ],
+    ids=["spec", "priority", "bytes", "type"],
+)
+def test_a_record_that_cannot_be_read_keeps_no_other_from_its_worker(
+    redis_client: redis.Redis, clock: Clock, spoil: Callable[[redis.Redis, str], object]
+) -> None:
+    """Another version's, or a damaged one, in the middle of a group."""
+    store = RedisJobStore(redis_client, clock)
+    store.found()
+    first, bad, last = (accept(store).id for _ in range(3))
+    spoil(redis_client, bad)
+    taken = store.claim_all({first: "one", bad: "two", last: "three"}, LEASE, RUN)
+    assert list(taken) == [first, last]
+    assert store.renew(first, "one", LEASE)
+
+
+@pytest.mark.integration
+def test_a_claimed_job_that_cannot_be_read_is_handed_back(redis_client: redis.Redis, clock: Clock) -> None:
+    """A worker of the version that wrote it may take it; it has lost no worker, and used no attempt."""
+    store = RedisJobStore(redis_client, clock)
+    store.found()
+    job_id = accept(store).id
+    spec = redis_client.hget(keys.JOB + job_id, "spec")
+    redis_client.hset(keys.JOB + job_id, "spec", "{}")
+    assert store.claim_all({job_id: "token"}, LEASE, RUN) == {}
+    redis_client.hset(keys.JOB + job_id, "spec", str(spec))
+    job = store.get(job_id)
+    assert (job.status, job.attempt) == (JobStatus.QUEUED, 0)
+    assert store.reap(store.due({}, 10), {}) == []
+    clock.advance(UNREADABLE_HOLD_SECONDS + 1)
+    assert store.reap(store.due({}, 10), {}) == [job_id]
+    assert store.get(job_id).lost == 0
+
+
+@pytest.mark.integration
+def test_a_claim_that_redis_refuses_whole_is_an_error(redis_client: redis.Redis) -> None:
+    """As where it may only be read from: nothing was claimed, and nobody is told that there was nothing."""
+    store = RedisJobStore(redis_client)
+    store.found()
+    job_id = accept(store).id
+    redis_client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        with pytest.raises(JobStoreUnavailable):
+            store.claim_all({job_id: "token"}, LEASE, RUN)
+    finally:
+        redis_client.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("call", ["script", "single", "pipeline"])
+def test_a_connection_to_a_server_that_is_no_master_any_more_is_given_up(
+    redis_client: redis.Redis, redis_server: RedisServer, call: str
+) -> None:
+    """Behind one address another server may be the master by now: the next call finds it."""
+    with connect(redis_server.url, REDIS_TIMEOUT_SECONDS) as client:
+        store = RedisJobStore(client)
+        store.found()
+        before = client.client_id()
+        redis_client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        try:
+            if call == "script":
+                with pytest.raises(JobStoreUnavailable):
+                    accept(store)
+            elif call == "single":
+                with pytest.raises(redis.exceptions.ReadOnlyError):
+                    client.set("name", "value")
+            else:
+                # What travels with a command that is refused is answered all the same.
+                pipe = client.pipeline(transaction=False).set("name", "value").get("name")
+                refused, read = pipe.execute(raise_on_error=False)
+                assert (type(refused), read) == (redis.exceptions.ReadOnlyError, None)
+            assert client.client_id() != before
+        finally:
+            redis_client.execute_command("REPLICAOF", "NO", "ONE")
+        assert accept(store).status == JobStatus.QUEUED
 
 
 @pytest.mark.integration

@@ -295,6 +295,25 @@ def test_one_listener_serves_all_and_leaves_with_the_last(submit: Submit, app: F
         assert quiet()
 
 
+def test_a_listener_that_cannot_be_started_takes_no_seat(
+    submit: Submit, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system may be out of threads for a moment: the room is as large as before."""
+    room = events.WaitingRoom(services.jobs, 1)
+    job = services.jobs.get(submit().get_json()["id"])
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError):
+            room.until_final(job, 1)
+    before = time.monotonic()
+    room.until_final(job, 0.3)
+    assert time.monotonic() - before >= 0.3
+
+
 def test_a_wish_of_nothing_is_no_wish() -> None:
     """The default is not to wait."""
     assert Wait() == Wait(seconds=0, preferred=False)

@@ -46,6 +46,8 @@ class Pipeline:
         assert not raise_on_error
         self._server.exchanges.append(self._commands)
         self._server.let()
+        if "unreadable" in self._commands:
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no text")
         return [redis.ResponseError("no") if command == "wrong" else command for command in self._commands]
 
 
@@ -108,6 +110,16 @@ def test_an_error_in_one_answer_is_that_answer(server: Server) -> None:
     _, wrong, right = run_while_busy(server, exchange, [[("wrong",)], [("right",)]])
     assert isinstance(wrong[0], redis.ResponseError)
     assert right == ["right"]
+
+
+def test_an_answer_that_cannot_be_read_is_that_answer_alone(server: Server) -> None:
+    """Not one of those who travel with it hears of it, nor does the rest of its own party."""
+    exchange = Exchange(server)  # type: ignore[arg-type]
+    asked = [[("GET", "a"), ("unreadable",), ("GET", "b")], [("GET", "c")]]
+    _, mixed, right = run_while_busy(server, exchange, asked)
+    assert (mixed[0], mixed[2]) == ("GET a", "GET b")
+    assert isinstance(mixed[1], redis.RedisError)
+    assert right == ["GET c"]
 
 
 def test_very_many_commands_go_by_themselves(server: Server) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -13,6 +14,7 @@ from shared.metrics import REGISTRY
 from shared.schemas import ModelRef
 from tests.fake_engine import CRASH, HANG
 from worker.batcher import Batcher, Draining, EngineUnusable, Unwanted
+from worker.gpu import NoGpu
 from worker.supervisor import EngineSupervisor, Outcome
 
 MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
@@ -34,6 +36,7 @@ class GatedEngine:
         self.gate = threading.Event()
         self.entered = threading.Event()
         self.broken = False
+        self.progressed_at = 0.0
 
     def ensure(self, model: ModelRef) -> None:
         """Fail where the test says so."""
@@ -158,6 +161,45 @@ def test_nobody_is_blamed_while_no_engine_is_well(batcher: Batcher, engine: Gate
         future.result(5)
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), NoGpu("none"), KeyError("a bug")])
+def test_whatever_keeps_an_engine_from_starting_the_batcher_lives_on(
+    batcher: Batcher, engine: GatedEngine, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """After a crash, too: the image is handed back, and the next one runs."""
+
+    def fail(model: ModelRef) -> None:
+        raise error
+
+    engine.gate.set()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "ensure", fail)
+        (future,) = submit(batcher, b"crash", alone=True)
+        with pytest.raises(EngineUnusable):
+            future.result(5)
+    (good,) = submit(batcher, b"good")
+    assert good.result(5)["result"]["text"] == "good"
+
+
+@pytest.mark.parametrize("error", [NoGpu("none"), KeyError("a bug")])
+def test_an_idle_batcher_outlives_whatever_a_revival_raises(engine: GatedEngine, error: Exception) -> None:
+    """It looks again a second later, and takes what comes."""
+    looked = threading.Event()
+
+    def fail() -> None:
+        looked.set()
+        raise error
+
+    engine.revive = fail  # type: ignore[method-assign]
+    engine.gate.set()
+    batcher = Batcher(engine, max_batch_size=4)
+    batcher.start()
+    assert looked.wait(5)
+    (good,) = submit(batcher, b"good")
+    assert good.result(5)["result"]["text"] == "good"
+    batcher.drain()
+    batcher.join(5)
+
+
 def test_suspects_take_turns_with_the_others(batcher: Batcher, engine: GatedEngine) -> None:
     """A row of suspects does not hold up the traffic, nor the traffic them."""
     hold(batcher, engine)
@@ -214,6 +256,19 @@ def test_a_batch_that_never_ends_is_seen_as_stuck(batcher: Batcher, engine: Gate
     hold(batcher, engine)
     assert batcher.is_stuck(0.0)
     assert not batcher.is_stuck(60)
+
+
+def test_a_turn_of_several_steps_is_stuck_only_where_one_of_them_is(
+    batcher: Batcher, engine: GatedEngine
+) -> None:
+    """Two starts and a micro-batch take longer than any of them may; each new step begins the time anew."""
+    hold(batcher, engine)
+    until = time.monotonic() + 0.3
+    while time.monotonic() < until:
+        engine.progressed_at = time.monotonic()
+        assert not batcher.is_stuck(0.2)
+        time.sleep(0.01)
+    assert wait_until(lambda: batcher.is_stuck(0.2), 2)
 
 
 def test_a_real_process_that_dies_harms_only_the_image_that_kills_it(supervisor: EngineSupervisor) -> None:

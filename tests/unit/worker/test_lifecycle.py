@@ -1,14 +1,15 @@
 """A worker's life, with an engine that needs no model."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 import structlog
 from celery.utils.dispatch import Signal
 
-from shared.errors import NoModel
-from shared.schemas import ModelRef
+from shared.errors import JobStoreUnavailable, NoModel
+from shared.schemas import ModelRef, WorkerStatus
 from shared.services import Services, in_memory
 from shared.settings import Settings
 from shared.task_queue import INFER_TASK
@@ -155,6 +156,77 @@ def test_a_stuck_worker_ends_itself(worker: Worker, ended: list[int]) -> None:
     worker.start()
     worker.batcher.is_stuck = lambda limit_seconds: True  # type: ignore[method-assign]
     assert wait_for(lambda: ended == [1])
+
+
+def test_a_worker_that_keeps_no_leases_ends_itself(worker: Worker, ended: list[int]) -> None:
+    """It would lose every job that takes longer than one lasts."""
+    worker.start()
+    worker.leases.stop()
+    assert wait_for(lambda: ended == [1])
+
+
+def test_it_reports_again_after_an_error_of_any_kind(
+    worker: Worker, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that reports is also the one that sees whether the worker is stuck."""
+    errors = iter([KeyError("a bug"), JobStoreUnavailable("away")])
+    report = services.workers.report
+
+    def fail_twice(status: WorkerStatus) -> None:
+        if error := next(errors, None):
+            raise error
+        report(status)
+
+    monkeypatch.setattr(services.workers, "report", fail_twice)
+    worker.start()
+    worker.tick()
+    assert wait_for(services.workers.live)
+
+
+def test_a_worker_whose_consumer_stands_still_ends_itself(
+    worker: Worker, ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Redis answers: then nothing but a fresh process helps."""
+    monkeypatch.setattr(lifecycle, "STANDSTILL_SECONDS", 0.2)
+    monkeypatch.setattr(lifecycle, "TICK_LASTS_SECONDS", 0.1)
+    worker.start()
+    worker.tick()
+    assert wait_for(lambda: ended == [1])
+
+
+def test_a_worker_that_ticks_or_waits_for_redis_or_was_paused_does_not_end(
+    worker: Worker, services: Services, ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only looks that found no tick count, and not the time in which nobody looked."""
+    monkeypatch.setattr(lifecycle, "STANDSTILL_SECONDS", 0.2)
+    monkeypatch.setattr(lifecycle, "TICK_LASTS_SECONDS", 0.1)
+    worker.start()
+    until = time.monotonic() + 0.6
+    while time.monotonic() < until:
+        worker.tick()
+        time.sleep(0.02)
+
+    def away() -> None:
+        raise JobStoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.jobs, "ping", away)
+        time.sleep(0.6)
+        worker.tick()
+    monkeypatch.setattr(lifecycle, "STANDSTILL_SECONDS", 5)
+    worker._ticked_at -= 1000
+    time.sleep(0.3)
+    assert ended == []
+
+
+def test_a_job_that_never_ends_does_not_keep_a_stopped_worker(worker: Worker, ended: list[int]) -> None:
+    """Its process ends; the job is free when its lease lapses."""
+    worker.start()
+    worker._longest_stop_seconds = 0.1
+    worker.runner._open = 1
+    worker.stop()
+    assert ended == [1]
+    assert worker.supervisor.pid is None
 
 
 def test_a_hung_object_store_does_not_hold_up_the_reaper(

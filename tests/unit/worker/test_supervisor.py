@@ -101,6 +101,76 @@ def test_a_broken_model_is_told_in_its_own_words(supervisor: EngineSupervisor) -
     assert supervisor.pid is None
 
 
+def test_a_version_that_has_failed_its_proof_costs_the_good_engine_once(supervisor: EngineSupervisor) -> None:
+    """Jobs of both come in turns: the broken version is refused out of hand, and the good one goes on."""
+    supervisor.run(MODEL, [b"a"])
+    with pytest.raises(InvalidModel):
+        supervisor.run(BROKEN, [b"b"])
+    supervisor.run(MODEL, [b"a"])
+    pid = supervisor.pid
+    for _ in range(3):
+        with pytest.raises(InvalidModel, match="Expected a whole model"):
+            supervisor.run(BROKEN, [b"b"])
+        supervisor.run(MODEL, [b"a"])
+    assert supervisor.pid == pid
+
+
+def test_a_version_that_failed_is_tried_again_later(supervisor: EngineSupervisor) -> None:
+    """Its proof may have failed for a reason that has passed."""
+    supervisor.ensure(MODEL)
+    with pytest.raises(InvalidModel):
+        supervisor.ensure(BROKEN)
+    supervisor._fetch_model = lambda _: Path("good")
+    with pytest.raises(InvalidModel):
+        supervisor.ensure(BROKEN)
+    reason, _ = supervisor._refused[BROKEN]
+    supervisor._refused[BROKEN] = (reason, time.monotonic())
+    supervisor.ensure(BROKEN)
+    assert supervisor.model == BROKEN
+
+
+def test_a_worker_that_has_had_no_good_engine_yet_tries_each_time(supervisor: EngineSupervisor) -> None:
+    """There is nothing to lose, and the version may have been mended in its place."""
+    with pytest.raises(InvalidModel):
+        supervisor.ensure(BROKEN)
+    supervisor._fetch_model = lambda _: Path("good")
+    supervisor.ensure(BROKEN)
+    assert supervisor.model == BROKEN
+
+
+def test_a_slow_download_is_no_standstill(supervisor: EngineSupervisor) -> None:
+    """It takes as long as the network does; each start and each micro-batch is timed by itself."""
+    seen: list[bool] = []
+
+    def fetch_slowly(model: ModelRef) -> Path:
+        before = supervisor.progressed_at
+        time.sleep(0.05)
+        seen.append(supervisor.progressed_at >= before + 0.05)
+        return Path("good")
+
+    supervisor._fetch_model = fetch_slowly
+    asked_at = time.monotonic()
+    supervisor.ensure(MODEL)
+    assert seen == [True]
+    started_at = supervisor.progressed_at
+    assert asked_at + 0.05 < started_at < time.monotonic()
+    assert supervisor.progressed_at == started_at
+    supervisor.run(MODEL, [b"a"])
+    assert supervisor.progressed_at > started_at
+
+
+def test_a_download_that_fails_leaves_the_time_running(supervisor: EngineSupervisor) -> None:
+    """A fetch that is over, however it ended, is none any more."""
+
+    def fail(model: ModelRef) -> Path:
+        raise OSError("no room")
+
+    supervisor._fetch_model = fail
+    with pytest.raises(OSError, match="no room"):
+        supervisor.ensure(MODEL)
+    assert not supervisor._is_fetching
+
+
 def test_too_few_outcomes_are_never_matched_to_the_wrong_image(supervisor: EngineSupervisor) -> None:
     """An answer of another length is no answer."""
     with pytest.raises(EngineCrashed, match="Expected 2 outcomes"):

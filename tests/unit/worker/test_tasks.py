@@ -36,6 +36,7 @@ class Engine:
         self.runs: list[list[bytes]] = []
         self.mpps: list[float | None] = []
         self.during: Callable[[], object] = lambda: None
+        self.progressed_at = 0.0
 
     def ensure(self, model: ModelRef) -> None:
         """It is always well."""
@@ -723,6 +724,24 @@ def test_a_ledger_that_is_away_leaves_no_message_unanswered(
         assert [world.job(job_id).status for job_id in jobs] == [JobStatus.QUEUED] * 2
 
 
+def test_a_claim_whose_answer_was_lost_is_made_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same token: the job is this worker's already, and loses no worker."""
+    job_id = world.accept(b"tile")
+    claim_all = world.services.jobs.claim_all
+    lost = iter([True, False])
+
+    def answer_lost(*claims: Any) -> dict[str, Job]:
+        claimed = claim_all(*claims)
+        if next(lost):
+            raise JobStoreUnavailable("no answer")
+        return claimed
+
+    monkeypatch.setattr(world.services.jobs, "claim_all", answer_lost)
+    world.runner.run(job_id)
+    job = world.job(job_id)
+    assert (job.status, job.attempt, job.lost) == (JobStatus.SUCCEEDED, 1, 0)
+
+
 def test_images_from_a_server_are_fetched_side_by_side(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow server costs a group as long as one image, not as long as all of them."""
     both = threading.Barrier(2, timeout=10)
@@ -738,6 +757,67 @@ def test_images_from_a_server_are_fetched_side_by_side(world: World, monkeypatch
     take_together(world, jobs)
     world.runner.stop()
     assert [world.job(job_id).status for job_id in jobs] == [JobStatus.SUCCEEDED] * 2
+
+
+def test_a_job_whose_engine_never_answers_holds_up_no_stop_for_ever(world: World) -> None:
+    """It is left to its lease; the process ends, and nobody works at it any more."""
+    job_id = world.accept(b"tile")
+    world.runner.run(world.accept(b"first"))
+    may_go = threading.Event()
+    world.engine.during = lambda: may_go.wait(10)
+    world.runner.take(Message(job_id))
+    while len(world.engine.runs) < 2:
+        time.sleep(0.001)
+    assert not world.runner.stop(0.2)
+    assert world.job(job_id).status == JobStatus.RUNNING
+    may_go.set()
+
+
+def test_an_outcome_that_cannot_be_written_spoils_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does one that the ledger makes an error of: the others end at once, and it alone is tried again."""
+    broken, refused, good = (world.accept(image) for image in (b"broken", b"refused", b"good"))
+    exchanges = Exchanges(world, monkeypatch)
+    end_all, answer = world.services.jobs.end_all, world.runner._answer
+
+    def ends(endings: Sequence[Ending]) -> list[bool | Exception]:
+        is_first = not exchanges.ended
+        return [
+            JobStoreUnavailable("WRONGTYPE") if is_first and ending.job_id == refused else said
+            for ending, said in zip(endings, end_all(endings), strict=True)
+        ]
+
+    def answers(run: Any) -> Outcome:
+        outcome = answer(run)
+        return {"result": {"value": object()}} if run.job.id == broken else outcome
+
+    monkeypatch.setattr(world.services.jobs, "end_all", ends)
+    monkeypatch.setattr(world.runner, "_answer", answers)
+    monkeypatch.setattr(world.runner._answered, "_call", lambda: None)
+    ended = take_together(world, [broken, refused, good])
+    while len(world.runner._answered._items) < 3:
+        time.sleep(0.001)
+    world.runner._pool.submit(world.runner._conclude_answered)
+    world.runner.stop()
+    assert sorted(ended) == sorted([broken, refused, good])
+    assert world.job(broken).status == JobStatus.RUNNING
+    assert [world.job(job_id).status for job_id in (refused, good)] == [JobStatus.SUCCEEDED] * 2
+    assert exchanges.ended == [3, 1]
+
+
+def test_a_stop_does_not_wait_until_the_breaker_closes(world: World) -> None:
+    """What waits there is handed back: the next worker may have an engine that is well."""
+    for number in range(MOST_CRASHES):
+        world.runner.breaker.crashed(f"job {number}")
+    job_id = world.accept(b"tile")
+    world.runner.take(Message(job_id))
+    assert not world.runner._claiming.acquire(timeout=0.2)
+    before = time.monotonic()
+    world.runner.batcher.drain()
+    assert world.runner.stop(5)
+    assert time.monotonic() - before < 2
+    assert (world.job(job_id).status, world.job(job_id).attempt) == (JobStatus.QUEUED, 0)
 
 
 @pytest.mark.parametrize(
@@ -766,6 +846,27 @@ def test_a_job_that_is_handed_back_says_nothing_of_the_forecast(
     monkeypatch.setattr(world.services.objects, "get", away)
     world.runner.run(job_id, [3, 0, 60, 0])
     assert eta_errors("+Inf") == before
+
+
+def test_attempts_are_counted_by_what_became_of_them(world: World) -> None:
+    """An outcome that came too late is dropped, and what a worker that is shutting down has is released."""
+    before = attempts()
+    world.runner.run(world.accept(b"tile"))
+    world.runner.run(world.accept(b"bad"))
+    canceled = world.accept(b"tile")
+    world.engine.during = lambda: world.services.jobs.cancel(canceled)
+    world.runner.run(canceled)
+    late = world.accept(b"tile")
+    world.runner.batcher.drain()
+    world.runner.run(late)
+    assert [now - then for now, then in zip(attempts(), before, strict=True)] == [1, 1, 1, 1]
+
+
+def attempts() -> list[float]:
+    """Return how many attempts there were of each kind."""
+    name = "histoqueue_worker_attempts_total"
+    kinds = ("succeeded", "failed", "dropped", "released")
+    return [REGISTRY.get_sample_value(name, {"outcome": kind}) or 0.0 for kind in kinds]
 
 
 def eta_errors(at_most: str) -> float:

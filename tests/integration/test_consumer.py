@@ -1,0 +1,134 @@
+"""A real worker beside what may come out of its queue, and a Redis that refuses to be written."""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+
+from ops.processes import Child, wait_until
+from ops.servers import RedisServer
+from shared import keys
+from shared.job_store_redis import RedisJobStore
+from shared.model_registry import ModelRegistry
+from shared.object_store_files import FileObjectStore
+from shared.schemas import InputInfo, JobSpec, ModelRef, NewJob, new_job_id
+from tests.factories import write_model
+
+pytestmark = pytest.mark.integration
+
+
+@dataclass(frozen=True)
+class Site:
+    """A worker whose engine has no model, and its Redis."""
+
+    worker: Child
+    redis: redis.Redis
+    jobs: RedisJobStore
+    objects: FileObjectStore
+    model: ModelRef
+
+    def still_works(self) -> bool:
+        """Have one more job done by the same process."""
+        pid = self.worker.pid
+        job_id = new_job_id()
+        image = b"tile"
+        self.objects.put(f"uploads/{job_id}", image, "image/png")
+        accepted = InputInfo(
+            key=f"uploads/{job_id}",
+            sha256=hashlib.sha256(image).hexdigest(),
+            bytes=4,
+            width=1,
+            height=1,
+            media_type="image/png",
+        )
+        self.jobs.create(
+            NewJob(
+                id=job_id,
+                spec=JobSpec(model=self.model, input=accepted),
+                expires_in_seconds=60,
+                image_retention_seconds=60,
+                retention_seconds=60,
+                tombstone_seconds=60,
+            ),
+            max_open=100,
+        )
+        ended = wait_until(lambda: self.jobs.get(job_id).status.is_final, 20)
+        return ended and self.worker.is_running and self.worker.pid == pid
+
+    def log(self) -> str:
+        """Return what the worker has said."""
+        return self.worker.log.read_text()
+
+
+@pytest.fixture
+def site(tmp_path: Path, redis_server: RedisServer, redis_client: redis.Redis) -> Iterator[Site]:
+    """A worker that consumes."""
+    objects = FileObjectStore(tmp_path / "objects", "histoqueue")
+    objects.ensure_bucket()
+    model = ModelRegistry(objects, "lung-cnn").publish(write_model(tmp_path / "model"))
+    jobs = RedisJobStore(redis_client)
+    jobs.found()
+    environment = {
+        # Other tests' S3 server would be asked for the model.
+        **{name: value for name, value in os.environ.items() if not name.startswith("S3_")},
+        "REDIS_URL": redis_server.url,
+        "OBJECT_STORE_DIR": str(tmp_path / "objects"),
+        "MODEL_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    command = [sys.executable, "-m", "tests.chaos.worker", "fake", "1"]
+    worker = Child("worker", command, tmp_path / "worker.log", environment)
+    worker.start()
+    try:
+        assert wait_until(lambda: bool(redis_client.exists(keys.WORKERS)), 30), worker.log.read_text()
+        yield Site(worker, redis_client, jobs, objects, model)
+    finally:
+        worker.stop(20)
+
+
+def test_what_is_no_message_is_dropped_with_a_line(site: Site) -> None:
+    """Whoever can write to the queue ends no worker by it."""
+    garbage = ["not json", b"\xff\xfe", "5", "[]", "{}", '{"properties": {}}', '{"properties": 5}']
+    headless = {
+        "body": "W10=",
+        "headers": None,
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "properties": {
+            "delivery_tag": "1",
+            "delivery_info": {"exchange": "", "routing_key": "x"},
+            "body_encoding": "base64",
+        },
+    }
+    for entry in [*garbage, json.dumps(headless)]:
+        site.redis.lpush(keys.INFERENCE_QUEUE, entry)
+    assert site.still_works(), site.log()
+    assert site.log().count("message_unreadable") == len(garbage)
+
+
+def test_a_redis_that_may_only_be_read_for_a_while_ends_no_worker(site: Site) -> None:
+    """As the former master of a failover: it asks again, until the address leads to the new one."""
+    site.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        assert wait_until(lambda: "Trying to re-establish" in site.log(), 20), site.log()
+    finally:
+        site.redis.execute_command("REPLICAOF", "NO", "ONE")
+    assert site.still_works(), site.log()
+    # The new connection is told what the first one was.
+    site.redis.lpush(keys.INFERENCE_QUEUE, "not json")
+    assert site.still_works(), site.log()
+    site.worker.stop(20)
+    assert "Restoring" not in site.log()
+
+
+def test_a_worker_that_is_told_to_end_ends_well(site: Site) -> None:
+    """Nobody is to start it again."""
+    site.worker.send(signal.SIGTERM)
+    site.worker.reap(20)
+    assert site.worker.exit_code == 0, site.log()
