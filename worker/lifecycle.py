@@ -24,6 +24,7 @@ from worker.reaper import (
     ARCHIVE_EVERY_SECONDS,
     ARCHIVE_THREADS,
     CLEAN_EVERY_SECONDS,
+    CLEAN_THREADS,
     REAP_EVERY_SECONDS,
     SWEEP_LOOK_SECONDS,
     Routine,
@@ -86,9 +87,14 @@ class Worker:
         self.leases = LeaseKeeper(services.jobs, settings.lease_seconds, self._is_stuck)
         self.breaker = CrashBreaker()
         self._archive_pool = ThreadPoolExecutor(ARCHIVE_THREADS, thread_name_prefix="archiver")
+        self._clean_pool = ThreadPoolExecutor(CLEAN_THREADS, thread_name_prefix="cleaner")
         self._routines = (
             Routine("reaper", REAP_EVERY_SECONDS, lambda: reap_once(services.jobs, services.queue)),
-            Routine("cleaner", CLEAN_EVERY_SECONDS, lambda: clean_once(services.jobs, services.objects)),
+            Routine(
+                "cleaner",
+                CLEAN_EVERY_SECONDS,
+                lambda: clean_once(services.jobs, services.objects, self._clean_pool),
+            ),
             Routine(
                 "archiver",
                 ARCHIVE_EVERY_SECONDS,

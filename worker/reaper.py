@@ -27,6 +27,7 @@ ARCHIVE_EVERY_SECONDS = 0.5
 #: How many outcomes one look takes on, and how many are written at the same time.
 ARCHIVE_AT_ONCE = 500
 ARCHIVE_THREADS = 8
+CLEAN_THREADS = 8
 #: How often a worker looks whether the ledger is to be compared with the object store.
 SWEEP_LOOK_SECONDS = 2.0
 #: How many jobs of each sort one look takes on.
