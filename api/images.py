@@ -2,14 +2,15 @@
 
 import threading
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from PIL import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from shared.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
+from shared.errors import ImageTooLarge, InvalidImage, Unavailable, UnsupportedImageFormat
+from shared.image_bounds import BoundedFile, check_tiff
 
 JPEG, PNG, TIFF = "image/jpeg", "image/png", "image/tiff"
 _SIGNATURES = {
@@ -28,6 +29,8 @@ _JPEG_END = b"\xff\xd9"
 _PNG_END = b"IEND\xaeB`\x82"
 #: A PNG may unpack up to 64 MB of text before its pixels, so only a few headers are read at the same time.
 _READING = threading.BoundedSemaphore(4)
+#: Longer than so many seconds nobody waits for that: each takes a fraction of one.
+LONGEST_TURN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -45,19 +48,22 @@ def read_header(file: BinaryIO, max_pixels: int) -> ImageHeader:
     Raises:
         UnsupportedImageFormat: if the content is no JPEG, PNG or TIFF.
         ImageTooLarge: if width times height is over `max_pixels`.
-        InvalidImage: if it is empty, its header is broken, or the file ends too early.
+        InvalidImage: if it is empty, its header is broken or endless, or the file ends too early.
+        Unavailable: if too many other headers are being read.
     """
     media_type = _media_type(file)
-    file.seek(0)
-    with _READING:
-        try:
-            image = _READERS[media_type](file)
-            is_whole = bool(image.tile) and _is_whole(image, file, media_type)
-        # Broken files raise almost anything, a bare ValueError and a TypeError included.
-        except Exception as error:
-            raise InvalidImage(
-                f"Expected a whole {media_type} file. Its header cannot be read; export the tile again."
-            ) from error
+    if not _READING.acquire(timeout=LONGEST_TURN_SECONDS):
+        raise Unavailable("Too many images are being looked at. Nothing was accepted; send it again.")
+    try:
+        image = _parsed(file, media_type)
+        is_whole = bool(image.tile) and _is_whole(image, file, media_type)
+    # Broken files raise almost anything, a bare ValueError and a TypeError included.
+    except Exception as error:
+        raise InvalidImage(
+            f"Expected a whole {media_type} file. Its header cannot be read; export the tile again."
+        ) from error
+    finally:
+        _READING.release()
     width, height = image.size
     if width * height > max_pixels:
         raise ImageTooLarge(
@@ -78,6 +84,15 @@ def _media_type(file: BinaryIO) -> str:
         if start.startswith(signature):
             return media_type
     raise UnsupportedImageFormat("Expected a JPEG, PNG or TIFF image. The content is none of them.")
+
+
+def _parsed(file: BinaryIO, media_type: str) -> ImageFile.ImageFile:
+    file.seek(0)
+    if media_type == TIFF:
+        check_tiff(file)
+    # It has what Pillow calls of a file.
+    bounded = cast(BinaryIO, BoundedFile(file, is_tiff=media_type == TIFF))
+    return _READERS[media_type](bounded)
 
 
 def _is_whole(image: ImageFile.ImageFile, file: BinaryIO, media_type: str) -> bool:

@@ -154,6 +154,7 @@ OPERATIONS = (
             "JOB_STORE_FULL",
             "NO_MODEL",
             "INVALID_MODEL",
+            "UNAVAILABLE",
             *_LEDGER,
         ),
         (
@@ -255,6 +256,7 @@ OPERATIONS = (
             "JOB_STORE_FULL",
             "NO_MODEL",
             "INVALID_MODEL",
+            "UNAVAILABLE",
             *_LEDGER,
         ),
         (_IDEMPOTENCY,),

@@ -96,6 +96,29 @@ def jpeg_with_huge_header() -> bytes:
     return image[: at + 5] + struct.pack(">HH", 65_500, 65_500) + image[at + 9 :]
 
 
+def jpeg_of_markers(count: int) -> bytes:
+    """Return what begins as a JPEG and goes on with empty segments."""
+    return b"\xff\xd8" + b"\xff\xe1\0\x02" * count + b"\xff\xd9"
+
+
+def png_of_chunks(count: int, kind: bytes = b"teXt") -> bytes:
+    """Return a sound grey PNG of 64 x 64 pixels with so many empty chunks before its own."""
+    return png_file(64, 64, zlib.compress(b"\0" * 64 * 65), png_chunk(kind, b"") * count)
+
+
+def tiff_of_strips(count: int) -> bytes:
+    """Return a grey TIFF, a pixel wide, with a strip for each row."""
+    shorts = [(256, 1), (257, count), (258, 8), (259, 1), (262, 1), (277, 1), (278, 1)]
+    tags = [struct.pack("<HHLL", tag, 4, 1, value) for tag, value in shorts]
+    behind = 8 + 2 + 12 * (len(shorts) + 2) + 4
+    tags += [
+        struct.pack("<HHLL", 273, 4, count, behind),
+        struct.pack("<HHLL", 279, 4, count, behind + 4 * count),
+    ]
+    lists = struct.pack("<L", 8) * count + struct.pack("<L", 1) * count
+    return b"II*\0" + struct.pack("<LH", 8, len(tags)) + b"".join(sorted(tags)) + bytes(4) + lists
+
+
 def html_page() -> bytes:
     """Return what a broken proxy sends instead of an image."""
     return b"<!doctype html><html><head><title>502</title></head><body>Bad Gateway</body></html>"

@@ -13,13 +13,14 @@ Decided on purpose, and tested:
 
 import warnings
 from io import BytesIO
-from typing import Final
+from typing import BinaryIO, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from shared.errors import HistoQueueError, ImageTooLarge, InvalidImage, UnsupportedImageFormat
+from shared.image_bounds import BoundedFile, check_tiff
 
 #: Pillow has some 40 more parsers; none of them is ever given a stranger's bytes.
 FORMATS: Final = ("JPEG", "PNG", "TIFF")
@@ -83,8 +84,15 @@ def decode_picture(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _decode(data: bytes, max_pixels: int) -> Image.Image:
-    with Image.open(BytesIO(data), formats=FORMATS) as image:
+    # Pillow takes more beginnings for a TIFF's than there are.
+    is_tiff = data.startswith((b"II", b"MM"))
+    if is_tiff:
+        check_tiff(BytesIO(data))
+    file = BoundedFile(BytesIO(data), is_tiff)
+    # It has what Pillow calls of a file.
+    with Image.open(cast(BinaryIO, file), formats=FORMATS) as image:
         _check_size(image.width, image.height, max_pixels)
+        file.allow_pixels(len(data))
         image.load()
         return _upright(_to_rgb(image), _orientation(image))
 

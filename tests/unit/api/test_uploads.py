@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from flask import Flask, Response
 from flask.testing import FlaskClient
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from werkzeug.test import create_environ, run_wsgi_app
 
+from api import images
 from api.images import read_header
 from shared.errors import CallerError
 from shared.services import Services
@@ -139,6 +142,71 @@ def test_no_mutated_header_is_an_error_of_ours(image: bytes) -> None:
             mutant[dice.randrange(min(len(image), 700))] = dice.randrange(256)
         with contextlib.suppress(CallerError):
             read_header(io.BytesIO(mutant[: dice.choice([len(image), 300])]), 1_000_000)
+
+
+class Counting(io.BytesIO):
+    """A file that counts how often it is read from."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read."""
+        self.reads += 1
+        return super().read(size)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        make.jpeg_of_markers(200_000),
+        b"\xff" * 2 + b"\xd8" + b"\xff" * 500_000,
+        b"\xff\xd8" + b"\xff" * 500_000,
+        make.png_of_chunks(100_000),
+        make.tiff_of_strips(70_000),
+        b"II*\0" + (8).to_bytes(4, "little") + b"\xff\xff" + bytes(12 * 65_535),
+        # Blocks of a Photoshop segment are gone through one by one.
+        b"\xff\xd8" + (b"\xff\xed\xff\xf4Photoshop 3.0\0" + b"8BIM\1\1\0\0\0\0\0\0" * 5456) * 140,
+    ],
+    ids=["segments", "no image", "padding", "chunks", "strips", "tags", "blocks"],
+)
+def test_a_header_that_does_not_end_is_given_up_soon(image: bytes) -> None:
+    """Each of its steps is one of Python's: of millions, nobody else's header would be read meanwhile."""
+    file = Counting(image)
+    with pytest.raises(CallerError, match="Expected"):
+        read_header(file, 1_000_000)
+    assert file.reads < 11_000
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_metadata_of_some_megabytes_are_no_fault(kind: str) -> None:
+    """A colour profile, EXIF and XMP; a file of many strips, too."""
+    profile, more = random.Random(1).randbytes(3_000_000), dict[str, Any]()
+    if kind == "TIFF":
+        more["strip_size"] = 1
+    if kind == "PNG":
+        # Pillow takes no more than a megabyte in one chunk.
+        more["pnginfo"], profile = PngInfo(), profile[:900_000]
+        for _ in range(3):
+            more["pnginfo"].add_itxt("XML:com.adobe.xmp", "a tile " * 130_000)
+    exif = Image.Exif()
+    exif[0x010E] = "a tile " * 8_000
+    image = make.encoded(make.tile(640, 480), kind, exif=exif, icc_profile=profile, **more)
+    assert len(image) > 3_000_000
+    assert read_header(io.BytesIO(image), 1_000_000).width == 640
+
+
+def test_whoever_waits_too_long_for_a_turn_is_told_so(
+    submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503, and nothing is stored; the next one is served again."""
+    monkeypatch.setattr("api.images.LONGEST_TURN_SECONDS", 0.01)
+    with contextlib.ExitStack() as others:
+        for _ in range(4):
+            others.enter_context(images._READING)
+        answer = submit()
+        assert refusal(answer) == (503, "UNAVAILABLE")
+        assert answer.headers["Retry-After"]
+    assert submit().status_code == 202
 
 
 @pytest.mark.parametrize("declared", ["application/json", "text/html", "application/x-www-form-urlencoded"])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from shared.errors import CallerError, ImageTooLarge, InvalidImage, UnsupportedImageFormat
+from tests import factories as make
 from worker.engine.decode import decode
 
 LIMIT = 4_000_000
@@ -324,3 +325,28 @@ def test_pixel_limits_hold_for_every_format() -> None:
     for format_name in ("JPEG", "TIFF"):
         with pytest.raises(ImageTooLarge):
             decode(encode(Image.new("RGB", (300, 300)), format_name), 300 * 299)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        make.jpeg_of_markers(200_000),
+        make.png_of_chunks(100_000),
+        make.png_of_chunks(150_000, b"IDAT"),
+        make.tiff_of_strips(70_000),
+    ],
+    ids=["segments", "chunks", "empty pixels", "strips"],
+)
+def test_a_file_of_next_to_nothing_but_steps_is_given_up(data: bytes) -> None:
+    """Before it has cost seconds: the engine reads a file once for 64 bytes of it at the most."""
+    with pytest.raises(InvalidImage):
+        decoded(data)
+
+
+def test_pixels_in_small_chunks_are_an_image() -> None:
+    """As a program writes them that sends each row as it is made."""
+    pixels = zlib.compress(bytes(65 * 64), 0)
+    pieces = [pixels[start : start + 200] for start in range(0, len(pixels), 200)]
+    header = make.png_chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0))
+    chunks = [header, *(make.png_chunk(b"IDAT", piece) for piece in pieces), make.png_chunk(b"IEND", b"")]
+    assert decoded(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)).shape == (64, 64, 3)

@@ -1,0 +1,79 @@
+"""How far the head of a stranger's image is parsed: Pillow does that in Python, a step for every few bytes.
+
+What is over a bound raises ValueError, which no parser of Pillow takes for the end of a format.
+"""
+
+import struct
+from typing import BinaryIO
+
+#: An honest header is read in some hundred steps; one of nothing but markers or empty chunks takes millions.
+MOST_READS = 10_000
+#: Some MB of EXIF, ICC profile and XMP fit. A TIFF may keep layers in its tags, which are read in one step.
+MOST_HEADER_BYTES = 8_000_000
+#: Behind the header, chunks of pixels may be small, and not next to nothing.
+FEWEST_BYTES_A_READ = 64
+#: Tags of a TIFF, and numbers in one of them: each of these becomes an object.
+MOST_TAGS = 4_096
+MOST_VALUES = 65_536
+#: BYTE, ASCII, SBYTE and UNDEFINED stay the bytes that they are.
+_UNPARSED = frozenset({1, 2, 6, 7})
+
+
+class BoundedFile:
+    """A seekable file that may be read in so many steps, and so many bytes of it."""
+
+    def __init__(self, file: BinaryIO, is_tiff: bool) -> None:
+        """Allow what an image's header may take."""
+        self._file = file
+        self._reads_left = MOST_READS
+        self._bytes_left: int | None = None if is_tiff else MOST_HEADER_BYTES
+
+    def allow_pixels(self, size: int) -> None:
+        """Allow what the rest of a file of this size may take."""
+        self._reads_left += size // FEWEST_BYTES_A_READ
+        self._bytes_left = None
+
+    def read(self, size: int = -1) -> bytes:
+        """Read, unless that was too often or too much.
+
+        Raises:
+            ValueError: if it was.
+        """
+        self._reads_left -= 1
+        data = self._file.read(size)
+        if self._bytes_left is not None:
+            self._bytes_left -= len(data)
+        if self._reads_left < 0 or (self._bytes_left is not None and self._bytes_left < 0):
+            raise ValueError("Expected an image whose header is read in a moment. This one goes on.")
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the present place."""
+        return self._file.tell()
+
+
+def check_tiff(file: BinaryIO) -> None:
+    """Return if the first page of a TIFF has tags and numbers in bounds; leaves the file at its start.
+
+    Raises:
+        ValueError: if it has not.
+        struct.error: if it ends before its tags do.
+    """
+    file.seek(0)
+    head = file.read(16)
+    order = ">" if head.startswith(b"MM") else "<"
+    # As Pillow tells the two formats apart.
+    is_big = head[2:3] == b"+"
+    count_form, tag_form = (f"{order}Q", f"{order}HHQ8x") if is_big else (f"{order}H", f"{order}HHL4x")
+    file.seek(struct.unpack_from(f"{order}Q" if is_big else f"{order}L", head, 8 if is_big else 4)[0])
+    (tags,) = struct.unpack(count_form, file.read(struct.calcsize(count_form)))
+    if tags > MOST_TAGS:
+        raise ValueError(f"Expected at most {MOST_TAGS} tags. Received: {tags}")
+    for _, kind, values in struct.iter_unpack(tag_form, file.read(tags * struct.calcsize(tag_form))):
+        if kind not in _UNPARSED and values > MOST_VALUES:
+            raise ValueError(f"Expected at most {MOST_VALUES} numbers in a tag. Received: {values}")
+    file.seek(0)
