@@ -2,17 +2,34 @@
 
 import json
 import select
+import selectors
 import socket
+import threading
 import time
+from functools import partial
 from typing import Any
 
-from gunicorn.http import errors  # type: ignore[import-untyped]  # gunicorn ships no types
+from gunicorn.http import (  # type: ignore[import-untyped]  # gunicorn ships no types
+    errors,
+    get_parser,
+)
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
 #: The longest wait and a slow upload fit; one that trickles in longer would keep its thread for ever.
 LONGEST_REQUEST_SECONDS = 90
 #: A batch is as long as it has items.
 LONGEST_BATCH_SECONDS = 900
+#: The head of a request is sent in one piece, or not for its own sake.
+LONGEST_HEAD_SECONDS = 5
+#: A head that is longer goes on in its thread, which refuses most.
+MOST_HEAD_BYTES = 65_536
+_HEAD_END = b"\r\n\r\n"
+_BLOCK_BYTES = 8_192
+#: An answer that is refused its request's body is read by a client within so long, while that still comes.
+LINGER_SECONDS = 2.0
+MOST_LINGERING_BYTES = 64_000_000
+#: So many threads at the most do nothing but that.
+_LINGERING = threading.BoundedSemaphore(64)
 #: A client in a loop sends its next request within this many milliseconds.
 NEXT_REQUEST_MS = 3
 #: Status and reason by what was wrong; the first that fits counts.
@@ -31,6 +48,30 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
         super().__init__(*args, **kwargs)
         self._busy_since: dict[TConn, float] = {}
         self._with_batches: set[TConn] = set()
+        self._without_head: set[TConn] = set()
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Have a connection served once the head of a request is here: until then it costs no thread."""
+        if self.cfg.is_ssl:
+            super().enqueue_req(conn)
+            return
+        if conn.parser is None:
+            conn.parser = get_parser(self.cfg, conn.sock, conn.client)
+            conn.data_ready = True
+        if _has_head(conn):
+            super().enqueue_req(conn)
+            return
+        conn.timeout = time.monotonic() + LONGEST_HEAD_SECONDS
+        # The base closes those whose time is over: they lie there in its order.
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def on_pending_socket_readable(self, conn: TConn, client: socket.socket) -> None:
+        """Take in what has come of a head; its time goes on."""
+        if self.cfg.is_ssl or _has_head(conn):
+            self.poller.unregister(client)
+            self.pending_conns.remove(conn)
+            super().enqueue_req(conn)
 
     def handle(self, conn: TConn) -> Any:
         """Serve a request of a connection, and those that follow at once; know meanwhile since when."""
@@ -38,15 +79,20 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
             while True:
                 self._busy_since[conn] = time.monotonic()
                 self._with_batches.discard(conn)
+                self._without_head.add(conn)
                 is_kept = super().handle(conn)
+                if is_kept is False:
+                    _linger(conn.sock)
                 if is_kept is not True or not self.alive or not _asks_again(conn):
                     return is_kept
         finally:
             del self._busy_since[conn]
             self._with_batches.discard(conn)
+            self._without_head.discard(conn)
 
     def handle_request(self, req: Any, conn: TConn) -> Any:
         """Serve a request whose head has been read."""
+        self._without_head.discard(conn)
         if req.path == "/batches":
             self._with_batches.add(conn)
         return super().handle_request(req, conn)
@@ -56,8 +102,10 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
         super().murder_pending()
         for conn, since in list(self._busy_since.items()):
             longest = LONGEST_BATCH_SECONDS if conn in self._with_batches else LONGEST_REQUEST_SECONDS
+            if conn in self._without_head:
+                longest = LONGEST_HEAD_SECONDS
             if time.monotonic() - since > longest:
-                _hang_up(conn)
+                _hang_up(conn.sock)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:  # noqa: ARG002
         """Answer a request that never became one for the application."""
@@ -81,13 +129,57 @@ def _asks_again(conn: TConn) -> bool:
     """Tell whether the next request comes within a moment: then its thread need not be changed twice."""
     poll = select.poll()
     poll.register(conn.sock, select.POLLIN)
-    return bool(poll.poll(NEXT_REQUEST_MS))
-
-
-def _hang_up(conn: TConn) -> None:
-    """End the connection under the thread that serves it, whose next read or write then fails."""
+    if not poll.poll(NEXT_REQUEST_MS):
+        return False
     try:
-        conn.sock.shutdown(socket.SHUT_RDWR)
+        return _HEAD_END in conn.sock.recv(_BLOCK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return False
+
+
+def _has_head(conn: TConn) -> bool:
+    """Take in what has come of a request's head; tell whether it is whole, or will never be."""
+    held = conn.parser.unreader.buf
+    try:
+        came = conn.sock.recv(_BLOCK_BYTES, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        came = None
+    except OSError:
+        # The thread that reads on is told the same.
+        return True
+    held.seek(0, 2)
+    held.write(came or b"")
+    return came == b"" or held.tell() > MOST_HEAD_BYTES or _HEAD_END in held.getvalue()
+
+
+def _linger(sock: socket.socket) -> None:
+    """Let the client read its answer before the connection is closed (RFC 9112, section 9.6).
+
+    A close while a body that nobody reads still comes in is a reset, and takes the answer away.
+    """
+    if _LINGERING.acquire(blocking=False):
+        try:
+            sock.shutdown(socket.SHUT_WR)
+            until, left, block = time.monotonic() + LINGER_SECONDS, MOST_LINGERING_BYTES, bytearray(65_536)
+            while left > 0 and (seconds := until - time.monotonic()) > 0:
+                sock.settimeout(seconds)
+                received = sock.recv_into(block)
+                if not received:
+                    break
+                left -= received
+        except OSError:
+            # The client is gone, or silent.
+            pass
+        finally:
+            _LINGERING.release()
+    # The main thread, which closes it, then has nothing to wait for.
+    _hang_up(sock)
+
+
+def _hang_up(sock: socket.socket) -> None:
+    """End a connection, also under the thread that serves it, whose next read or write then fails."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         # Closed in this moment.
         return

@@ -1,7 +1,9 @@
 """The server's worker ends what takes too long, and refuses in our own form."""
 
+import http.client
 import json
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -13,7 +15,17 @@ from gunicorn.http.errors import InvalidRequestLine, LimitRequestHeaders
 from gunicorn.workers.gthread import ThreadWorker
 
 from api import gunicorn_conf
-from api.gunicorn_worker import LONGEST_BATCH_SECONDS, LONGEST_REQUEST_SECONDS, BoundedThreadWorker
+from api.gunicorn_worker import (
+    LINGER_SECONDS,
+    LONGEST_BATCH_SECONDS,
+    LONGEST_HEAD_SECONDS,
+    LONGEST_REQUEST_SECONDS,
+    BoundedThreadWorker,
+)
+from ops.processes import Child, wait_until
+from ops.servers import HOST, free_port
+
+HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Silent:
@@ -28,7 +40,7 @@ def worker() -> Any:
     """A worker that was never started: only the methods that we override are called."""
     made = BoundedThreadWorker.__new__(BoundedThreadWorker)
     made.log, made.pending_conns, made._busy_since = Silent(), deque(), {}
-    made._with_batches = set()
+    made._with_batches, made._without_head = set(), set()
     return made
 
 
@@ -55,18 +67,18 @@ def test_requests_that_follow_at_once_stay_in_their_thread(
     conn, served = Connection(sock=ours), []
 
     def serve(_: Any, conn: Any) -> bool:
-        served.append((ours.recv(1), worker._busy_since[conn], conn in worker._with_batches))
+        served.append((ours.recv(len(HEAD)), worker._busy_since[conn], conn in worker._with_batches))
         worker._with_batches.add(conn)
         if len(served) < 3:
-            theirs.sendall(b"x")
+            theirs.sendall(HEAD)
         return True
 
     monkeypatch.setattr(ThreadWorker, "handle", serve)
     worker.alive = True
-    theirs.sendall(b"x")
+    theirs.sendall(HEAD)
     assert worker.handle(conn) is True
     bodies, times, with_batches = zip(*served, strict=True)
-    assert (bodies, with_batches) == ((b"x",) * 3, (False,) * 3)
+    assert (bodies, with_batches) == ((HEAD,) * 3, (False,) * 3)
     assert times[0] < times[1] < times[2]
     assert not worker._busy_since
     assert not worker._with_batches
@@ -78,7 +90,8 @@ def test_a_connection_that_is_over_or_waits_goes_back_at_once(
 ) -> None:
     """Also where more has come; a server that stops keeps none."""
     ours, theirs = pair
-    theirs.sendall(b"x")
+    theirs.sendall(HEAD)
+    theirs.shutdown(socket.SHUT_WR)
     calls = []
     monkeypatch.setattr(ThreadWorker, "handle", lambda _, conn: calls.append(conn) or answer)
     worker.alive = True
@@ -118,6 +131,94 @@ def test_a_request_that_never_ends_is_ended(worker: Any, pair: tuple[socket.sock
     assert ours.recv(1) == b""
     ours.close()
     worker.murder_pending()
+
+
+def answer_early(environ: Any, start_response: Any) -> list[bytes]:
+    """Refuse a body unread, and answer everything else."""
+    status = "404 Not Found" if environ["REQUEST_METHOD"] == "POST" else "200 OK"
+    start_response(status, [("Content-Length", "2")])
+    return [b"ok"]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a server with two threads."""
+    port = free_port()
+    options = f"--bind {HOST}:{port} --threads 2 --keep-alive 5 --worker-connections 100".split()
+    command = [sys.executable, "-m", "gunicorn", "--no-control-socket", *options]
+    command += ["-k", "api.gunicorn_worker.BoundedThreadWorker", f"{__name__}:answer_early"]
+    child = Child("server", command, tmp_path_factory.mktemp("server") / "log")
+    child.start()
+    try:
+        assert wait_until(lambda: _answers(port), 20), child.log.read_text()
+        yield port
+    finally:
+        child.stop(10)
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection((HOST, port), timeout=1) as connection:
+            return _status(connection, HEAD) == 200
+    except OSError:
+        return False
+
+
+def _status(connection: socket.socket, request: bytes) -> int:
+    connection.sendall(request)
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    answer.read()
+    return answer.status
+
+
+def test_a_head_that_is_not_whole_holds_no_thread(served: int) -> None:
+    """Nothing, a byte, or a byte behind a whole request: more of them than threads, and others are served."""
+    slow = [socket.create_connection((HOST, served), timeout=9) for _ in range(12)]
+    try:
+        for connection in slow[4:8]:
+            connection.sendall(HEAD[:1])
+        for connection in slow[8:]:
+            assert _status(connection, HEAD + HEAD[:1]) == 200
+        began = time.monotonic()
+        with socket.create_connection((HOST, served), timeout=5) as connection:
+            assert _status(connection, HEAD) == 200
+        assert time.monotonic() - began < 1
+        # What comes in pieces is answered.
+        for piece in (HEAD[1:10], HEAD[10:-2]):
+            slow[4].sendall(piece)
+            time.sleep(0.05)
+        assert _status(slow[4], HEAD[-2:]) == 200
+        # The others are hung up on.
+        for connection in [*slow[:4], *slow[5:]]:
+            connection.settimeout(max(0.1, began + LONGEST_HEAD_SECONDS + 3 - time.monotonic()))
+            assert connection.recv(1) == b""
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+@pytest.mark.parametrize("size", [1_000_000, 20_000_000])
+def test_a_client_that_is_refused_while_it_sends_hears_why(served: int, size: int) -> None:
+    """Its connection is not reset before it has read the answer."""
+    for _ in range(3):
+        with socket.create_connection((HOST, served), timeout=5) as connection:
+            connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size)
+            time.sleep(0.05)
+            assert _status(connection, bytes(size)) == 404
+
+
+def test_a_client_that_never_stops_sending_is_left_in_time(served: int) -> None:
+    """And one that stays silent: neither keeps its thread."""
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 99\r\n\r\n"
+    with socket.create_connection((HOST, served), timeout=9) as connection:
+        began = time.monotonic()
+        assert _status(connection, head) == 404
+        with pytest.raises(OSError, match=r"reset|pipe"):  # noqa: PT012 - the second may be one later
+            while time.monotonic() - began < 9:
+                connection.sendall(b"x")
+                time.sleep(0.1)
+    assert LINGER_SECONDS - 0.5 < time.monotonic() - began < LINGER_SECONDS + 3
 
 
 @pytest.mark.parametrize(
