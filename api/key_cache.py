@@ -11,8 +11,8 @@ from shared.errors import ObjectStoreUnavailable
 
 #: A key that was made or revoked is known to every process after about this long.
 FRESH_SECONDS = 5.0
-#: A list this old is read again before it is used, and not beside the request.
-STALE_SECONDS = 60.0
+#: While one request reads the keys, others wait so long for it, and then go by those that are known.
+PATIENCE_SECONDS = 0.5
 _log = structlog.stdlib.get_logger("api.access")
 
 
@@ -25,22 +25,31 @@ class KeyCache:
         self._ring: KeyRing | None = None
         self._tried_at = 0.0
         self._lock = threading.Lock()
+        self._is_hanging = False
 
     def ring(self) -> KeyRing:
-        """Return all keys.
+        """Return all keys, as they were at most `FRESH_SECONDS` ago if the store answers.
 
         Raises:
             ObjectStoreUnavailable: if they could never be read yet.
         """
-        age = self._clock() - self._tried_at
         ring = self._ring
-        if ring is None or age > STALE_SECONDS:
+        if ring is None:
             return self.refresh()
-        if age > FRESH_SECONDS and self._lock.acquire(blocking=False):
-            self._tried_at = self._clock()
+        if not self._is_due():
+            return ring
+        # One request reads; where the store hangs, the others are not held up behind it.
+        if not self._lock.acquire(timeout=0 if self._is_hanging else PATIENCE_SECONDS):
+            self._is_hanging = True
+            return self._ring or ring
+        try:
+            return self.refresh() if self._is_due() else self._ring or ring
+        finally:
+            self._is_hanging = False
             self._lock.release()
-            threading.Thread(target=self.refresh, name="api-keys", daemon=True).start()
-        return ring
+
+    def _is_due(self) -> bool:
+        return self._clock() - self._tried_at > FRESH_SECONDS
 
     def refresh(self) -> KeyRing:
         """Read the keys now, if the store answers.
@@ -48,15 +57,18 @@ class KeyCache:
         Raises:
             ObjectStoreUnavailable: if they could never be read yet.
         """
+        began = self._clock()
         try:
             read = self._store.read(self._ring)
         except ObjectStoreUnavailable:
             if self._ring is None:
                 raise
             _log.warning("keys_not_read", kept=len(self._ring.records))
+            # It may have taken long to say nothing, and is not asked again at once.
+            began = self._clock()
         else:
             # Keys that vanish were lost with the store, not taken back: the door stays shut.
             if self._ring is None or not read.is_empty:
                 self._ring = read
-        self._tried_at = self._clock()
+        self._tried_at = began
         return self._ring
