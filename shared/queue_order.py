@@ -46,7 +46,7 @@ class Place:
 
     #: How many queued jobs leave before it, if none is added.
     position: int | None = None
-    #: In how many seconds it ends.
+    #: In how many seconds it has its turn; the time of one tile is little beside that.
     eta_seconds: float | None = None
 
 
@@ -60,15 +60,19 @@ def place_of(job: Job) -> Place | None:
 
 
 def eta_seconds(priority: Priority, standing: Standing) -> float | None:
-    """Return in how many seconds a job that stands so ends; None where nothing ended lately."""
+    """Return in how many seconds a job that stands so has its turn; None where nothing ended lately.
+
+    A server that had little to do is taken for slower than it is: what ended is no more than what came. The
+    time of the job itself is left out, so that whoever is next is not told of a wait.
+    """
     drain_rate = standing.ended_lately / DRAIN_WINDOW_SECONDS
     if not drain_rate:
         return None
-    seconds = (_position(priority, standing) + 1) / drain_rate
+    seconds = _position(priority, standing) / drain_rate
     if priority == Priority.BULK:
         # A bulk job waits for interactive ones that are still to come, too.
         bulk_rate = standing.bulk_ended_lately / DRAIN_WINDOW_SECONDS
-        seconds = max(seconds, (standing.ahead + 1) / max(bulk_rate, drain_rate * BULK_SHARE))
+        seconds = max(seconds, standing.ahead / max(bulk_rate, drain_rate * BULK_SHARE))
     return round(seconds, 1)
 
 

@@ -127,10 +127,11 @@ def test_an_open_job_says_when_to_ask_again(
     for _ in range(2):
         clock.advance(1)
         jobs.append(submit().get_json()["id"])
+    assert client.get(f"/result/{jobs[0]}").headers["Retry-After"] == "1"
     answer = client.get(f"/result/{jobs[1]}")
-    # Three jobs in a minute: two more take forty seconds, of which at most thirty are asked for.
-    assert answer.get_json()["queue"] == {"position": 1, "eta_seconds": 40.0}
-    assert (answer.status_code, answer.headers["Retry-After"]) == (202, "30")
+    # Three jobs in a minute: one more takes twenty seconds.
+    assert answer.get_json()["queue"] == {"position": 1, "eta_seconds": 20.0}
+    assert (answer.status_code, answer.headers["Retry-After"]) == (202, "20")
     assert answer.headers["Cache-Control"] == "no-store"
     assert services.jobs.claim(jobs[1], "token", 15, 300)
     running = client.get(f"/result/{jobs[1]}")

@@ -58,11 +58,18 @@ def test_a_position_is_how_many_leave_first(priority: Priority, ahead: int, othe
 
 def test_an_estimate_counts_what_is_still_to_come() -> None:
     """A bulk job ends no sooner than bulk jobs did lately; none is told where nothing ended."""
-    assert told(Priority.INTERACTIVE, 9, ended_lately=120).eta_seconds == 5
-    assert told(Priority.BULK, 9, ended_lately=120, bulk_ended_lately=120).eta_seconds == 5
-    assert told(Priority.BULK, 9, ended_lately=120, bulk_ended_lately=30).eta_seconds == 20
-    assert told(Priority.BULK, 9, ended_lately=120).eta_seconds == 10 / (2 * BULK_SHARE)
-    assert told(Priority.BULK, 9).eta_seconds is None
+    assert told(Priority.INTERACTIVE, 10, ended_lately=120).eta_seconds == 5
+    assert told(Priority.BULK, 10, ended_lately=120, bulk_ended_lately=120).eta_seconds == 5
+    assert told(Priority.BULK, 10, ended_lately=120, bulk_ended_lately=30).eta_seconds == 20
+    assert told(Priority.BULK, 10, ended_lately=120).eta_seconds == 10 / (2 * BULK_SHARE)
+    assert told(Priority.BULK, 10).eta_seconds is None
+
+
+@pytest.mark.parametrize("priority", list(Priority))
+def test_whoever_is_next_is_told_of_no_wait(priority: Priority) -> None:
+    """How few ended in a quiet minute says how few came, and nothing of what a worker can do."""
+    assert told(priority, 0, ended_lately=1).eta_seconds == 0
+    assert told(priority, 0).eta_seconds is None
 
 
 def test_only_a_job_that_waits_has_a_place() -> None:

@@ -825,7 +825,7 @@ def test_a_stop_does_not_wait_until_the_breaker_closes(world: World) -> None:
     [([3, 0, 60, 0], 1), ([3, 0, 0, 0], 0), (None, 0), ("soon", 0), ([3], 0), (["a", "b", "c", "d"], 0)],
 )
 def test_how_well_a_forecast_held_is_measured(world: World, standing: object, counted: int) -> None:
-    """By a job's first attempt, where its client was told anything: three ahead, one a second, is 4 s."""
+    """By a job's first attempt, where its client was told anything: three ahead, one a second, is 3 s."""
     before, early_before = eta_errors("+Inf"), eta_errors("-2.0")
     world.runner.run(world.accept(b"tile"), standing)
     assert eta_errors("+Inf") - before == counted
