@@ -204,22 +204,28 @@ class KeysIntake:
 
 def _listed(body: bytes) -> list[str | dict[str, str]]:
     try:
-        keys = json.loads(body)["keys"]
-        whole = isinstance(keys, list) and all(
-            isinstance(item, str)
-            or (
-                isinstance(item, dict)
-                and item.keys() <= {"key", "custom_id"}
-                and isinstance(item.get("key"), str)
-                and isinstance(item.get("custom_id", ""), str)
+        given = json.loads(body)
+        keys = given["keys"]
+        whole = (
+            len(given) == 1
+            and isinstance(keys, list)
+            and all(
+                isinstance(item, str)
+                or (
+                    isinstance(item, dict)
+                    and item.keys() <= {"key", "custom_id"}
+                    and isinstance(item.get("key"), str)
+                    and isinstance(item.get("custom_id", ""), str)
+                )
+                for item in keys
             )
-            for item in keys
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise InvalidRequest(
-            'Expected {"keys": [...]}, each a key or {"key": ..., "custom_id": ...}. Received: something else'
+            'Expected {"keys": [...]} alone, each a key or {"key": ..., "custom_id": ...}; options are query'
+            " parameters. Received: something else"
         )
     found: list[str | dict[str, str]] = keys
     return found

@@ -20,7 +20,7 @@ from api.request_log import request_id
 from api.submission import retry_after
 from shared.errors import InvalidRequest
 from shared.representation import batch_body
-from shared.schemas import Batch
+from shared.schemas import Batch, wall_clock_ms
 
 bp = Blueprint("batches", __name__)
 
@@ -49,16 +49,16 @@ def submit() -> Response:
         stream_with_context(_submitted_json(submitted)), status=202, content_type="application/json"
     )
     answer.headers["Location"] = url_for("batches.show", batch_id=submitted.batch.id)
-    answer.headers["Retry-After"] = str(retry_after(30))
     if submitted.replayed:
         answer.headers["Idempotency-Replayed"] = "true"
-    return _with_notice(answer)
+    return _with_notice(_with_pause(answer, submitted.batch))
 
 
 @bp.get("/batches/<batch_id>")
 def show(batch_id: str) -> Response:
     """Return how many members are in each status, and why those without a result have none."""
-    return _with_notice(jsonify(batch_body(_found(batch_id))))
+    batch = _found(batch_id)
+    return _with_notice(_with_pause(jsonify(batch_body(batch)), batch))
 
 
 @bp.get("/batches/<batch_id>/results")
@@ -81,6 +81,8 @@ def results(batch_id: str) -> Response:
             following["limit"] = request.args["limit"]
         address = f"{url_for('batches.results', batch_id=batch_id)}?{urlencode(following)}"
         answer.headers["Link"] = f'<{address}>; rel="next"'
+    if cursor >= batch.ends:
+        _with_pause(answer, batch)
     return _with_notice(answer)
 
 
@@ -157,6 +159,17 @@ def _done(done: Done, verb: str) -> Response:
     if done.left:
         answer.headers["Retry-After"] = str(retry_after(1))
     return _with_notice(answer)
+
+
+def _with_pause(answer: Response, batch: Batch) -> Response:
+    """Say when to ask again for an open batch: when its members will have ended, at the rate until now."""
+    if batch.completed_at_ms is None:
+        ended = sum(count for status, count in batch.counts.items() if status.is_final)
+        seconds = (wall_clock_ms() - batch.created_at_ms) / 1000
+        if ended:
+            seconds *= (sum(batch.counts.values()) - ended) / ended
+        answer.headers["Retry-After"] = str(retry_after(seconds))
+    return answer
 
 
 def _with_notice(answer: Response) -> Response:

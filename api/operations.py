@@ -119,6 +119,7 @@ _MANY = {
                 }
             },
             "required": ["keys"],
+            "additionalProperties": False,
         }
     },
 }
@@ -126,6 +127,8 @@ _BATCH_DELIVERIES = {"$ref": "#/components/schemas/BatchDeliveries"}
 _BATCH = {"$ref": "#/components/schemas/Batch"}
 _LOCATION = {"Location": _header(_TEXT)}
 _SOON = {"Retry-After": _header({"type": "integer", "minimum": 1, "maximum": 30})}
+#: While the batch is open.
+_WHILE_OPEN: dict[str, Any] = {"Retry-After": {"schema": {"type": "integer", "minimum": 1, "maximum": 30}}}
 _OBJECT = {"type": "object"}
 
 OPERATIONS = (
@@ -238,6 +241,7 @@ OPERATIONS = (
                 "What could be accepted is",
                 {"$ref": "#/components/schemas/SubmittedBatch"},
                 Location=_header(_TEXT),
+                **_WHILE_OPEN,
             )
         },
         (
@@ -268,7 +272,7 @@ OPERATIONS = (
         "/batches/{id}",
         "batches.show",
         "Count a batch's jobs by status and by reason",
-        {"200": _answer("The batch", _BATCH)},
+        {"200": _answer("The batch", _BATCH, **_WHILE_OPEN)},
         _FIND_BATCH,
         (_ID,),
     ),
@@ -280,7 +284,7 @@ OPERATIONS = (
         {
             "200": {
                 "description": "One line, row or feature for each job that ended since the cursor",
-                "headers": {"X-Next-Cursor": _header(_TEXT), "Link": {"schema": _TEXT}},
+                "headers": {"X-Next-Cursor": _header(_TEXT), "Link": {"schema": _TEXT}, **_WHILE_OPEN},
                 "content": {
                     kind.partition(";")[0]: {"schema": _OBJECT if "json" in kind else _TEXT}
                     for kind in MEDIA_TYPES.values()

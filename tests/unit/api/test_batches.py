@@ -21,6 +21,7 @@ from shared.schemas import JobError, Priority, new_job_id
 from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes, png_bytes, truncated
+from tests.unit.api.conftest import Clock
 
 Finish = Callable[[str], None]
 
@@ -73,6 +74,42 @@ def codes(answer: Any) -> dict[str, str]:
 
 
 TILES = {f"x{number}_y0.png": png_bytes(seed=number) for number in range(3)}
+
+
+def test_an_open_batch_says_when_to_ask_again(
+    client: FlaskClient, services: Services, finish: Finish, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From how fast its members have ended; a completed one, and a page behind which more lies, do not."""
+    monkeypatch.setattr("api.batches.wall_clock_ms", clock)
+    accepted = send_files(client, TILES)
+    where = accepted.headers["Location"]
+    assert accepted.headers["Retry-After"] == "1"
+    clock.advance(12)
+    assert client.get(where).headers["Retry-After"] == "12"
+    finish(accepted.json["items"][0]["id"])
+    assert client.get(where).headers["Retry-After"] == "24"
+    assert client.get(f"{where}/results").headers["Retry-After"] == "24"
+    finish(accepted.json["items"][1]["id"])
+    assert "Retry-After" not in client.get(f"{where}/results?limit=1").headers
+    clock.advance(60)
+    assert client.get(where).headers["Retry-After"] == "30"
+    finish(accepted.json["items"][2]["id"])
+    for path in (where, f"{where}/results"):
+        assert "Retry-After" not in client.get(path).headers
+
+
+def test_a_batch_that_is_answered_at_once_needs_no_waiting(
+    services: Services, settings: Settings, finish: Finish
+) -> None:
+    """All of it was known: nobody is told to ask again."""
+    client = create_app(services, settings).test_client()
+    for item in send_files(client, TILES).json["items"]:
+        job = services.jobs.claim(item["id"], "token", 15, 300)
+        assert job
+        services.jobs.succeed(item["id"], "token", {"class": "lung_aca"}, {}, job.spec.answer_key)
+    again = send_files(client, TILES)
+    assert again.json["status"] == "completed"
+    assert "Retry-After" not in again.headers
 
 
 def test_many_files_become_jobs_and_the_bad_ones_problems(client: FlaskClient, services: Services) -> None:
@@ -135,10 +172,23 @@ def test_objects_of_the_bucket_are_submitted_by_their_keys(client: FlaskClient, 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b'{"keys": "x"}', b'{"keys": [1]}', b'{"keys": [{"custom_id": "x"}]}', b"[" * 9000],
+    [
+        *(
+            b"",
+            b"{",
+            b"[]",
+            b'{"keys": "x"}',
+            b'{"keys": [1]}',
+            b'{"keys": [{"custom_id": "x"}]}',
+            b"[" * 9000,
+        ),
+        # Options of all items are query parameters.
+        b'{"keys": ["incoming/x0_y0.png"], "mpp": 0.5}',
+    ],
 )
-def test_a_malformed_list_of_keys_is_refused(client: FlaskClient, body: bytes) -> None:
+def test_a_malformed_list_of_keys_is_refused(client: FlaskClient, services: Services, body: bytes) -> None:
     """As a whole: 400."""
+    services.objects.put("incoming/x0_y0.png", TILES["x0_y0.png"], "image/png")
     answer = client.post("/batches", data=body, content_type="application/json")
     assert (answer.status_code, answer.json["code"]) == (400, "INVALID_REQUEST")
 
