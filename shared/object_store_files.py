@@ -1,6 +1,7 @@
 """Objects as files below a folder, for one machine: no server between, and laid out as rclone does it."""
 
 import ctypes
+import errno
 import os
 import secrets
 import shutil
@@ -18,6 +19,8 @@ from shared.object_store import NewObject, StoredObject
 
 #: Where objects lie while they are written, beside the buckets.
 PARTIAL = ".partial"
+#: What a name that no file has is answered with: a folder's, one below a file, one that no file can have.
+_NO_FILE = frozenset({errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG})
 #: As long as a tile: a shorter one may find room where a tile does not.
 _PROBE = bytes(65_536)
 #: Python has no `syncfs` of its own.
@@ -80,10 +83,12 @@ class FileObjectStore:
         with _answering(missing_is_an_answer=True):
             try:
                 file = path.open("rb")
-            except FileNotFoundError:
+            except OSError as error:
+                if error.errno not in _NO_FILE:
+                    raise
                 # A disk that is not mounted holds no object either, and none of them is missing.
                 self._check_bucket()
-                raise
+                raise FileNotFoundError(key) from error
             with file:
                 size = os.fstat(file.fileno()).st_size
                 if size > max_bytes:

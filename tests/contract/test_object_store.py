@@ -118,6 +118,15 @@ def test_a_missing_object_is_a_missing_file(store: ObjectStore) -> None:
         store.get("uploads/none", 10)
 
 
+def test_what_is_no_object_is_not_there(store: ObjectStore) -> None:
+    """A folder, what would lie below an object, and a name that is longer than a file's may be."""
+    store.put("incoming/day/a.png", b"a", "image/png")
+    for key in ("incoming/day", "incoming/day/a.png/b.png", f"incoming/{'n' * 300}"):
+        with pytest.raises(FileNotFoundError):
+            store.get(key, 100)
+    assert store.get("incoming/day/a.png", 100) == b"a"
+
+
 def test_an_object_over_the_limit_is_not_read(store: ObjectStore) -> None:
     """The size is checked before the bytes are taken."""
     store.put("k/big", b"x" * 11, "text/plain")
