@@ -16,7 +16,7 @@ from shared.settings import Settings
 MOST_RATIO = 200
 _SMALL_BYTES = 1_000_000
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_ENCRYPTED = 0x1
+_ENCRYPTED, _UTF_8 = 0x1, 0x800
 #: What an entry takes in the archive's list beside its name; and a name, with what tools add.
 _MOST_LISTED_BYTES = 1_000
 _END, _END_BYTES, _MOST_COMMENT = b"PK\5\6", 22, 65_535
@@ -65,7 +65,7 @@ class ArchiveIntake:
         items, free_from = [], 0
         by_place = sorted(enumerate(self._entries), key=lambda numbered: numbered[1].header_offset)
         for number, entry in by_place:
-            name, problem = checked_name(entry.filename, number)
+            name, problem = checked_name(_name(entry), number)
             problem = problem or self._problem(entry, overlaps=entry.header_offset < free_from)
             free_from = max(free_from, entry.header_offset + entry.compress_size)
             items.append(Item(name, start=number, size=0 if problem else entry.file_size, problem=problem))
@@ -99,6 +99,17 @@ class ArchiveIntake:
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
             raise InvalidItem("Expected a file that unpacks whole. It does not; pack it again.") from error
         return BytesIO(body)
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    """Return an entry's name, which `zipfile` takes for code page 437 where nothing is said."""
+    if not entry.flag_bits & _UTF_8:
+        try:
+            # Most tools write what the system does.
+            return entry.filename.encode("cp437").decode()
+        except ValueError:
+            pass
+    return entry.filename
 
 
 def _check_list(file: BinaryIO, most_items: int) -> None:

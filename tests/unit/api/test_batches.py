@@ -208,6 +208,22 @@ def test_a_batch_is_refused_only_where_nothing_is_valid_or_names_repeat(
 
 
 @pytest.mark.parametrize(
+    ("packed", "name"),
+    [
+        ("Gew\xe4sser 5 µm.png".encode(), "Gew\xe4sser 5 µm.png"),
+        ("Gew\xe4sser.png".encode("cp437"), "Gew\xe4sser.png"),
+        ("Gew\xe4sser.png".encode("latin-1"), "GewΣsser.png"),
+    ],
+)
+def test_a_name_without_a_word_on_its_letters_is_read_as_tools_write_it(
+    client: FlaskClient, packed: bytes, name: str
+) -> None:
+    """UTF-8 by most of today; else as the format has it, the first PC's."""
+    body = archive({"X" * len(packed): png_bytes()}).replace(b"X" * len(packed), packed)
+    assert send_zip(client, body).json["items"][0]["custom_id"] == name
+
+
+@pytest.mark.parametrize(
     ("name", "why"),
     [
         ("../up.png", "leads out"),
