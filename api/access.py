@@ -1,6 +1,7 @@
 """Who asks, and may they: API keys, checked before anything of a request's body is read."""
 
 import ipaddress
+import re
 import secrets
 
 import structlog
@@ -69,6 +70,7 @@ def _check() -> None:
         return
     ring = context().keys.ring()
     if ring.is_empty and _is_local_request():
+        _refuse_other_pages()
         return
     text = _presented()
     key = ring.find(text) if text else None
@@ -90,6 +92,36 @@ def _is_local_request() -> bool:
     # By the socket's two ends, and never by a header: behind a socket file both are unknown.
     ends = (request.environ.get("SERVER_NAME", ""), request.remote_addr or "")
     return all(is_local(end, context().settings) for end in ends)
+
+
+def _refuse_other_pages() -> None:
+    """Return if nobody had a browser of this machine ask on their behalf.
+
+    Raises:
+        Forbidden: if a page of another site did, or one whose own name leads here.
+    """
+    host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+    if not _names_loopback(host):
+        raise Forbidden(
+            "Expected localhost, or another loopback address, in the header Host: without an API key only "
+            f"this machine may ask. Received: {host[:80]!r}"
+        )
+    is_foreign = origin is not None and origin.lower().partition("://")[2] != host.lower()
+    if is_foreign or request.headers.get("Sec-Fetch-Site") == "cross-site":
+        raise Forbidden(
+            "Expected no request of another site's page: without an API key only this machine may ask."
+        )
+
+
+def _names_loopback(host: str) -> bool:
+    """Tell whether a Host header, with or without a port, is a name of this machine for itself alone."""
+    name = re.sub(r":[0-9]*\Z", "", host).lower()
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _has_metrics_key(settings: Settings) -> bool:

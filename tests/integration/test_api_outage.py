@@ -153,7 +153,7 @@ def test_a_body_far_over_the_limit_is_refused_while_it_streams_in(stack: Stack, 
     block, total, sent = jpeg_bytes()[:3] * 21_845, 200_000_000, 0
     with socket.create_connection((HOST, stack.port), timeout=20) as connection:
         length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {total}"
-        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n{length}\r\n\r\n"
+        head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n{length}\r\n\r\n"
         connection.sendall(head.encode())
         connection.setblocking(False)
         while sent < total and not _readable(connection):
@@ -192,7 +192,7 @@ def test_slow_clients_do_not_keep_others_from_being_served(stack: Stack) -> None
     """A hundred that have sent half a head or half a body, and one that asks."""
     halves = [
         b"POST /predict HTTP/1.1\r\nHost",
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nx",
     ]
     slow = [socket.create_connection((HOST, stack.port), timeout=5) for _ in range(100)]
     try:
@@ -210,10 +210,10 @@ def test_slow_clients_do_not_keep_others_from_being_served(stack: Stack) -> None
     ("request_text", "status"),
     [
         (b"NONSENSE\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 9000 + b"\r\n\r\n", 431),
-        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 9000 + b"\r\n\r\n", 431),
+        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
         (
-            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
             b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
             400,
         ),

@@ -1,5 +1,6 @@
 """Nobody gets in where they do not belong, and nobody sees another's job."""
 
+import io
 import logging
 import threading
 import time
@@ -90,7 +91,54 @@ def test_without_a_key_nothing_is_open_elsewhere(client: FlaskClient, ends: Any)
 def test_what_is_published_on_loopback_is_open(services: Services, settings: Settings) -> None:
     """A container is bound to 0.0.0.0 and reached through a published port; the operator says so."""
     app = create_app(services, settings.model_copy(update={"loopback_only": True}))
-    assert app.test_client().get("/capacity", **ELSEWHERE).status_code == 200
+    there = {"environ_overrides": {"SERVER_NAME": "0.0.0.0", "REMOTE_ADDR": "172.17.0.1"}}
+    for host in ("localhost:5000", "127.0.0.1:5000", "127.3.2.1", "[::1]:5000", "LOCALHOST"):
+        assert app.test_client().get("/capacity", headers={"Host": host}, **there).status_code == 200, host
+    # By any other name it was led there.
+    assert app.test_client().get("/capacity", **ELSEWHERE).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "evil.example:5000"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": "localhost.evil.example:5000"},
+        {"Host": "10.0.0.5"},
+        {"Host": ""},
+        {"Host": "[::1"},
+        {"Host": "localhost", "Origin": "https://evil.example"},
+        {"Host": "localhost", "Origin": "null"},
+        {"Host": "localhost", "Origin": "http://localhost:3000"},
+        {"Host": "localhost", "Sec-Fetch-Site": "cross-site"},
+    ],
+)
+def test_without_a_key_no_other_page_may_ask(client: FlaskClient, headers: dict[str, str]) -> None:
+    """A browser sends it from this machine: its page is told apart by what it cannot leave out."""
+    for answer in (
+        client.get("/capacity", headers=headers),
+        client.post("/predict", data=jpeg_bytes(), content_type="image/jpeg", headers=headers),
+        client.post("/batches", data={"file": (io.BytesIO(jpeg_bytes()), "a.jpg")}, headers=headers),
+    ):
+        assert (answer.status_code, answer.get_json()["code"]) == (403, "FORBIDDEN")
+    assert client.get("/healthz", headers=headers).status_code == 200
+
+
+def test_a_page_of_the_server_itself_may_ask(client: FlaskClient) -> None:
+    """As a browser does, which names the page."""
+    own = {"Host": "localhost:5000", "Origin": "http://localhost:5000", "Sec-Fetch-Site": "same-origin"}
+    sent = client.post("/predict", data=jpeg_bytes(), content_type="image/jpeg", headers=own)
+    assert sent.status_code == 202
+    typed = {"Host": "127.0.0.1:5000", "Sec-Fetch-Site": "none"}
+    assert client.get("/capacity", headers=typed).status_code == 200
+
+
+def test_with_a_key_a_page_may_ask_from_anywhere(holder: Any) -> None:
+    """Another page does not know it."""
+    one = holder(Scope.READ)
+    headers = {"Authorization": f"Bearer {one.key}", "Origin": "https://lab.example", "Host": "tiles.example"}
+    assert one.client.get("/capacity", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
