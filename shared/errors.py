@@ -88,7 +88,7 @@ class NotAuthenticated(CallerError):
 
 
 class Forbidden(CallerError):
-    """The API key does not allow this."""
+    """The API key does not allow this, or without one another site's page asks."""
 
     code = "FORBIDDEN"
 

@@ -32,7 +32,10 @@ PROBLEMS = {
         "Send a valid key; whoever runs the server makes them.",
     ),
     "FORBIDDEN": Problem(
-        403, "The API key does not allow this", False, "Ask for a key with the scope named."
+        403,
+        "This is not allowed",
+        False,
+        "Ask for a key with the scope named; where there are none, ask from this machine, as localhost.",
     ),
     "NOT_FOUND": Problem(404, "There is no such route", False, "Follow the links of an answer."),
     "METHOD_NOT_ALLOWED": Problem(405, "The route has no such method", False, "Use one that Allow lists."),
