@@ -63,9 +63,7 @@ def result(job_id: str) -> Response:
     wait = wanted_wait(request)
     job = find_job(here.services, checked_id(job_id), caller())
     job = here.waiting.until_final(job, wait.seconds)
-    if request.if_none_match.contains_weak(_tag(job)):
-        return _with_headers(Response(status=304), job)
-    return _answer(job, wait)
+    return _unchanged(job) or _answer(job, wait)
 
 
 @bp.post("/result/<any_text:job_id>/cancel")
@@ -117,7 +115,7 @@ def heatmap(job_id: str) -> Response:
             "Expected a job that was submitted with explain=true, has a class, and whose image is still kept."
             f" This one is {job.status}, with explain={str(job.spec.explain).lower()}."
         )
-    return _with_headers(Response(png, content_type="image/png"), job)
+    return _unchanged(job) or _with_headers(Response(png, content_type="image/png"), job)
 
 
 @bp.delete("/result/<any_id:job_id>")
@@ -140,9 +138,17 @@ def _answer(job: Job, wait: Wait | None = None) -> Response:
     return _with_headers(answer, job)
 
 
+def _unchanged(job: Job) -> Response | None:
+    """Return a 304 where the caller has this version of the job."""
+    if request.if_none_match.contains_weak(_tag(job)):
+        return _with_headers(Response(status=304), job)
+    return None
+
+
 def _with_headers(answer: Response, job: Job) -> Response:
     """Add what a 304 carries too: the tag, how long the answer holds, when to ask again."""
-    answer.set_etag(_tag(job))
+    # Weak: under one version a queued job's place changes.
+    answer.set_etag(_tag(job), weak=True)
     answer.headers["X-HistoQueue-Notice"] = NOTICE
     if job.expires_at_ms is not None:
         # Kept by its reader alone, and asked for again: the job may be deleted before it expires.

@@ -209,9 +209,10 @@ OPERATIONS = (
         {
             "200": _answer("The heat map", {"type": "string", "format": "binary"}, "image/png"),
             "202": _job("Queued or running", **_SOON),
+            "304": _answer("Still the version of If-None-Match", None),
         },
         ("NO_HEATMAP", "OBJECT_STORE_UNAVAILABLE", *_FIND),
-        (_ID,),
+        (_ID, {"name": "If-None-Match", "in": "header", "schema": _TEXT}),
     ),
     Operation(
         "post",

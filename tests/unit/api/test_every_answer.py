@@ -143,6 +143,11 @@ def unchanged(world: World) -> Any:
     return world.ask("GET", path, headers={"If-None-Match": world.ask("GET", path).headers["ETag"]})
 
 
+def with_heatmap_unchanged(world: World) -> Any:
+    known = with_heatmap(world)
+    return world.ask("GET", known.request.path, headers={"If-None-Match": known.headers["ETag"]})
+
+
 def a_full_queue_and_a_retry(world: World) -> Any:
     path = world.failed_job()
     a_full_queue(world)
@@ -232,6 +237,7 @@ ROWS: dict[Row, Scenario] = {
     ("get", f"{_JOB}/heatmap.png", "202"): lambda world: world.ask(
         "GET", f"{world.open_job('&explain=true')}/heatmap.png"
     ),
+    ("get", f"{_JOB}/heatmap.png", "304"): with_heatmap_unchanged,
     ("get", f"{_JOB}/heatmap.png", "404"): lambda world: world.ask("GET", f"{world.ended_job()}/heatmap.png"),
     ("get", f"{_JOB}/heatmap.png", "410"): lambda world: world.ask(
         "GET", f"{world.deleted_job()}/heatmap.png"
