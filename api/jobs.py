@@ -7,12 +7,13 @@ from werkzeug.routing import BaseConverter
 from api.access import caller, owner
 from api.body import upload_request
 from api.context import NOTICE, context
+from api.gunicorn_worker import LONGEST_REQUEST_SECONDS
 from api.lookup import check_owner, checked_id, find_job
 from api.options import Options, check_webhook, read_options
 from api.preferences import Wait, preferred_wait, wanted_wait
 from api.removal import cancel_job, delete_job
 from api.representation import job_json
-from api.request_log import request_id
+from api.request_log import request_id, seconds_taken
 from api.streams import EVENT_STREAM, event_stream
 from api.submission import idempotency, retry_after, retry_job, submit
 from api.uploads import received_image
@@ -22,6 +23,9 @@ from shared.queue_order import place_of
 from shared.schemas import Job
 
 bp = Blueprint("jobs", __name__)
+
+#: So long after it began, with a slow upload, a submission waits no more: it is ended soon after that.
+LATEST_ANSWER_SECONDS = LONGEST_REQUEST_SECONDS - 5.0
 
 
 class AnyText(BaseConverter):
@@ -48,7 +52,7 @@ def predict() -> Response:
         check_webhook(options.webhook_url, here.settings)
         repeat = idempotency(request.headers.get("Idempotency-Key"), request.path, upload, options, owner())
         submitted = submit(here.services, here.settings, upload, options, repeat, request_id(), owner())
-    job = here.waiting.until_final(submitted.job, wait.seconds)
+    job = here.waiting.until_final(submitted.job, min(wait.seconds, LATEST_ANSWER_SECONDS - seconds_taken()))
     answer = _answer(job, wait)
     answer.headers["Location"] = url_for("jobs.result", job_id=job.id)
     if submitted.replayed:

@@ -29,6 +29,11 @@ def request_id() -> str:
     return name
 
 
+def seconds_taken() -> float:
+    """Return how long ago the present request's head came in."""
+    return time.monotonic() - float(g.began_at)
+
+
 def _begin() -> None:
     given = request.headers.get("X-Request-Id", "")
     trace = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
@@ -53,6 +58,6 @@ def _end(response: Response) -> Response:
         # The rule and not the path: a path is the caller's text.
         route=request.url_rule.rule if request.url_rule else None,
         status=response.status_code,
-        ms=round((time.monotonic() - g.began_at) * 1000, 1),
+        ms=round(seconds_taken() * 1000, 1),
     )
     return response

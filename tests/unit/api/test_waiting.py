@@ -103,6 +103,16 @@ def test_a_wait_that_is_not_met_is_an_ordinary_202(submit: Submit, client: Flask
     assert 0.2 <= time.monotonic() - began < 1.5
 
 
+def test_an_upload_that_took_long_leaves_less_time_to_wait(
+    submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection would be ended before the answer, and nobody would know of the job."""
+    monkeypatch.setattr("api.jobs.LATEST_ANSWER_SECONDS", 0.3)
+    began = time.monotonic()
+    assert submit(headers={"Prefer": "wait=3"}).status_code == 202
+    assert time.monotonic() - began < 1.5
+
+
 def test_after_a_wait_the_place_in_the_queue_is_the_present_one(
     submit: Submit, services: Services, finish: Finish
 ) -> None:
