@@ -350,3 +350,16 @@ def test_pixels_in_small_chunks_are_an_image() -> None:
     header = make.png_chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0))
     chunks = [header, *(make.png_chunk(b"IDAT", piece) for piece in pieces), make.png_chunk(b"IEND", b"")]
     assert decoded(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(("kind", "shows"), [("PNG", True), ("JPEG", False), ("TIFF", False)])
+def test_damage_between_the_ends_shows_by_a_checksum_alone(kind: str, shows: bool) -> None:
+    """PNG has one; the others come out as pictures of something, as the reference says."""
+    data = bytearray(make.encoded(make.tile(200, 200), kind))
+    middle = len(data) // 2
+    data[middle : middle + 10] = bytes(10)
+    if shows:
+        with pytest.raises(InvalidImage):
+            decoded(bytes(data))
+    else:
+        assert decoded(bytes(data)).shape == (200, 200, 3)
