@@ -58,7 +58,7 @@ def submit() -> Response:
 def show(batch_id: str) -> Response:
     """Return how many members are in each status, and why those without a result have none."""
     batch = _found(batch_id)
-    return _with_notice(_with_pause(jsonify(batch_body(batch)), batch))
+    return _with_notice(_with_pause(jsonify(batch_body(batch, request.script_root)), batch))
 
 
 @bp.get("/batches/<batch_id>/results")
@@ -116,7 +116,7 @@ def _submitted_json(submitted: SubmittedBatch) -> Iterator[str]:
     """Yield the answer in pieces: it is as long as the batch."""
     head = json.dumps(
         {
-            **batch_body(submitted.batch),
+            **batch_body(submitted.batch, request.script_root),
             "accepted": len(submitted.accepted),
             "rejected": len(submitted.problems),
         }
@@ -153,7 +153,12 @@ def _done(done: Done, verb: str) -> Response:
         {"id": job_id, **item_problem(error, url_for("jobs.result", job_id=job_id))}
         for job_id, error in done.problems[:MOST_RESULTS]
     ]
-    body = {**batch_body(done.batch), verb: done.changed, "left": done.left, "problems": problems}
+    body = {
+        **batch_body(done.batch, request.script_root),
+        verb: done.changed,
+        "left": done.left,
+        "problems": problems,
+    }
     answer = jsonify(body)
     answer.status_code = 202
     if done.left:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 
 from api.access import caller
 from api.batch_actions import find_batch
@@ -58,13 +58,13 @@ def _tell_again(subject: str, kind: str, path: str) -> Response:
 
 
 def _answer(subject: str, kind: str, path: str) -> Response:
-    deliveries = context().services.deliveries
+    deliveries, here = context().services.deliveries, f"{request.script_root}{path}"
     told = deliveries.of(subject)
     body = {
         kind: path.rpartition("/")[2],
         "disabled": deliveries.is_off(subject),
         "deliveries": [_delivery_json(delivery) for delivery in told],
-        "links": {kind: path, "redeliver": f"{path}/redeliver" if told else None},
+        "links": {kind: here, "redeliver": f"{here}/redeliver" if told else None},
     }
     answer = jsonify(body)
     answer.headers["Cache-Control"] = "no-store"

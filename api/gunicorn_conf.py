@@ -18,6 +18,9 @@ timeout = 30
 graceful_timeout = 5
 keepalive = 5
 
+#: Where the application is mounted is said by the variable SCRIPT_NAME: a header may be any client's.
+forwarder_headers = ""
+
 limit_request_line = 4094
 limit_request_fields = 64
 limit_request_field_size = 8190

@@ -1,6 +1,7 @@
 """gunicorn's threaded worker, with an end to every request and problem+json for what it refuses itself."""
 
 import json
+import re
 import select
 import selectors
 import socket
@@ -30,6 +31,8 @@ LINGER_SECONDS = 2.0
 MOST_LINGERING_BYTES = 64_000_000
 #: So many threads at the most do nothing but that.
 _LINGERING = threading.BoundedSemaphore(64)
+#: A name or an address, with a port or without; or nothing.
+_HOST = re.compile(r"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[A-Za-z0-9:.%_~-]+\])(?::[0-9]*)?")
 #: A client in a loop sends its next request within this many milliseconds.
 NEXT_REQUEST_MS = 3
 #: Status and reason by what was wrong; the first that fits counts.
@@ -93,7 +96,9 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
     def handle_request(self, req: Any, conn: TConn) -> Any:
         """Serve a request whose head has been read."""
         self._without_head.discard(conn)
-        if req.path == "/batches":
+        _check_host(req)
+        # Below wherever the application is mounted.
+        if req.path.endswith("/batches"):
             self._with_batches.add(conn)
         return super().handle_request(req, conn)
 
@@ -135,6 +140,13 @@ def _asks_again(conn: TConn) -> bool:
         return _HEAD_END in conn.sock.recv(_BLOCK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except OSError:
         return False
+
+
+def _check_host(req: Any) -> None:
+    """Refuse a request that names no host, or nonsense (RFC 9112, section 3.2); gunicorn refuses two."""
+    hosts = [value for name, value in req.headers if name == "HOST"]
+    if (not hosts and req.version >= (1, 1)) or not all(map(_HOST.fullmatch, hosts)):
+        raise errors.InvalidHeader("HOST")
 
 
 def _has_head(conn: TConn) -> bool:

@@ -112,6 +112,23 @@ def test_a_batch_that_is_answered_at_once_needs_no_waiting(
     assert "Retry-After" not in again.headers
 
 
+def test_links_lead_below_where_the_server_is_mounted(client: FlaskClient) -> None:
+    """Of a batch, its jobs and what its webhook was told; the server in front passes the prefix on."""
+    mounted = {"environ_overrides": {"SCRIPT_NAME": "/tiles"}}
+    batch = send_files(client, TILES, **mounted).json
+    where = batch["links"]["self"]
+    assert where == f"/tiles/batches/{batch['id']}"
+    inside = where.removeprefix("/tiles")
+    for answer in (
+        batch,
+        client.get(inside, **mounted).json,
+        client.post(f"{inside}/cancel", **mounted).json,
+        client.get(f"{inside}/deliveries", **mounted).json,
+        client.get(f"/result/{batch['items'][0]['id']}/deliveries", **mounted).json,
+    ):
+        assert all(link is None or link.startswith("/tiles/") for link in answer["links"].values()), answer
+
+
 def test_many_files_become_jobs_and_the_bad_ones_problems(client: FlaskClient, services: Services) -> None:
     """202 with where the batch is; every item is a job by its name, and bulk."""
     answer = send_files(client, {**TILES, "broken.png": truncated(png_bytes()), "page.html": b"<html>"})

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gunicorn.config import Config
 from gunicorn.http.errors import InvalidRequestLine, LimitRequestHeaders
 from gunicorn.workers.gthread import ThreadWorker
 
@@ -198,6 +199,28 @@ def test_a_head_that_is_not_whole_holds_no_thread(served: int) -> None:
             connection.close()
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\nHost: a b\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\n\r\n", 200),
+        (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 200),
+        (b"GET / HTTP/1.1\r\nHost: [::1]:5000\r\n\r\n", 200),
+        (b"GET / HTTP/1.1\r\nHost: tiles_1.lab.example:443\r\n\r\n", 200),
+    ],
+)
+def test_a_request_names_one_host(served: int, head: bytes, status: int) -> None:
+    """Else it is read differently by whatever stands before the server (RFC 9112, section 3.2)."""
+    with socket.create_connection((HOST, served), timeout=5) as connection:
+        assert _status(connection, head) == status
+
+
 @pytest.mark.parametrize("size", [1_000_000, 20_000_000])
 def test_a_client_that_is_refused_while_it_sends_hears_why(served: int, size: int) -> None:
     """Its connection is not reset before it has read the answer."""
@@ -246,3 +269,10 @@ def test_the_server_has_room_for_all_that_wait() -> None:
     assert gunicorn_conf.threads > 200
     assert gunicorn_conf.worker_connections > gunicorn_conf.threads
     assert gunicorn_conf.graceful_timeout <= 5
+
+
+def test_no_header_says_where_the_server_is_mounted() -> None:
+    """Every client behind a proxy that passes on what it gets could; the operator says it in SCRIPT_NAME."""
+    config = Config()
+    config.set("forwarder_headers", gunicorn_conf.forwarder_headers)
+    assert config.forwarder_headers == []
