@@ -66,7 +66,7 @@ def results(batch_id: str) -> Response:
     """Return what has ended since the cursor; the next one is a header, and a link where more may come."""
     batch = _found(batch_id)
     start = _number("cursor", 0, 2**53)
-    count = min(_number("limit", USUAL_RESULTS, MOST_RESULTS), max(0, batch.ends - start))
+    count = min(_number("limit", USUAL_RESULTS, MOST_RESULTS, least=1), max(0, batch.ends - start))
     form = request.args.get("format", "ndjson")
     if form not in MEDIA_TYPES:
         expected = ", ".join(MEDIA_TYPES)
@@ -103,12 +103,14 @@ def _found(batch_id: str) -> Batch:
     return find_batch(context().services, batch_id, caller())
 
 
-def _number(name: str, usual: int, most: int) -> int:
+def _number(name: str, usual: int, most: int, least: int = 0) -> int:
     text = request.args.get(name)
     if text is None:
         return usual
-    if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= most):
-        raise InvalidRequest(f"Expected {name} to be a whole number up to {most}. Received: {text[:40]!r}")
+    if not (text.isascii() and text.isdigit() and len(text) <= 16 and least <= int(text) <= most):
+        raise InvalidRequest(
+            f"Expected {name} to be a whole number from {least} to {most}. Received: {text[:40]!r}"
+        )
     return int(text)
 
 

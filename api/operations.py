@@ -44,8 +44,8 @@ def _header(schema: dict[str, Any]) -> dict[str, Any]:
     return {"schema": schema, "required": True}
 
 
-def _count(name: str, most: int, description: str) -> dict[str, Any]:
-    schema = {"type": "integer", "minimum": 0, "maximum": most}
+def _count(name: str, least: int, most: int, description: str) -> dict[str, Any]:
+    schema = {"type": "integer", "minimum": least, "maximum": most}
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
@@ -295,8 +295,8 @@ OPERATIONS = (
         ("INVALID_REQUEST", *_FIND_BATCH),
         (
             _ID,
-            _count("cursor", 2**53, "Where the last page ended, by its `X-Next-Cursor`."),
-            _count("limit", MOST_RESULTS, "Jobs in one page."),
+            _count("cursor", 0, 2**53, "Where the last page ended, by its `X-Next-Cursor`."),
+            _count("limit", 1, MOST_RESULTS, "Jobs in one page."),
             {"name": "format", "in": "query", "schema": {"type": "string", "enum": list(MEDIA_TYPES)}},
         ),
     ),

@@ -1,9 +1,10 @@
 """The options of a submission, from form fields and query parameters; none is ever accepted and ignored."""
 
 import json
+import re
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from werkzeug.datastructures import MultiDict
 
 from shared.errors import InvalidRequest, WebhookRefused, WebhooksOff
@@ -18,24 +19,40 @@ def _is_printable(text: str) -> str:
     return text
 
 
+def _decimal(text: str) -> str:
+    # Python reads more: 1_0, digits of every alphabet, blanks around them.
+    if not re.fullmatch(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", text):
+        raise ValueError("expected a decimal number")
+    return text
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("expected true or false")
+    return text.lower() == "true"
+
+
+_Flag = Annotated[bool, BeforeValidator(_flag)]
+
+
 class BatchOptions(BaseModel):
     """What a caller may state for all items of a batch; descriptions are what an error says was expected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    expires_in: Annotated[float, Field(gt=0, le=7 * 86_400, allow_inf_nan=False)] | None = Field(
+    expires_in: Annotated[float, Field(gt=0, le=7 * 86_400), BeforeValidator(_decimal)] | None = Field(
         default=None, description="seconds that the job may wait in the queue, over 0 and at most 604800"
     )
     model_version: Annotated[str, Field(max_length=40)] | None = Field(
         default=None, description="a model version such as 1.1.0"
     )
-    mpp: Annotated[float, Field(ge=0.05, le=10, allow_inf_nan=False)] | None = Field(
+    mpp: Annotated[float, Field(ge=0.05, le=10), BeforeValidator(_decimal)] | None = Field(
         default=None, description="micrometres per pixel, from 0.05 to 10"
     )
     webhook_url: Annotated[str, Field(min_length=1, max_length=MOST_URL_CHARACTERS)] | None = Field(
         default=None, description="an http:// or https:// URL of at most 2000 characters"
     )
-    cache: bool = Field(
+    cache: _Flag = Field(
         default=True, description="true or false: the answer may be that of an earlier job for the same image"
     )
 
@@ -50,7 +67,7 @@ class Options(BatchOptions):
     priority: Priority = Field(
         default=Priority.INTERACTIVE, description="interactive, or bulk for one of many"
     )
-    explain: bool = Field(default=False, description="true or false: make a heat map too")
+    explain: _Flag = Field(default=False, description="true or false: make a heat map too")
     custom_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_is_printable)] | None = (
         Field(default=None, description="1 to 128 printable characters")
     )
@@ -72,6 +89,9 @@ def read_options(query: MultiDict[str, str], form: MultiDict[str, str], kind: ty
             raise InvalidRequest(f"Expected only the options {known}. Received: {name[:40]!r}")
         if name in given:
             raise InvalidRequest(f"Expected the option {name} once. It came more than once.")
+        if "\N{REPLACEMENT CHARACTER}" in value:
+            # What stands for bytes that are no text.
+            raise InvalidRequest(f"Expected {name} in UTF-8. Received: {value[:40]!r}")
         given[name] = value
     try:
         return kind.model_validate(given)

@@ -434,7 +434,7 @@ def test_results_are_tables_and_shapes_too(client: FlaskClient, finish: Finish) 
     assert shapes["features"][0]["geometry"] is None
     assert shapes["features"][1]["geometry"]["coordinates"][0][2] == [768, 1280]
     assert shapes["features"][1]["properties"]["classification"]["name"] == "lung_aca"
-    for wrong in ({"format": "xml"}, {"cursor": "-1"}, {"limit": "99999"}, {"cursor": "x"}):
+    for wrong in ({"format": "xml"}, {"cursor": "-1"}, {"limit": "99999"}, {"limit": "0"}, {"cursor": "x"}):
         assert client.get(batch["links"]["results"], query_string=wrong).status_code == 400
 
 

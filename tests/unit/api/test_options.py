@@ -35,6 +35,13 @@ def test_options_may_be_form_fields(client: FlaskClient, services: Services) -> 
         "mpp=0.01",
         "mpp=11",
         "mpp=1;2",
+        "mpp=1_0",
+        "mpp=%D9%A1",
+        "mpp=+1",
+        "explain=T",
+        "explain=1",
+        "explain=",
+        "cache=off",
         "custom_id=",
         "custom_id=" + "x" * 129,
         "custom_id=a%0Ab",
@@ -58,6 +65,26 @@ def test_an_option_that_is_not_there_yet_is_refused(submit: Submit, name: str) -
     answer = submit(path=f"/predict?{name}=true")
     assert answer.status_code == 400
     assert len(answer.get_json()["detail"]) < 300
+
+
+@pytest.mark.parametrize(
+    "query", ["mpp=.5", "mpp=5e-1", "mpp=0.50", "explain=True", "explain=FALSE", "cache=true"]
+)
+def test_a_number_and_a_flag_may_be_written_as_programs_do(submit: Submit, query: str) -> None:
+    """Python's words for true and false, too."""
+    assert submit(path=f"/predict?{query}").status_code == 202
+
+
+@pytest.mark.parametrize("path", ["/predict", "/batches"])
+def test_text_that_is_not_utf_8_is_refused(client: FlaskClient, path: str) -> None:
+    """It would be given back, or understood, as something else."""
+    part = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+    file = part % (b'file"; filename="a.jpg', jpeg_bytes())
+    for name in (b"custom_id", b"model_version"):
+        body = file + part % (name, "Pr\xe4parat".encode("latin-1")) + b"--b--\r\n"
+        answer = client.post(path, data=body, content_type="multipart/form-data; boundary=b")
+        assert answer.status_code == 400
+    assert "UTF-8" in answer.get_json()["detail"]
 
 
 def test_the_same_option_twice_is_refused(client: FlaskClient, submit: Submit) -> None:
