@@ -50,6 +50,8 @@ def receive(
     elif request.mimetype == "application/json":
         most = min(settings.max_batch_bytes, settings.max_batch_items * _MOST_KEY_BYTES)
         intake = KeysIntake(_spooled(request, most).read(), settings, objects)
+    elif not request.mimetype and not request.stream.read(1):
+        raise InvalidRequest("Expected a form, an archive or a list of keys. Received: no body")
     else:
         raise UnsupportedImageFormat(
             "Expected multipart/form-data, application/zip or application/json. "

@@ -26,6 +26,11 @@ _CODES = {
     415: "UNSUPPORTED_IMAGE_FORMAT",
     503: "UNAVAILABLE",
 }
+#: What a 415 says is taken, in place of it.
+_ACCEPTED = {
+    "image": "image/jpeg, image/png, image/tiff, multipart/form-data",
+    "batches": "multipart/form-data, application/zip, application/json",
+}
 _RETRY_AFTER_SECONDS = 5
 #: Of a batch without a valid item, so many problems are told.
 MOST_TOLD = 100
@@ -49,7 +54,7 @@ def problem(
 
 def item_problem(error: HistoQueueError, instance: str) -> dict[str, Any]:
     """Return why one item of a batch is no job."""
-    return problem(error.code, error.detail, instance, request_id())
+    return problem(error.code, error.detail, instance, request_id(), **_room(error))
 
 
 def problem_answer(
@@ -70,7 +75,7 @@ def problem_answer(
     if retry_after_seconds is not None:
         answer.headers["Retry-After"] = str(retry_after_seconds)
     if code == "UNSUPPORTED_IMAGE_FORMAT":
-        answer.headers["Accept"] = "image/jpeg, image/png, image/tiff, multipart/form-data"
+        answer.headers["Accept"] = _ACCEPTED["batches" if request.endpoint == "batches.submit" else "image"]
     if body["status"] == 401:
         answer.headers["WWW-Authenticate"] = "Bearer"
     if allow:
@@ -84,8 +89,7 @@ def _answer_ours(error: HistoQueueError) -> Response:
             error.code,
             error.detail,
             retry_after_seconds=error.retry_after_seconds,
-            queue_depth=error.depth,
-            limit=error.limit,
+            **_room(error),
         )
     if isinstance(error, NothingValid):
         problems = [
@@ -100,6 +104,11 @@ def _answer_ours(error: HistoQueueError) -> Response:
     if answer.status_code >= 500:
         _log.error("operator_must_act", code=error.code, detail=error.detail)
     return answer
+
+
+def _room(error: HistoQueueError) -> dict[str, Any]:
+    """Return what a problem for want of room says of the queue."""
+    return {"queue_depth": error.depth, "limit": error.limit} if isinstance(error, QueueFull) else {}
 
 
 def _answer_http(error: HTTPException) -> Response:

@@ -194,6 +194,7 @@ def problem_limits(settings: Settings) -> dict[str, int]:
     return {
         "REQUEST_TOO_LARGE": settings.max_image_bytes,
         "IMAGE_TOO_LARGE": settings.max_image_pixels,
+        "RATE_LIMITED": settings.max_requests_per_minute,
     }
 
 

@@ -112,6 +112,23 @@ def test_a_batch_that_is_answered_at_once_needs_no_waiting(
     assert "Retry-After" not in again.headers
 
 
+def test_what_is_no_batch_is_told_what_would_be(client: FlaskClient) -> None:
+    """415 with the types that are taken here, which are not those of a single image; 400 without a body."""
+    refused = client.post("/batches", data=jpeg_bytes(), content_type="image/jpeg")
+    assert (refused.status_code, refused.json["code"]) == (415, "UNSUPPORTED_IMAGE_FORMAT")
+    assert refused.headers["Accept"] == "multipart/form-data, application/zip, application/json"
+    assert client.post("/batches", data=jpeg_bytes()).status_code == 415
+    assert client.post("/batches").status_code == 400
+
+
+def test_an_item_that_found_no_room_says_how_much_there_is(client: FlaskClient) -> None:
+    """As the refusal of a single image does."""
+    answer = send_files(client, {f"{number}.png": png_bytes(seed=number) for number in range(22)})
+    assert {(item["code"], item["limit"], item["queue_depth"]) for item in answer.json["problems"]} == {
+        ("QUEUE_FULL", 20, 20)
+    }
+
+
 def test_links_lead_below_where_the_server_is_mounted(client: FlaskClient) -> None:
     """Of a batch, its jobs and what its webhook was told; the server in front passes the prefix on."""
     mounted = {"environ_overrides": {"SCRIPT_NAME": "/tiles"}}
