@@ -10,7 +10,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from shared.errors import ImageTooLarge, InvalidImage, Unavailable, UnsupportedImageFormat
-from shared.image_bounds import BoundedFile, check_tiff
+from shared.image_bounds import BoundedFile, check_smallest, check_tiff
 
 JPEG, PNG, TIFF = "image/jpeg", "image/png", "image/tiff"
 _SIGNATURES = {
@@ -48,7 +48,7 @@ def read_header(file: BinaryIO, max_pixels: int) -> ImageHeader:
     Raises:
         UnsupportedImageFormat: if the content is no JPEG, PNG or TIFF.
         ImageTooLarge: if width times height is over `max_pixels`.
-        InvalidImage: if it is empty, its header is broken or endless, or the file ends too early.
+        InvalidImage: if it is empty or tiny, its header is broken or endless, or the file ends too early.
         Unavailable: if too many other headers are being read.
     """
     media_type = _media_type(file)
@@ -70,6 +70,7 @@ def read_header(file: BinaryIO, max_pixels: int) -> ImageHeader:
             f"Expected at most {max_pixels} pixels (width times height). "
             f"The header states {width} x {height}; send a smaller tile."
         )
+    check_smallest(width, height)
     if not is_whole:
         raise InvalidImage(f"Expected a whole {media_type} file. It ends too early; send it again.")
     return ImageHeader(width, height, media_type)

@@ -1,4 +1,4 @@
-"""How far the head of a stranger's image is parsed: Pillow does that in Python, a step for every few bytes.
+"""Which images are looked at at all, and how far: Pillow parses a header in Python, step by step.
 
 What is over a bound raises ValueError, which no parser of Pillow takes for the end of a format.
 """
@@ -6,10 +6,15 @@ What is over a bound raises ValueError, which no parser of Pillow takes for the 
 import struct
 from typing import BinaryIO
 
+from shared.errors import InvalidImage
+
+#: Fewer pixels than 32 x 32, or a side of less than 16, show no tissue that a tile model could judge.
+MIN_PIXELS = 32 * 32
+MIN_SIDE_PIXELS = 16
 #: An honest header is read in some hundred steps; one of nothing but markers or empty chunks takes millions.
 MOST_READS = 10_000
 #: Some MB of EXIF, ICC profile and XMP fit. A TIFF may keep layers in its tags, which are read in one step.
-MOST_HEADER_BYTES = 8_000_000
+MOST_HEADER_BYTES = 16_000_000
 #: Behind the header, chunks of pixels may be small, and not next to nothing.
 FEWEST_BYTES_A_READ = 64
 #: Tags of a TIFF, and numbers in one of them: each of these becomes an object.
@@ -54,6 +59,19 @@ class BoundedFile:
     def tell(self) -> int:
         """Return the present place."""
         return self._file.tell()
+
+
+def check_smallest(width: int, height: int) -> None:
+    """Return if an image of this size could show something.
+
+    Raises:
+        InvalidImage: if it could not.
+    """
+    if width * height < MIN_PIXELS or min(width, height) < MIN_SIDE_PIXELS:
+        raise InvalidImage(
+            f"Expected at least {MIN_PIXELS} pixels and {MIN_SIDE_PIXELS} a side."
+            f" Received: {width} x {height}."
+        )
 
 
 def check_tiff(file: BinaryIO) -> None:

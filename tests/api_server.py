@@ -29,7 +29,7 @@ RESULT = {
     "quality": {"background_fraction": 0.03, "sharpness": 214.0, "domain_distance": 2.1},
 }
 #: A tile of this width fails, as one that cannot be decoded.
-FAILING_WIDTH = 13
+FAILING_WIDTH = 33
 
 
 class ApiServer:

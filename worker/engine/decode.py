@@ -20,14 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from shared.errors import HistoQueueError, ImageTooLarge, InvalidImage, UnsupportedImageFormat
-from shared.image_bounds import BoundedFile, check_tiff
+from shared.image_bounds import BoundedFile, check_smallest, check_tiff
 
 #: Pillow has some 40 more parsers; none of them is ever given a stranger's bytes.
 FORMATS: Final = ("JPEG", "PNG", "TIFF")
-#: Fewer pixels than 32 x 32, or a side of less than 16, show no tissue that a tile model could judge.
-MIN_PIXELS: Final = 32 * 32
-MIN_SIDE_PIXELS: Final = 16
-
 _SIGNATURES: Final = (
     b"\xff\xd8\xff",
     b"\x89PNG\r\n\x1a\n",
@@ -109,11 +105,7 @@ def _refusal(data: bytes) -> HistoQueueError:
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageTooLarge(f"Expected at most {max_pixels} pixels. Received: {width} x {height}.")
-    if width * height < MIN_PIXELS or min(width, height) < MIN_SIDE_PIXELS:
-        raise InvalidImage(
-            f"Expected at least {MIN_PIXELS} pixels and {MIN_SIDE_PIXELS} a side."
-            f" Received: {width} x {height}."
-        )
+    check_smallest(width, height)
 
 
 def _orientation(image: Image.Image) -> object:

@@ -351,7 +351,7 @@ def test_a_broken_archive_is_refused_as_a_whole(client: FlaskClient, body: bytes
 
 def test_a_batch_has_limits(client: FlaskClient, services: Services) -> None:
     """Items and bytes, packed and unpacked: 413, and nothing is stored."""
-    tile = png_bytes(8, 8)
+    tile = png_bytes(32, 32)
     large = jpeg_bytes(400, 400) + b"\0" * 200_000
     for answer in (
         send_files(client, {f"{number}.png": tile for number in range(31)}),
@@ -457,7 +457,7 @@ def test_results_are_tables_and_shapes_too(client: FlaskClient, finish: Finish) 
 
 def test_a_full_queue_takes_what_there_is_room_for(client: FlaskClient, services: Services) -> None:
     """The rest are problems that may be tried again; the same request with its key accepts them later."""
-    tiles = {f"{number}.png": png_bytes(8, 8, seed=number) for number in range(25)}
+    tiles = {f"{number}.png": png_bytes(32, 32, seed=number) for number in range(25)}
     answer = send_files(client, tiles, headers={"Idempotency-Key": "k"})
     assert (answer.status_code, answer.json["accepted"]) == (202, 20)
     assert {item["retryable"] for item in answer.json["problems"]} == {True}
@@ -478,7 +478,7 @@ def test_a_ledger_that_goes_away_in_between_loses_nothing(
     client: FlaskClient, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was not accepted for sure is a problem that may be tried again, and found by the key."""
-    tiles = {f"{number}.png": png_bytes(8, 8, seed=number) for number in range(15)}
+    tiles = {f"{number}.png": png_bytes(32, 32, seed=number) for number in range(15)}
     create_many = services.jobs.create_many
 
     def break_off(news: Any, *limits: Any) -> Any:
@@ -498,7 +498,7 @@ def test_a_batch_is_canceled_and_retried_as_a_whole(
     client: FlaskClient, services: Services, finish: Finish
 ) -> None:
     """What has ended stays; a retry takes what failed or expired, and not what its owner ended."""
-    batch = send_files(client, {f"{n}.png": png_bytes(8, 8, seed=n) for n in range(6)}).json
+    batch = send_files(client, {f"{n}.png": png_bytes(32, 32, seed=n) for n in range(6)}).json
     ids = [item["id"] for item in batch["items"]]
     finish(ids[0])
     services.jobs.claim(ids[1], "t", 15, 300)

@@ -102,6 +102,10 @@ def test_a_form_with_one_file_is_the_same_as_the_raw_body(
         (make.jpeg_with_huge_header(), (413, "IMAGE_TOO_LARGE")),
         (make.png_bomb(), (413, "IMAGE_TOO_LARGE")),
         (make.png_bytes(1001, 1000), (413, "IMAGE_TOO_LARGE")),
+        # No worker would take these.
+        (make.png_bytes(1, 1), (422, "INVALID_IMAGE")),
+        (make.jpeg_bytes(65_500, 1), (422, "INVALID_IMAGE")),
+        (make.tiff_bytes(31, 33), (422, "INVALID_IMAGE")),
     ],
 )
 @pytest.mark.parametrize("as_form", [False, True])
