@@ -104,8 +104,8 @@ def no_such_job(job_id: str) -> JobNotFound:
 
 
 def result_expired(owner: str | None) -> ResultExpired:
-    """Return what says that the result is dropped."""
-    return ResultExpired("The result is past its retention and was dropped. Submit the image again.", owner)
+    """Return what says that the result is dropped, for whatever reason."""
+    return ResultExpired("The job was deleted, or is past its retention. Submit the image again.", owner)
 
 
 def image_expired() -> ResultExpired:

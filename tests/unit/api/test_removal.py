@@ -73,6 +73,13 @@ def test_an_object_store_that_is_away_is_cleaned_later(
     assert left.image_key is not None
 
 
+def test_what_was_deleted_is_not_said_to_be_old(submit: Submit, client: FlaskClient) -> None:
+    """A 410 has one text for both: after a while nobody knows which it was."""
+    where = submit().headers["Location"]
+    client.delete(where)
+    assert "deleted" in client.get(where).get_json()["detail"]
+
+
 def test_an_id_never_issued_cannot_be_deleted(client: FlaskClient) -> None:
     """404, as for every other route."""
     assert client.delete(f"/result/{'0' * 8}-0000-0000-0000-{'0' * 12}").status_code == 404
