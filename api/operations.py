@@ -127,6 +127,8 @@ _BATCH_DELIVERIES = {"$ref": "#/components/schemas/BatchDeliveries"}
 _BATCH = {"$ref": "#/components/schemas/Batch"}
 _LOCATION = {"Location": _header(_TEXT)}
 _SOON = {"Retry-After": _header({"type": "integer", "minimum": 1, "maximum": 30})}
+_MET: dict[str, Any] = {"Preference-Applied": {"schema": _TEXT}}
+_REPLAYED: dict[str, Any] = {"Idempotency-Replayed": {"schema": {"type": "string", "enum": ["true"]}}}
 #: While the batch is open.
 _WHILE_OPEN: dict[str, Any] = {"Retry-After": {"schema": {"type": "integer", "minimum": 1, "maximum": 30}}}
 _OBJECT = {"type": "object"}
@@ -138,8 +140,8 @@ OPERATIONS = (
         "jobs.predict",
         "Submit one image",
         {
-            "202": _job("Stored, recorded and queued", **_LOCATION, **_SOON),
-            "200": _job("Final by now", **_LOCATION),
+            "202": _job("Stored, recorded and queued", **_LOCATION, **_SOON, **_REPLAYED),
+            "200": _job("Final by now", **_LOCATION, **_MET, **_REPLAYED),
         },
         (
             "INVALID_REQUEST",
@@ -173,7 +175,7 @@ OPERATIONS = (
         "jobs.result",
         "Read a job",
         {
-            "200": _job("Final", Expires=_header(_TEXT)),
+            "200": _job("Final", Expires=_header(_TEXT), **_MET),
             "202": _job("Queued or running", **_SOON),
             "304": _answer("Still the version of If-None-Match", None),
         },
@@ -243,6 +245,7 @@ OPERATIONS = (
                 {"$ref": "#/components/schemas/SubmittedBatch"},
                 Location=_header(_TEXT),
                 **_WHILE_OPEN,
+                **_REPLAYED,
             )
         },
         (

@@ -75,3 +75,18 @@ def test_the_document_is_served(client: FlaskClient) -> None:
     document: Any = client.get("/openapi.json").get_json()
     assert document["openapi"] == "3.1.0"
     assert document["paths"].keys() == openapi_document()["paths"].keys()
+
+
+def test_headers_that_come_at_times_are_in_the_document() -> None:
+    """They are stated, and not required."""
+    paths = openapi_document()["paths"]
+    for path, status, name in (
+        ("/predict", "200", "Preference-Applied"),
+        ("/predict", "200", "Idempotency-Replayed"),
+        ("/predict", "202", "Idempotency-Replayed"),
+        ("/batches", "202", "Idempotency-Replayed"),
+        ("/batches", "202", "Retry-After"),
+    ):
+        header = paths[path]["post"]["responses"][status]["headers"][name]
+        assert not header.get("required"), (path, status, name)
+    assert "Preference-Applied" in paths["/result/{id}"]["get"]["responses"]["200"]["headers"]
