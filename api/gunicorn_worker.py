@@ -131,15 +131,17 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
 
 
 def _asks_again(conn: TConn) -> bool:
-    """Tell whether the next request comes within a moment: then its thread need not be changed twice."""
+    """Tell whether the next request's head comes within a moment: its thread need not be changed twice."""
     poll = select.poll()
     poll.register(conn.sock, select.POLLIN)
     if not poll.poll(NEXT_REQUEST_MS):
         return False
     try:
-        return _HEAD_END in conn.sock.recv(_BLOCK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        came = conn.sock.recv(_BLOCK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except OSError:
         return False
+    # A client that left is seen off in the same thread.
+    return not came or _HEAD_END in came
 
 
 def _check_host(req: Any) -> None:
