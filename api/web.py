@@ -18,6 +18,9 @@ def index() -> Response:
     wants_page = request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
     answer = make_response(render_template("page.html", notice=NOTICE) if wants_page else _links())
     answer.headers["Vary"] = "Accept"
+    if wants_page:
+        # Else its form would be sent by nobody (`Origin: null`), and refused as one of another site.
+        answer.headers["Referrer-Policy"] = "same-origin"
     return answer
 
 

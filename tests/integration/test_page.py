@@ -70,12 +70,10 @@ def opened(browser: Browser, server: ApiServer) -> Iterator[Opened]:
     assert complaints == []
 
 
-def tile(name: str, width: int = 24) -> dict[str, object]:
+def tile(name: str, width: int = 48) -> dict[str, object]:
     """Return a file as a browser is given one."""
     picture = io.BytesIO()
-    Image.frombytes("RGB", (width, 24), Image.new("RGB", (width, 24), (200, len(name), 180)).tobytes()).save(
-        picture, "PNG"
-    )
+    Image.new("RGB", (width, 48), (200, len(name), 180)).save(picture, "PNG")
     return {"name": name, "mimeType": "image/png", "buffer": picture.getvalue()}
 
 

@@ -12,6 +12,7 @@ def test_a_browser_gets_the_page_and_all_that_it_names_is_there(client: FlaskCli
     """From this server alone, and with no script in the page itself."""
     answer = client.get("/", headers={"Accept": BROWSER})
     assert answer.content_type == "text/html; charset=utf-8"
+    assert answer.headers["Referrer-Policy"] == "same-origin"
     assert "Research use only, not for diagnostic use." in answer.text
     assert re.findall(r"<script(?!.* src=)|\son\w+=|style=", answer.text) == []
     paths = re.findall(r'(?:src|href|action)="([^"]+)"', answer.text)
