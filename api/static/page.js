@@ -360,7 +360,8 @@ function save() {
   link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
   link.download = "histoqueue.csv";
   link.click();
-  URL.revokeObjectURL(link.href);
+  // Some browsers read it only after this.
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
 function options() {
@@ -404,12 +405,15 @@ function main() {
     $("files").value = "";
   });
   $("submit").addEventListener("submit", (event) => event.preventDefault());
-  drop.addEventListener("dragover", (event) => {
+  // Anywhere: beside the frame the browser would leave this page for the image.
+  document.addEventListener("dragover", (event) => {
     event.preventDefault();
     drop.classList.add("over");
   });
-  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-  drop.addEventListener("drop", (event) => {
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) drop.classList.remove("over");
+  });
+  document.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
     submit([...event.dataTransfer.files], options());

@@ -113,6 +113,23 @@ def test_a_drawn_example_shows_how_it_works_to_who_has_no_tile(opened: Opened) -
     expect(button).to_have_attribute("aria-pressed", "false")
 
 
+def test_a_tile_may_be_dropped_anywhere(opened: Opened, server: ApiServer) -> None:
+    """The page stays where it is."""
+    page = opened()
+    page.evaluate(
+        """async () => {
+          const example = await fetch("/static/example.png");
+          const dropped = new DataTransfer();
+          dropped.items.add(new File([await example.blob()], "dropped.png", {type: "image/png"}));
+          document.querySelector("footer").dispatchEvent(
+            new DragEvent("drop", {dataTransfer: dropped, bubbles: true, cancelable: true}));
+        }"""
+    )
+    expect(page.get_by_role("heading", name="dropped.png")).to_be_visible()
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+    assert len(server.jobs) == 1
+
+
 def test_options_go_with_each_tile(opened: Opened, server: ApiServer) -> None:
     """As they stood when it was given."""
     page = opened()
