@@ -2,8 +2,13 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from shared.object_store import WORKER_PATIENCE
+from shared.services import Services, from_settings
+from shared.settings import Settings, read_settings
 
 _NAME = "servers.json"
 
@@ -20,6 +25,13 @@ def leave_address(data_dir: Path, environment: Mapping[str, str]) -> None:
 def forget_address(data_dir: Path) -> None:
     """Note that they run no more."""
     (data_dir / _NAME).unlink(missing_ok=True)
+
+
+def reach() -> Services:
+    """Return the services of a `make up` beside this process, and say so; else the environment's."""
+    if data_dir := join():
+        print(f"using the servers of `make up` in {data_dir}", file=sys.stderr)
+    return from_settings(read_settings(Settings), WORKER_PATIENCE)
 
 
 def join() -> str | None:

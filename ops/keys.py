@@ -12,12 +12,9 @@ import argparse
 import sys
 from datetime import UTC, datetime
 
-from ops.installation import join
+from ops.installation import reach
 from shared.api_keys import KeyStore, Scope
 from shared.errors import HistoQueueError
-from shared.object_store import WORKER_PATIENCE
-from shared.services import from_settings
-from shared.settings import Settings, read_settings
 
 
 def create(store: KeyStore, name: str, scopes: list[str]) -> None:
@@ -54,9 +51,7 @@ def revoke(store: KeyStore, key_id: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Do one of the three; returns the exit status."""
     chosen = _parser().parse_args(arguments)
-    if data_dir := join():
-        print(f"using the servers of `make up` in {data_dir}", file=sys.stderr)
-    store = KeyStore(from_settings(read_settings(Settings), WORKER_PATIENCE).objects)
+    store = KeyStore(reach().objects)
     try:
         if chosen.command == "create":
             create(store, chosen.name, chosen.scope or [Scope.SUBMIT, Scope.READ])

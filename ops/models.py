@@ -12,13 +12,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from ops.installation import join
+from ops.installation import reach
 from ops.prepare import newest_bundled_model
 from shared.errors import HistoQueueError, NoModel
 from shared.model_registry import ModelRegistry
-from shared.object_store import WORKER_PATIENCE
-from shared.services import from_settings
-from shared.settings import Settings, read_settings
 
 
 def show(models: ModelRegistry) -> None:
@@ -34,9 +31,7 @@ def show(models: ModelRegistry) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Do one of the three; returns the exit status."""
     chosen = _parser().parse_args(arguments)
-    if data_dir := join():
-        print(f"using the servers of `make up` in {data_dir}", file=sys.stderr)
-    models = from_settings(read_settings(Settings), WORKER_PATIENCE).models
+    models = reach().models
     try:
         if chosen.command == "list":
             show(models)

@@ -26,25 +26,12 @@ let lanes = 0;
 let labels = {};
 let keyGiven = null;
 
-/** A request that was refused for good; `problem` is the server's own object (RFC 9457), or something like it. */
-class Refused extends Error {
-  constructor(problem) {
-    super(problem.detail ? `${problem.title}. ${problem.detail}` : problem.title);
-    this.status = problem.status;
-  }
-}
-
 /** Ask the server, and again while it is away, busy, or wants a key. `say` gets a word about each wait. */
 async function ask(path, options = {}, say = () => {}) {
   for (let tries = 0; ; tries += 1) {
     const key = sessionStorage.getItem(KEY);
     const headers = { Accept: "application/json", ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
-    let answer = null;
-    try {
-      answer = await fetch(path, { ...options, headers, cache: "no-store" });
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-    }
+    const answer = await fetch(path, { ...options, headers, cache: "no-store" }).catch(() => null);
     if (answer?.ok) return answer;
     const problem = await problemOf(answer);
     if (answer?.status === 401) {
@@ -55,13 +42,14 @@ async function ask(path, options = {}, say = () => {}) {
       say(`${answer ? `${problem.title}.` : "The server does not answer."} Again in ${seconds} s.`);
       await new Promise((resolve) => { setTimeout(resolve, seconds * 1000); });
     } else {
-      throw new Refused(problem);
+      throw new Error(problem.detail ? `${problem.title}. ${problem.detail}` : problem.title);
     }
   }
 }
 
+/** Return the server's own object (RFC 9457), or something like it where another program answers. */
 async function problemOf(answer) {
-  const nothing = { title: `The server answered ${answer?.status}`, status: answer?.status };
+  const nothing = { title: `The server answered ${answer?.status}` };
   try {
     return { ...nothing, ...await answer.json() };
   } catch {

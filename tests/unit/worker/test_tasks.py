@@ -310,6 +310,17 @@ def test_an_image_is_deleted_when_its_time_is_over(world: World) -> None:
     assert world.job(job_id).result == {"text": "tile"}
 
 
+def refusing(real: Callable[..., None], job_id: str) -> Callable[..., None]:
+    """Return a call of the object store that refuses one job's keys."""
+
+    def refuse_one(key: str, *rest: object) -> None:
+        if job_id in key:
+            raise ObjectStoreUnavailable("refused")
+        real(key, *rest)
+
+    return refuse_one
+
+
 def test_an_image_that_cannot_be_deleted_holds_up_no_other(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,16 +329,9 @@ def test_an_image_that_cannot_be_deleted_holds_up_no_other(
     for job_id in (refused, other):
         world.runner.run(job_id)
     objects, jobs = world.services.objects, world.services.jobs
-    delete = objects.delete
-
-    def refuse_one(key: str) -> None:
-        if refused in key:
-            raise ObjectStoreUnavailable("refused")
-        delete(key)
-
     world.now_ms += 61_000
     with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
-        patch.setattr(objects, "delete", refuse_one)
+        patch.setattr(objects, "delete", refusing(objects.delete, refused))
         assert clean_once(jobs, objects, pool) == 1
         assert objects.list_keys("uploads/") == [f"uploads/{refused}"]
         assert clean_once(jobs, objects) == 0
@@ -471,14 +475,7 @@ def test_an_outcome_that_cannot_be_stored_holds_up_no_other(
     for job_id in (refused, stored):
         world.runner.run(job_id)
     objects, jobs = world.services.objects, world.services.jobs
-    put = objects.put
-
-    def refuse_one(key: str, body: bytes, content_type: str) -> None:
-        if refused in key:
-            raise ObjectStoreUnavailable("refused")
-        put(key, body, content_type)
-
-    monkeypatch.setattr(objects, "put", refuse_one)
+    monkeypatch.setattr(objects, "put", refusing(objects.put, refused))
     with ThreadPoolExecutor(1) as pool:
         assert archive_once(jobs, objects, pool) == 1
     assert Archive(objects).get(stored) == world.job(stored)
