@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.machine import describe
-from benchmarks.models import seed_model, with_converted_network
+from benchmarks.models import seed_model, with_converted_networks
 from benchmarks.report import write_report
 from benchmarks.run import Plan, run_session
 from benchmarks.systems import PEER_SYSTEMS, our_systems
 from benchmarks.tiles import gather_tiles, kind_of_tiles
 from ops.prepare import newest_bundled_model
 from worker.cores import usable_cores
+from worker.engine.runtime import REFERENCE
 
 HERE = Path(__file__).parent
 EXAMPLES = """
@@ -56,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", type=_numbers, default=[224, 768], help="sides of the tiles, in pixels")
     parser.add_argument("--tiles", type=int, default=24, help="how many different tiles of each size")
     parser.add_argument("--only", help="names of systems, with commas between them")
-    parser.add_argument("--runtimes", default="tensorflow,onnxruntime", help="the engine's")
+    parser.add_argument("--runtimes", default="tensorflow,onnxruntime,mnn", help="the engine's")
     parser.add_argument("--model", default="shipped", help="shipped, seed, or a version's folder")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="real tiles")
     parser.add_argument(
@@ -77,8 +78,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
     models = {"shipped": lambda: shipped, "seed": lambda: seed_model(shipped, cache)}
     model = models.get(options.model, lambda: Path(options.model).resolve())()
     runtimes = options.runtimes.split(",")
-    if "onnxruntime" in runtimes:
-        model = with_converted_network(model, cache)
+    if set(runtimes) - {REFERENCE}:
+        model = with_converted_networks(model, cache)
     systems = [*our_systems(runtimes), *PEER_SYSTEMS]
     if options.only is not None:
         wanted = [name for name in options.only.split(",") if name != "none"]

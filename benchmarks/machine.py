@@ -10,6 +10,7 @@ from worker.cores import usable_cores
 _PACKAGES = (
     "tensorflow-cpu",
     "onnxruntime",
+    "mnn",
     "keras",
     "numpy",
     "pillow",

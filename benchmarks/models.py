@@ -24,16 +24,17 @@ def seed_model(template: Path, cache: Path) -> Path:
     return folder
 
 
-def with_converted_network(model: Path, cache: Path) -> Path:
-    """Return the version's folder, or a copy with a converted network where it has none."""
-    if parse_manifest((model / MANIFEST_NAME).read_bytes()).onnx is not None:
+def with_converted_networks(model: Path, cache: Path) -> Path:
+    """Return the version's folder, or a copy with the converted networks where it lacks one."""
+    manifest = parse_manifest((model / MANIFEST_NAME).read_bytes())
+    if manifest.onnx is not None and manifest.mnn is not None:
         return model
-    from training.convert import add_onnx  # noqa: PLC0415 - seconds, and only here
+    from training.convert import add_converted  # noqa: PLC0415 - seconds, and only here
 
     folder = cache / "converted" / model.name
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(model, folder)
-    add_onnx(folder)
+    add_converted(folder)
     return folder
 
 
@@ -41,7 +42,7 @@ def _write(folder: Path, template: Path) -> None:
     import keras  # noqa: PLC0415 - seconds, and only here
 
     from training.architecture import build_model  # noqa: PLC0415
-    from training.convert import add_onnx  # noqa: PLC0415
+    from training.convert import add_converted  # noqa: PLC0415
     from training.experiment import NetworkPlan  # noqa: PLC0415
 
     published = parse_manifest((template / MANIFEST_NAME).read_bytes())
@@ -56,6 +57,7 @@ def _write(folder: Path, template: Path) -> None:
             "version": SEED_VERSION,
             "weights": _WEIGHTS,
             "onnx": None,
+            "mnn": None,
             "input": spec,
             # Statistics of another network's features; this one's mean nothing.
             "gates": published.gates.model_copy(update={"features": None}),
@@ -67,7 +69,7 @@ def _write(folder: Path, template: Path) -> None:
     unfinished = folder / "unfinished"
     unfinished.write_text("")
     (folder / MANIFEST_NAME).write_text(_with_answers(draft, folder).model_dump_json(indent=1))
-    add_onnx(folder)
+    add_converted(folder)
     unfinished.unlink()
 
 

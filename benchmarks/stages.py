@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from api import create_app
-from benchmarks.models import with_converted_network
+from benchmarks.models import with_converted_networks
 from benchmarks.processes import read_usage
 from benchmarks.systems import variables
 from benchmarks.tiles import gather_tiles
@@ -33,7 +33,7 @@ from shared.settings import Settings
 from worker.breaker import CrashBreaker
 from worker.engine import pipeline as engine
 from worker.engine.pipeline import Pipeline
-from worker.engine.runtime import Order, load
+from worker.engine.runtime import REFERENCE, Order, load
 from worker.leases import LeaseKeeper
 from worker.reaper import archive_once
 from worker.tasks import JobRunner, RunLimits
@@ -142,8 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with TemporaryDirectory(prefix="hq-stages-") as folder:
         servers = measure_stack(images, options.tiles, Path(folder), book)
     print_table(f"the stack, {options.size} px", book, options.tiles, servers)
-    if options.runtime == "onnxruntime":
-        model = with_converted_network(model, options.cache)
+    if options.runtime != REFERENCE:
+        model = with_converted_networks(model, options.cache)
     book = Book(cpu=time.process_time)  # TensorFlow computes in threads of its own
     measure_engine(images, options.tiles, model, options.runtime, book)
     print_table(

@@ -127,6 +127,8 @@ class Manifest(_Fact):
     #: The same network for ONNX Runtime, from float32 values 0 to 255 to logits and features; None where the
     #: version was not converted.
     onnx: FileName | None = None
+    #: The same for MNN, made from that; None where the version was published before.
+    mnn: FileName | None = None
     #: Layers whose outputs serving needs: before softmax, and after pooling.
     logits_layer: str
     features_layer: str
@@ -147,7 +149,7 @@ class Manifest(_Fact):
     @model_validator(mode="after")
     def _is_complete(self) -> "Manifest":
         listed = {file.name for file in self.files}
-        for needed in (self.weights, self.onnx, *(tile.file for tile in self.golden)):
+        for needed in (self.weights, self.onnx, self.mnn, *(tile.file for tile in self.golden)):
             if needed is not None and needed not in listed:
                 raise ValueError(f"expected {needed} among the digested files {sorted(listed)}")
         names = [item.name for item in self.classes]

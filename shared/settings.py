@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     #: Threads that decode images while the model computes others; 0 means as many as the process may use.
     engine_decode_threads: int = Field(default=0, ge=0, le=64)
     #: What runs the network; any but TensorFlow must first reproduce the model's golden tiles.
-    inference_runtime: Literal["auto", "tensorflow", "onnxruntime"] = "auto"
+    inference_runtime: Literal["auto", "tensorflow", "onnxruntime", "mnn"] = "auto"
     #: End at once where TensorFlow sees no graphics card, in place of working slowly without.
     require_gpu: bool = False
     #: Where verified model files are kept between starts.
@@ -169,7 +169,7 @@ class Settings(BaseSettings):
             raise ValueError("expected no S3_PREFIX with OBJECT_STORE_DIR")
         if self.has_models_in_folder and self.model_prefix:
             raise ValueError("expected S3_ENDPOINT_URL with OBJECT_STORE_DIR and MODEL_PREFIX")
-        if self.require_gpu and self.inference_runtime == "onnxruntime":
+        if self.require_gpu and self.inference_runtime in ("onnxruntime", "mnn"):
             raise ValueError("expected INFERENCE_RUNTIME tensorflow or auto with REQUIRE_GPU")
         if self.model_prefix and not self.model_bucket:
             raise ValueError("expected MODEL_BUCKET with MODEL_PREFIX; S3_PREFIX is for S3_BUCKET")

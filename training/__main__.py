@@ -37,7 +37,7 @@ a version that is there, into the servers' bucket as the live one:
   python -m training publish --version 1.1.0 --bucket
 
 a published version on your own labelled folder, with images of one patient drawn together:
-  python -m training evaluate --model models/lung-cnn-1.1.1 --data FOLDER --groups patients.csv
+  python -m training evaluate --model models/lung-cnn-1.1.2 --data FOLDER --groups patients.csv
 """
 
 
@@ -113,8 +113,8 @@ def build_parser() -> argparse.ArgumentParser:
     publish.add_argument(
         "--bucket", action="store_true", help="copy it into the servers' bucket too, and make it the live one"
     )
-    convert = commands.add_parser("convert", help="add the network for ONNX Runtime to a version's folder")
-    convert.add_argument("folder", type=Path, help="such as models/lung-cnn-1.1.1, not in a bucket yet")
+    convert = commands.add_parser("convert", help="add the networks for ONNX Runtime and MNN to a version's folder")
+    convert.add_argument("folder", type=Path, help="such as models/lung-cnn-1.1.2, not in a bucket yet")
     return parser
 
 

@@ -1,12 +1,17 @@
-"""Add the same network for ONNX Runtime to a version's folder, if it gives the same answers."""
+"""Add the same network for ONNX Runtime and for MNN to a version's folder, if they give the same answers."""
 
 import hashlib
+import subprocess
+import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import keras
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from shared.errors import InvalidModel
@@ -15,36 +20,40 @@ from training.errors import TrainingError
 from training.reference import check_backend, load_reference
 from worker.engine.calibration import calibrate
 from worker.engine.golden import check_golden
+from worker.engine.mnn_predictor import INPUT_NAME, OUTPUT_NAMES, MnnPredictor
 from worker.engine.onnx_predictor import OnnxPredictor
 
 ONNX_NAME: Final = "model.onnx"
+MNN_NAME: Final = "model.mnn"
 #: Largest difference of a probability, and of a feature as a share of the largest one, on noise, which no
-#: training has seen: both compute in float32.
+#: training has seen: all compute in float32.
 MOST_DIFFERENCE: Final = 1e-4
 _NOISE_IMAGES: Final = 16
 
 
-def add_onnx(folder: Path) -> Manifest:
-    """Convert the version in `folder`, prove the copy, and list it in the manifest; returns that.
+def add_converted(folder: Path) -> Manifest:
+    """Convert the version in `folder`, prove the copies, and list them in the manifest; returns that.
 
-    A copy that was there is made anew. Do this before the version is published to a bucket: there, versions
+    Copies that were there are made anew. Do this before the version is published to a bucket: there, versions
     never change.
 
     Raises:
-        TrainingError: if the network cannot be converted or the copy answers otherwise, or Keras does not run
+        TrainingError: if the network cannot be converted or a copy answers otherwise, or Keras does not run
             on TensorFlow; nothing is changed.
         InvalidModel: if the folder holds no whole version.
     """
     check_backend()
     manifest = parse_manifest(_read(folder / MANIFEST_NAME))
-    unproven = folder / f".{ONNX_NAME}.unproven"
-    try:
-        _export(folder / manifest.weights, manifest, unproven)
-        _prove(unproven, manifest, folder)
-        listed = _listing(manifest, unproven)
-        unproven.replace(folder / ONNX_NAME)
-    finally:
-        unproven.unlink(missing_ok=True)
+    truth = load_reference(folder / manifest.weights, manifest, (_NOISE_IMAGES,))
+    with TemporaryDirectory(dir=folder, prefix=".unproven-") as unproven:
+        for_onnx, for_mnn = Path(unproven) / ONNX_NAME, Path(unproven) / MNN_NAME
+        _export(folder / manifest.weights, manifest, for_onnx)
+        _convert_to_mnn(for_onnx, for_mnn)
+        _prove(OnnxPredictor(for_onnx, manifest, threads=1), truth, manifest, folder)
+        _prove(MnnPredictor(for_mnn, manifest, threads=1), truth, manifest, folder)
+        listed = _listing(manifest, (for_onnx, for_mnn))
+        for path in (for_onnx, for_mnn):
+            path.replace(folder / path.name)
     text = listed.model_dump_json(indent=1) + "\n"
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8", newline="\n")
     return listed
@@ -78,12 +87,37 @@ def _export(weights: Path, manifest: Manifest, path: Path) -> None:
             trunk.export(path, format="onnx", verbose=False)
         except Exception as error:  # a layer that tf2onnx does not know raises anything
             raise TrainingError(f"Expected a network that can be converted: {error}") from error
+    _name_ends(path)
 
 
-def _prove(path: Path, manifest: Manifest, folder: Path) -> None:
+def _name_ends(path: Path) -> None:
+    """Call input and outputs what a predictor looks for, in the order in which they are."""
+    network = onnx.load(path)
+    (given,) = network.graph.input
+    names = dict(zip((end.name for end in network.graph.output), OUTPUT_NAMES, strict=True))
+    names[given.name] = INPUT_NAME
+    for node in network.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for end in (given, *network.graph.output):
+        end.name = names[end.name]
+    onnx.save(network, path)
+
+
+def _convert_to_mnn(source: Path, path: Path) -> None:
+    # By the converter itself: its console script reports to MNN's maker, and installs what it needs to do so.
+    program = "import sys, _tools; _tools.mnnconvert(sys.argv)"
+    options = ["-f", "ONNX", "--modelFile", source, "--MNNModel", path, "--bizCode", "histoqueue"]
+    done = subprocess.run(  # noqa: S603 - our own words
+        [sys.executable, "-c", program, *options], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0 or not path.is_file():
+        said = (done.stdout + done.stderr).strip().splitlines()
+        raise TrainingError(f"Expected a network that MNN can convert. It said: {' / '.join(said[-3:])}")
+
+
+def _prove(copy: Any, truth: Any, manifest: Manifest, folder: Path) -> None:
     """Compare the copy with TensorFlow on noise, and with the golden tiles' published answers."""
-    copy = OnnxPredictor(path, manifest, threads=1)
-    truth = load_reference(folder / manifest.weights, manifest, (_NOISE_IMAGES,))
     shape = (_NOISE_IMAGES, manifest.input.height, manifest.input.width, 3)
     noise = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     found = differences(copy, truth, noise, manifest.temperature)
@@ -97,9 +131,13 @@ def _prove(path: Path, manifest: Manifest, folder: Path) -> None:
         raise TrainingError(f"Expected the converted network to pass the golden tiles. {error}") from error
 
 
-def _listing(manifest: Manifest, path: Path) -> Manifest:
+def _listing(manifest: Manifest, paths: Iterable[Path]) -> Manifest:
+    digests = {path.name: _digest(path) for path in paths}
+    others = [file for file in manifest.files if file.name not in digests]
+    files = sorted([*others, *digests.values()], key=lambda file: file.name)
+    return manifest.model_copy(update={"onnx": ONNX_NAME, "mnn": MNN_NAME, "files": tuple(files)})
+
+
+def _digest(path: Path) -> FileDigest:
     data = path.read_bytes()
-    digest = FileDigest(name=ONNX_NAME, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-    others = [file for file in manifest.files if file.name != ONNX_NAME]
-    files = sorted([*others, digest], key=lambda file: file.name)
-    return manifest.model_copy(update={"onnx": ONNX_NAME, "files": tuple(files)})
+    return FileDigest(name=path.name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())

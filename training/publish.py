@@ -7,7 +7,7 @@ from typing import Final
 from PIL import Image
 
 from shared.manifest import is_version
-from training.convert import add_onnx
+from training.convert import add_converted
 from training.errors import TrainingError
 from training.reference import check_backend
 from training.release import Release
@@ -63,4 +63,4 @@ def _write_version(release: Release, folder: Path, version: str) -> None:
     for seed, name in zip(GOLDEN_SEEDS, names, strict=True):
         Image.fromarray(draw_tile(seed)).save(folder / name, optimize=True)
     write_manifest(release, folder, version, names)
-    add_onnx(folder)
+    add_converted(folder)

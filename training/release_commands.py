@@ -8,7 +8,7 @@ from shared.errors import Unavailable
 from shared.object_store import WORKER_PATIENCE
 from shared.services import from_settings
 from shared.settings import Settings, read_settings
-from training.convert import add_onnx
+from training.convert import add_converted
 from training.cross_evaluate import evaluate_folds
 from training.cross_validation import is_cross_validation, reopen_cross_validation
 from training.errors import TrainingError
@@ -100,6 +100,6 @@ def _release(options: argparse.Namespace) -> Release:
 
 
 def convert(options: argparse.Namespace) -> None:
-    """Add the converted network to a version's folder."""
-    manifest = add_onnx(options.folder)
-    print(f"{options.folder} holds {manifest.onnx}, which answers as {manifest.weights} does")
+    """Add the converted networks to a version's folder."""
+    manifest = add_converted(options.folder)
+    print(f"{options.folder} holds {manifest.onnx} and {manifest.mnn}, which answer as {manifest.weights} does")

@@ -141,13 +141,13 @@ def test_the_workers_parent_holds_no_runtime(stack: Stack) -> None:
     parent = psutil.Process(stack.pid_of("worker"))
     assert parent.memory_info().rss < 250e6
     assert runtimes_in(parent) == set()
-    assert runtimes_in(stack.engine()) == {"onnxruntime"}
+    assert runtimes_in(stack.engine()) == {"mnn"}
 
 
 def runtimes_in(process: psutil.Process) -> set[str]:
     """Return whose code a process has loaded."""
     paths = [item.path for item in process.memory_maps()]
-    return {name for name in ("tensorflow", "onnxruntime") if any(name in path for path in paths)}
+    return {name for name in ("tensorflow", "onnxruntime", "mnn") if any(name in path for path in paths)}
 
 
 def test_a_killed_engine_costs_no_job(stack: Stack) -> None:

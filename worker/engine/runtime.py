@@ -14,6 +14,8 @@ from worker.gpu import NoGpu, has_device
 
 #: What every machine that can run an engine has.
 REFERENCE: Final = "tensorflow"
+#: What `auto` tries on a processor, by CPU time a tile (docs/explanation/performance.md).
+FASTEST_FIRST: Final = ("mnn", "onnxruntime")
 
 
 class Predictor(Model, Protocol):
@@ -54,31 +56,33 @@ class CannotRun(Exception):
 def load(wanted: str, order: Order) -> Loaded:
     """Return a proven predictor: the wanted runtime's, or TensorFlow's with the reason.
 
-    `auto` takes ONNX Runtime where it can run this version, and says nothing where it is not there.
+    `auto` takes the first of `FASTEST_FIRST` that can run this version, and says nothing of those that are not
+    there.
 
     Raises:
         InvalidModel: if TensorFlow too cannot load the version, or does not reproduce its golden tiles.
         NoGpu: if the order needs one and TensorFlow can use none.
     """
-    # ONNX Runtime is installed for processors alone.
-    runtime, warns = (REFERENCE, False) if order.needs_gpu else _choose(wanted)
-    if runtime != REFERENCE:
+    warnings: list[str] = []
+    for runtime in _candidates(wanted, order):
         try:
-            return Loaded(_proven(_LOADERS[runtime], order), runtime)
+            return Loaded(_proven(_LOADERS[runtime], order), runtime, "; ".join(warnings) or None)
         except CannotRun as error:
-            warning = str(error) if warns else None
+            if wanted != "auto":
+                warnings.append(str(error))
         except InvalidModel as error:
             # It was converted and proven once, so this is always worth a word.
-            warning = f"{runtime} does not answer as this version must: {error}"
-        return Loaded(_proven(_load_tensorflow, order), REFERENCE, warning)
-    return Loaded(_proven(_load_tensorflow, order), REFERENCE)
+            warnings.append(f"{runtime} does not answer as this version must: {error}")
+    return Loaded(_proven(_load_tensorflow, order), REFERENCE, "; ".join(warnings) or None)
 
 
-def _choose(wanted: str) -> tuple[str, bool]:
-    """Return the runtime to try, and whether its absence is worth a warning."""
+def _candidates(wanted: str, order: Order) -> tuple[str, ...]:
+    """Return what to try before TensorFlow; all of it is for processors alone."""
+    if order.needs_gpu or wanted == REFERENCE:
+        return ()
     if wanted != "auto":
-        return wanted, True
-    return (REFERENCE if _has_gpu() else "onnxruntime"), False
+        return (wanted,)
+    return () if _has_gpu() else FASTEST_FIRST
 
 
 def _has_gpu() -> bool:
@@ -108,16 +112,30 @@ def _load_tensorflow(order: Order) -> Predictor:
 
 
 def _load_onnx(order: Order) -> Predictor:
-    if order.manifest.onnx is None:
-        raise CannotRun("This version was published without a converted network.")
-    if find_spec("onnxruntime") is None:
-        raise CannotRun("ONNX Runtime is not installed.")
+    path = _converted(order, order.manifest.onnx, "onnxruntime", "ONNX Runtime")
     from worker.engine.onnx_predictor import OnnxPredictor  # noqa: PLC0415 - absent where not installed
 
-    return OnnxPredictor(order.folder / order.manifest.onnx, order.manifest, order.threads)
+    return OnnxPredictor(path, order.manifest, order.threads)
+
+
+def _load_mnn(order: Order) -> Predictor:
+    path = _converted(order, order.manifest.mnn, "MNN", "MNN")
+    from worker.engine.mnn_predictor import MnnPredictor  # noqa: PLC0415 - absent where not installed
+
+    return MnnPredictor(path, order.manifest, order.threads)
+
+
+def _converted(order: Order, name: str | None, package: str, title: str) -> Path:
+    """Return where the converted network is, if the version has it and the package is there to run it."""
+    if name is None:
+        raise CannotRun(f"This version was published without a network for {title}.")
+    if find_spec(package) is None:
+        raise CannotRun(f"{title} is not installed.")
+    return order.folder / name
 
 
 _LOADERS: Final[dict[str, Callable[[Order], Predictor]]] = {
     REFERENCE: _load_tensorflow,
+    "mnn": _load_mnn,
     "onnxruntime": _load_onnx,
 }

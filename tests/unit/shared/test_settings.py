@@ -91,11 +91,14 @@ def test_half_of_a_setting_is_refused(
         read_settings(Settings)
 
 
-def test_a_runtime_for_processors_does_not_go_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("runtime", ["onnxruntime", "mnn"])
+def test_a_runtime_for_processors_does_not_go_with_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
     """One of the two would be ignored in silence."""
     monkeypatch.setenv("REQUIRE_GPU", "true")
     assert read_settings(Settings).require_gpu
-    monkeypatch.setenv("INFERENCE_RUNTIME", "onnxruntime")
+    monkeypatch.setenv("INFERENCE_RUNTIME", runtime)
     with pytest.raises(SystemExit, match="REQUIRE_GPU"):
         read_settings(Settings)
 

@@ -32,13 +32,15 @@ def test_one_command_converts_a_published_folder_in_place(folder: Path) -> None:
     for _ in range(2):
         assert tiny.call("convert", str(folder)) == 0
         after = parse_manifest((folder / MANIFEST_NAME).read_bytes())
-        assert after.onnx is not None
-        body = (folder / after.onnx).read_bytes()
-        listed = after.digest_of(after.onnx)
-        assert (listed.bytes, listed.sha256) == (len(body), hashlib.sha256(body).hexdigest())
-        others = {file for file in after.files if file.name != after.onnx}
-        assert others == {file for file in before.files if file.name != after.onnx}
-        unchanged = {"onnx", "files"}
+        converted = {after.onnx, after.mnn}
+        assert converted == {"model.onnx", "model.mnn"}
+        for name in ("model.onnx", "model.mnn"):
+            body = (folder / name).read_bytes()
+            listed = after.digest_of(name)
+            assert (listed.bytes, listed.sha256) == (len(body), hashlib.sha256(body).hexdigest())
+        others = {file for file in after.files if file.name not in converted}
+        assert others == {file for file in before.files if file.name not in converted}
+        unchanged = {"onnx", "mnn", "files"}
         assert after.model_dump(exclude=unchanged) == before.model_dump(exclude=unchanged)
     assert {path.name for path in folder.iterdir()} == {file.name for file in after.files} | {MANIFEST_NAME}
 
@@ -51,7 +53,7 @@ def test_a_network_that_does_not_pass_the_golden_tiles_is_not_added(
     golden = tuple(
         tile.model_copy(update={"probabilities": tile.probabilities[::-1]}) for tile in manifest.golden
     )
-    text = manifest.model_copy(update={"golden": golden, "onnx": None}).model_dump_json()
+    text = manifest.model_copy(update={"golden": golden, "onnx": None, "mnn": None}).model_dump_json()
     (folder / MANIFEST_NAME).write_text(text)
     names = {path.name for path in folder.iterdir()}
     assert tiny.call("convert", str(folder)) == 1
@@ -64,7 +66,36 @@ def test_a_network_that_differs_on_noise_is_not_added(folder: Path, monkeypatch:
     """Golden tiles are few; noise reaches what they do not."""
     monkeypatch.setattr("training.convert.MOST_DIFFERENCE", -1.0)
     assert tiny.call("convert", str(folder)) == 1
-    assert not list(folder.glob(".*unproven"))
+    assert not list(folder.glob(".unproven*"))
+
+
+def test_what_mnn_cannot_convert_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the converter's own last words; the folder is left as it was."""
+
+    def damage(path: Path) -> None:
+        path.write_bytes(b"no network")
+
+    monkeypatch.setattr("training.convert._name_ends", damage)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert tiny.call("convert", str(folder)) == 1
+    assert "Expected a network that MNN can convert" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_copy_for_mnn_that_answers_otherwise_is_not_added(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each copy is proven, not the first one alone."""
+    from training import convert  # noqa: PLC0415 - imports TensorFlow
+
+    answer = convert.MnnPredictor.predict
+    monkeypatch.setattr(
+        convert.MnnPredictor, "predict", lambda self, batch: answer(self, batch[:, ::-1, :, ::-1])
+    )
+    assert tiny.call("convert", str(folder)) == 1
+    assert "Expected a converted network that differs by at most" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_version_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
