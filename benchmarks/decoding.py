@@ -1,7 +1,7 @@
 """What decoding beside the model gains: `python -m benchmarks.decoding [SECONDS]`.
 
-Runs the engine's own code here as a worker does (the fastest runtime, a thread a core), decoding in one thread and
-in one a core; prints images a second and CPU core-milliseconds an image.
+Runs the engine's own code here as a worker does (the fastest runtime, a thread a core), decoding in one
+thread and in one a core; prints images a second and CPU core-milliseconds an image.
 """
 
 import json

@@ -9,7 +9,8 @@ from shared.schemas import NewBatch
 
 #: Where batches lie, a folder each: the batch, each hundred of its members, the word that it is whole.
 BATCHES = "batches/"
-_BATCH = "batch.json"
+#: There before the batch has members.
+BATCH = "batch.json"
 #: There once every member has been put.
 WHOLE = "whole.json"
 _MOST_BYTES = 1_000_000
@@ -23,6 +24,11 @@ class BegunBatch(BaseModel):
     batch: NewBatch
     #: Milliseconds since the epoch, by the clock of the API server that began it.
     begun_at_ms: int
+
+    @property
+    def kept_until_ms(self) -> int:
+        """When the ledger may have dropped it, at the earliest: had all its members ended at once."""
+        return self.begun_at_ms + int(1000 * (self.batch.retention_seconds + self.batch.tombstone_seconds))
 
 
 class Members(BaseModel):
@@ -42,7 +48,7 @@ class BatchArchive:
     def put(self, batch: NewBatch, begun_at_ms: int) -> None:
         """Keep a batch, before it has members."""
         body = BegunBatch(batch=batch, begun_at_ms=begun_at_ms).model_dump_json().encode()
-        self._objects.put(f"{BATCHES}{batch.id}/{_BATCH}", body, "application/json")
+        self._objects.put(f"{BATCHES}{batch.id}/{BATCH}", body, "application/json")
 
     def put_members(self, batch_id: str, job_ids: Sequence[str]) -> None:
         """Keep the ids of members, before they are accepted; the same ones may be put again."""
@@ -64,7 +70,7 @@ class BatchArchive:
             body = self._objects.get(key, _MOST_BYTES)
             return (
                 BegunBatch.model_validate_json(body)
-                if key.endswith(_BATCH)
+                if key.endswith(BATCH)
                 else Members.model_validate_json(body).ids
             )
         except (FileNotFoundError, ValidationError, ValueError):

@@ -14,9 +14,9 @@ from typing import TypeVar
 import structlog
 
 from shared.archive import HEATMAPS, QUARANTINE, RESULTS, Archive
-from shared.batch_archive import BATCHES, WHOLE, BatchArchive, BegunBatch
+from shared.batch_archive import BATCH, BATCHES, WHOLE, BatchArchive, BegunBatch
 from shared.envelope import MOST_ADDED_BYTES, AcceptedJob, read_job
-from shared.errors import CallerError, IdempotencyKeyReused, LedgerRebuilding
+from shared.errors import BatchNotFound, CallerError, IdempotencyKeyReused, LedgerRebuilding, ResultExpired
 from shared.object_store import StoredObject
 from shared.schemas import is_job_id, wall_clock_ms
 from shared.services import Services
@@ -28,6 +28,8 @@ UPLOADS = "uploads/"
 IN_FLIGHT_SECONDS = 10.0
 #: Without a sign of life for so long, a comparison counts as broken off, and somebody else begins another.
 SILENCE_SECONDS = 60.0
+#: A Redis that lost its last writes, as after a failover, lost no batch that was begun before this.
+LATEST_BATCHES_SECONDS = 86_400
 #: No job waits longer in the queue.
 LONGEST_WAIT_SECONDS = 7 * 86_400
 _AT_ONCE = 200
@@ -66,7 +68,9 @@ class Sweep:
         self._clock = clock_ms
         self._sleep = sleep
         self._swept = Swept()
-        #: Lost batches of which every member was accepted.
+        #: Batches that were begun again.
+        self._begun: set[str] = set()
+        #: Those of which every member was accepted.
         self._whole: list[str] = []
 
     def run(self) -> Swept | None:
@@ -104,15 +108,32 @@ class Sweep:
                 return False
             if self._clock() - item.modified_at_ms > kept * 1000:
                 self._remove_after(item, kept)
-            elif is_lost and item.key.endswith(WHOLE):
-                self._whole.append(batch_id)
-            elif is_lost:
-                self._restore_batch(batch_id, self._batches.read(item.key))
+            elif is_lost or batch_id in self._begun or self._is_missing(item, batch_id):
+                self._restore_batch(item, batch_id)
         return self._jobs.hold_sweep(SILENCE_SECONDS)
 
-    def _restore_batch(self, batch_id: str, found: BegunBatch | list[str] | None) -> None:
+    def _is_missing(self, item: StoredObject, batch_id: str) -> bool:
+        """Tell whether a ledger that is whole lacks this batch, though its time is not over."""
+        is_late = self._clock() - item.modified_at_ms < LATEST_BATCHES_SECONDS * 1000
+        if not (is_late and item.key.endswith(BATCH)):
+            return False
+        try:
+            self._jobs.batch(batch_id)
+        except BatchNotFound:
+            begun = self._batches.read(item.key)
+            return isinstance(begun, BegunBatch) and self._clock() < begun.kept_until_ms
+        except ResultExpired:
+            pass
+        return False
+
+    def _restore_batch(self, item: StoredObject, batch_id: str) -> None:
+        if item.key.endswith(WHOLE):
+            self._whole.append(batch_id)
+            return
+        found = self._batches.read(item.key)
         if isinstance(found, BegunBatch):
             self._jobs.create_batch(found.batch, found.begun_at_ms)
+            self._begun.add(batch_id)
             return
         for job_id in self._jobs.unknown(found or []):
             job = self._archive.get(job_id)

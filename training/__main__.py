@@ -113,7 +113,9 @@ def build_parser() -> argparse.ArgumentParser:
     publish.add_argument(
         "--bucket", action="store_true", help="copy it into the servers' bucket too, and make it the live one"
     )
-    convert = commands.add_parser("convert", help="add the networks for ONNX Runtime and MNN to a version's folder")
+    convert = commands.add_parser(
+        "convert", help="add the networks for ONNX Runtime and MNN to a version's folder"
+    )
     convert.add_argument("folder", type=Path, help="such as models/lung-cnn-1.1.2, not in a bucket yet")
     return parser
 

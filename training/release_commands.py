@@ -102,4 +102,6 @@ def _release(options: argparse.Namespace) -> Release:
 def convert(options: argparse.Namespace) -> None:
     """Add the converted networks to a version's folder."""
     manifest = add_converted(options.folder)
-    print(f"{options.folder} holds {manifest.onnx} and {manifest.mnn}, which answer as {manifest.weights} does")
+    print(
+        f"{options.folder} holds {manifest.onnx} and {manifest.mnn}, which answer as {manifest.weights} does"
+    )

@@ -56,8 +56,7 @@ class CannotRun(Exception):
 def load(wanted: str, order: Order) -> Loaded:
     """Return a proven predictor: the wanted runtime's, or TensorFlow's with the reason.
 
-    `auto` takes the first of `FASTEST_FIRST` that can run this version, and says nothing of those that are not
-    there.
+    `auto` takes the first of `FASTEST_FIRST` that can run this version; one that is not there costs no word.
 
     Raises:
         InvalidModel: if TensorFlow too cannot load the version, or does not reproduce its golden tiles.

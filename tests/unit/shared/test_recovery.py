@@ -8,7 +8,7 @@ import pytest
 from shared.archive import HEATMAPS, QUARANTINE, RESULTS, Archive
 from shared.batch_archive import BatchArchive
 from shared.envelope import AcceptedJob, seal
-from shared.errors import JobNotFound, LedgerRebuilding, ObjectStoreUnavailable
+from shared.errors import BatchNotFound, JobNotFound, LedgerRebuilding, ObjectStoreUnavailable
 from shared.job_store_memory import MemoryJobStore
 from shared.recovery import (
     IN_FLIGHT_SECONDS,
@@ -319,7 +319,9 @@ def test_a_store_that_goes_away_ends_the_comparison_and_the_next_one_goes_on(
     assert world.sweep() == Swept(restored=1)
 
 
-def begin_batch(world: World, members: int, is_whole: bool = True) -> tuple[NewBatch, list[NewJob]]:
+def begin_batch(
+    world: World, members: int, is_whole: bool = True, key: str = "batch"
+) -> tuple[NewBatch, list[NewJob]]:
     """Do what the API does with a batch."""
     batch = NewBatch(
         id=new_job_id(),
@@ -327,7 +329,7 @@ def begin_batch(world: World, members: int, is_whole: bool = True) -> tuple[NewB
         expires_in_seconds=HOUR,
         retention_seconds=600,
         tombstone_seconds=600,
-        idempotency=Idempotency(key="batch", fingerprint="f"),
+        idempotency=Idempotency(key=key, fingerprint="f"),
     )
     world.services.jobs.create_batch(batch)
     archive = BatchArchive(world.services.objects)
@@ -356,6 +358,60 @@ def test_a_batch_comes_back_with_every_member(world: World) -> None:
     for job in (jobs[0], jobs[2]):
         world.finish(job)
     assert ledger.batch(batch.id).completed_at_ms is not None
+
+
+def lose_the_last_writes(world: World, batch: NewBatch, jobs: list[NewJob]) -> None:
+    """Redis was replaced by a copy of it from before this batch."""
+    ledger = world.services.jobs
+    assert isinstance(ledger, MemoryJobStore)
+    del ledger._batches[batch.id]
+    del ledger._idempotency["batch"]
+    for job in jobs:
+        del ledger._records[job.id]
+
+
+def test_a_batch_of_the_last_writes_comes_back_to_a_ledger_that_has_others(world: World) -> None:
+    """As after a failover: with its members, its key and its end, beside what was not lost."""
+    other, _ = begin_batch(world, 1, key="other")
+    batch, jobs = begin_batch(world, 3)
+    ended = world.finish(jobs[1])
+    lose_the_last_writes(world, batch, jobs)
+    world.advance(20)
+    assert world.sweep() == Swept(restored=2)
+    ledger = world.services.jobs
+    found = ledger.batch(batch.id)
+    assert (found.counts[JobStatus.QUEUED], found.counts[JobStatus.SUCCEEDED], found.is_whole) == (2, 1, True)
+    assert ledger.ended(batch.id, 0, 10) == [ended]
+    assert ledger.create_batch(batch) == batch.id
+    for job in (jobs[0], jobs[2]):
+        world.finish(job)
+    assert ledger.batch(batch.id).completed_at_ms is not None
+    assert ledger.batch(other.id).counts[JobStatus.QUEUED] == 1
+    assert world.sweep() == Swept()
+
+
+def test_a_batch_whose_time_is_over_is_not_begun_again(world: World) -> None:
+    """The ledger does not know it, and has lost nothing."""
+    batch, jobs = begin_batch(world, 1)
+    world.finish(jobs[0])
+    world.advance(batch.retention_seconds + batch.tombstone_seconds + 1)
+    world.sweep()
+    with pytest.raises(BatchNotFound):
+        world.services.jobs.batch(batch.id)
+
+
+def test_a_ledger_is_not_asked_for_every_batch_of_the_last_weeks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For those of the last day alone, once each."""
+    asked: list[str] = []
+    batch = world.services.jobs.batch
+    begin_batch(world, 2, key="old")
+    world.advance(86_400 + 1)
+    new, _ = begin_batch(world, 2, key="new")
+    monkeypatch.setattr(world.services.jobs, "batch", lambda known: asked.append(known) or batch(known))
+    world.sweep()
+    assert asked == [new.id]
 
 
 def test_a_batch_that_was_still_coming_in_is_not_taken_for_whole(world: World) -> None:

@@ -82,8 +82,8 @@ def test_an_answer_does_not_depend_on_its_batch_mates(converted: Path, wanted: s
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_share_one_image_and_divide_several(converted: Path, threads: int) -> None:
-    """Of ONNX Runtime. Every row stays with its image; none is computed twice, and no thread is given too many at once."""
+def test_threads_of_onnx_runtime_share_one_image_and_divide_several(converted: Path, threads: int) -> None:
+    """Every row stays with its image; none is computed twice, and no thread is given too many at once."""
     fast = load("onnxruntime", replace(order(converted), threads=threads)).predictor
     runs: list[tuple[bool, int]] = []
     run = fast._run
@@ -149,7 +149,11 @@ def test_mnn_prints_nothing(converted: Path) -> None:
         "print('after')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(converted)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program, str(converted)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     assert (done.stdout, done.stderr) == ("before\nafter\n", "")
 
@@ -244,7 +248,9 @@ def test_auto_goes_on_to_the_next_runtime(
     monkeypatch.setattr(runtimes, "_has_gpu", lambda: False)
     loaded = load("auto", order(with_two_classes_swapped(converted, tmp_path, wrong)))
     assert loaded.runtime == serves
-    tried = [name for name in FAST if name in wrong and FAST.index(name) < [*FAST, "tensorflow"].index(serves)]
+    tried = [
+        name for name in FAST if name in wrong and FAST.index(name) < [*FAST, "tensorflow"].index(serves)
+    ]
     said = (loaded.warning or "").split("; ") if tried else []
     assert [line.split()[0] for line in said] == tried
     assert all("Expected probabilities" in line for line in said)
@@ -275,7 +281,11 @@ def test_one_runtime_is_loaded_alone(converted: Path, wanted: str) -> None:
     """Which is what saves half a gigabyte and seconds: the whole engine, in a fresh process."""
     options = {"folder": str(converted), "threads": 1, "max_batch_size": 4}
     options |= {"runtime": wanted, "needs_gpu": False}
-    others = ["tensorflow", "keras", *(package for package in ("MNN", "onnxruntime") if package.lower() != wanted)]
+    others = [
+        "tensorflow",
+        "keras",
+        *(package for package in ("MNN", "onnxruntime") if package.lower() != wanted),
+    ]
     program = (
         "import sys\n"
         "from worker.engine.__main__ import _load\n"
