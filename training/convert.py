@@ -107,7 +107,7 @@ def _name_ends(path: Path) -> None:
 def _convert_to_mnn(source: Path, path: Path) -> None:
     # By the converter itself: its console script reports to MNN's maker, and installs what it needs to do so.
     program = "import sys, _tools; _tools.mnnconvert(sys.argv)"
-    options = ["-f", "ONNX", "--modelFile", source, "--MNNModel", path, "--bizCode", "histoqueue"]
+    options = ["-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(path), "--bizCode", "histoqueue"]
     done = subprocess.run(  # noqa: S603 - our own words
         [sys.executable, "-c", program, *options], capture_output=True, text=True, check=False
     )
