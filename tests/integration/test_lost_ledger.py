@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,26 @@ from redis import Redis
 
 from ops.processes import Child, wait_until
 from ops.servers import ObjectServer, RedisServer, free_port
+from shared.archive import Archive
+from shared.batch_archive import BatchArchive
 from shared.envelope import AcceptedJob, seal
+from shared.errors import BatchNotFound
 from shared.job_store_redis import RedisJobStore
 from shared.object_store import REQUEST_PATIENCE, S3ObjectStore
-from shared.schemas import InputInfo, JobSpec, ModelRef, NewJob, new_job_id, wall_clock_ms
+from shared.recovery import Sweep
+from shared.schemas import (
+    Idempotency,
+    InputInfo,
+    JobSpec,
+    JobStatus,
+    ModelRef,
+    NewBatch,
+    NewJob,
+    new_job_id,
+    wall_clock_ms,
+)
+from shared.services import in_memory
+from shared.settings import Settings
 from tests.stack import Stack, png
 
 pytestmark = [pytest.mark.integration, pytest.mark.tensorflow]
@@ -133,7 +150,59 @@ def test_recover_by_hand_takes_in_what_the_ledger_lost(
         objects.delete(new.spec.input.key)
 
 
-def new_job() -> NewJob:
+def test_a_batch_that_an_older_copy_of_redis_lacks_comes_back(
+    redis_server: RedisServer, redis_client: Redis
+) -> None:
+    """As after a failover: with its members and its end, and what the copy has stays as it is."""
+    jobs = RedisJobStore(redis_client)
+    services = replace(in_memory(Settings()), jobs=jobs)
+    jobs.found()
+    old = jobs.create(new_job(), 10).job
+    raw = Redis.from_url(redis_server.url)
+    copy = {key: raw.dump(key) for key in raw.scan_iter()}
+
+    batch = NewBatch(
+        id=new_job_id(),
+        owner=None,
+        expires_in_seconds=3600,
+        retention_seconds=600,
+        tombstone_seconds=600,
+        idempotency=Idempotency(key="batch", fingerprint="f"),
+    )
+    jobs.create_batch(batch)
+    kept, begun_at_ms = BatchArchive(services.objects), wall_clock_ms() - 60_000
+    kept.put(batch, begun_at_ms)
+    waits, ends = members = [new_job(batch.id), new_job(batch.id)]
+    kept.put_members(batch.id, [new.id for new in members])
+    for new in members:
+        upload = io.BytesIO(b"image")
+        seal(upload, AcceptedJob(job=new, accepted_at_ms=begun_at_ms))
+        services.objects.put(new.spec.input.key, upload, "image/png")
+    jobs.create_many(members, 10)
+    assert jobs.claim(ends.id, "t", 15, 300)
+    assert jobs.succeed(ends.id, "t", {"class": "lung_n"}, {})
+    Archive(services.objects).put(jobs.get(ends.id))
+    jobs.batch(batch.id, seal=True)
+    kept.put_whole(batch.id)
+
+    raw.flushall()
+    for key, value in copy.items():
+        raw.restore(key, 0, value)
+    raw.close()
+    with pytest.raises(BatchNotFound):
+        jobs.batch(batch.id)
+    swept = Sweep(services, Settings()).run()
+    assert swept is not None
+    assert swept.restored == 1
+    found = jobs.batch(batch.id)
+    assert (found.counts[JobStatus.QUEUED], found.counts[JobStatus.SUCCEEDED], found.is_whole) == (1, 1, True)
+    assert sorted(jobs.members(batch.id, 0, 10)) == sorted(new.id for new in members)
+    assert [job.id for job in jobs.ended(batch.id, 0, 10)] == [ends.id]
+    assert jobs.create_batch(batch) == batch.id
+    assert jobs.get(waits.id).status == jobs.get(old.id).status == JobStatus.QUEUED
+
+
+def new_job(batch: str | None = None) -> NewJob:
     """Return a job as the API accepts it."""
     job_id = new_job_id()
     return NewJob(
@@ -148,6 +217,7 @@ def new_job() -> NewJob:
                 height=1,
                 media_type="image/png",
             ),
+            batch=batch,
         ),
         expires_in_seconds=3600,
         image_retention_seconds=60,
