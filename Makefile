@@ -80,9 +80,11 @@ $(VENV)/bin/python:
 $(VENV)/local.stamp: requirements/local.txt | $(VENV)/bin/python
 	@echo "installing what the servers need (about 1.5 GB, a minute or two) ..."
 	@$(PIP) -r requirements/local.txt
+	@$(BIN)/python worker/engine/mnn_library.py
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.txt | $(VENV)/bin/python
 	@echo "installing what the servers and the tests need (about 2 GB, a minute or two) ..."
 	@$(PIP) -r requirements/dev.txt
+	@$(BIN)/python worker/engine/mnn_library.py
 	@touch $@ $(VENV)/local.stamp

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from shared.errors import InvalidModel
 from shared.manifest import Manifest
 from worker.engine.golden import check_golden
+from worker.engine.mnn_library import asks_for_executable_stack, installed
 from worker.engine.pipeline import Model
 from worker.gpu import NoGpu, has_device
 
@@ -53,6 +54,10 @@ class CannotRun(Exception):
     """This runtime cannot run this version here; its text says why."""
 
 
+class NotThere(CannotRun):
+    """It is not installed, or the version was published without a network for it."""
+
+
 def load(wanted: str, order: Order) -> Loaded:
     """Return a proven predictor: the wanted runtime's, or TensorFlow's with the reason.
 
@@ -66,9 +71,11 @@ def load(wanted: str, order: Order) -> Loaded:
     for runtime in _candidates(wanted, order):
         try:
             return Loaded(_proven(_LOADERS[runtime], order), runtime, "; ".join(warnings) or None)
-        except CannotRun as error:
+        except NotThere as error:
             if wanted != "auto":
                 warnings.append(str(error))
+        except CannotRun as error:
+            warnings.append(str(error))
         except InvalidModel as error:
             # It was converted and proven once, so this is always worth a word.
             warnings.append(f"{runtime} does not answer as this version must: {error}")
@@ -112,24 +119,31 @@ def _load_tensorflow(order: Order) -> Predictor:
 
 def _load_onnx(order: Order) -> Predictor:
     path = _converted(order, order.manifest.onnx, "onnxruntime", "ONNX Runtime")
-    from worker.engine.onnx_predictor import OnnxPredictor  # noqa: PLC0415 - absent where not installed
-
+    try:
+        from worker.engine.onnx_predictor import OnnxPredictor  # noqa: PLC0415 - absent where not installed
+    except ImportError as error:
+        raise CannotRun(f"ONNX Runtime cannot be loaded: {error}") from error
     return OnnxPredictor(path, order.manifest, order.threads)
 
 
 def _load_mnn(order: Order) -> Predictor:
     path = _converted(order, order.manifest.mnn, "MNN", "MNN")
-    from worker.engine.mnn_predictor import MnnPredictor  # noqa: PLC0415 - absent where not installed
+    if any(asks_for_executable_stack(library) for library in installed()):
+        raise CannotRun("MNN asks for an executable stack: python worker/engine/mnn_library.py mends it.")
+    from worker.engine.mnn_predictor import MnnPredictor  # noqa: PLC0415 - only where it is to run
 
-    return MnnPredictor(path, order.manifest, order.threads)
+    try:
+        return MnnPredictor(path, order.manifest, order.threads)
+    except ImportError as error:
+        raise CannotRun(f"MNN cannot be loaded: {error}") from error
 
 
 def _converted(order: Order, name: str | None, package: str, title: str) -> Path:
     """Return where the converted network is, if the version has it and the package is there to run it."""
     if name is None:
-        raise CannotRun(f"This version was published without a network for {title}.")
+        raise NotThere(f"This version was published without a network for {title}.")
     if find_spec(package) is None:
-        raise CannotRun(f"{title} is not installed.")
+        raise NotThere(f"{title} is not installed.")
     return order.folder / name
 
 

@@ -256,6 +256,41 @@ def test_auto_goes_on_to_the_next_runtime(
     assert all("Expected probabilities" in line for line in said)
 
 
+@pytest.mark.parametrize("wanted", ["auto", "mnn"])
+def test_a_library_that_asks_for_an_executable_stack_is_not_loaded(
+    converted: Path, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    """The engine decodes what strangers send; the warning says what mends it."""
+    monkeypatch.setattr(runtimes, "_has_gpu", lambda: False)
+    monkeypatch.setattr(runtimes, "asks_for_executable_stack", lambda library: "_mnncengine" in library.name)
+    loaded = load(wanted, order(converted))
+    assert loaded.runtime == ("onnxruntime" if wanted == "auto" else "tensorflow")
+    assert loaded.warning == (
+        "MNN asks for an executable stack: python worker/engine/mnn_library.py mends it."
+    )
+
+
+def test_a_library_that_cannot_be_loaded_ends_no_engine(
+    converted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the system is too new or too old for it: the next runtime serves, with a warning."""
+    monkeypatch.setattr(runtimes, "_has_gpu", lambda: False)
+
+    def refuse(*_: object) -> None:
+        raise ImportError("libmissing.so: cannot open shared object file")
+
+    monkeypatch.setattr("worker.engine.mnn_predictor.MnnPredictor", refuse)
+    loaded = load("auto", order(converted))
+    assert (loaded.runtime, loaded.warning) == (
+        "onnxruntime",
+        "MNN cannot be loaded: libmissing.so: cannot open shared object file",
+    )
+    monkeypatch.setitem(sys.modules, "worker.engine.onnx_predictor", None)
+    loaded = load("auto", order(converted))
+    assert loaded.runtime == "tensorflow"
+    assert "ONNX Runtime cannot be loaded" in (loaded.warning or "")
+
+
 @pytest.mark.parametrize("wanted", FAST)
 def test_a_damaged_network_is_refused(converted: Path, tmp_path: Path, wanted: str) -> None:
     """It never stops a worker that has the truth beside it."""
