@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.compose.project import Compose
+from worker.engine.runtime import FASTEST_FIRST
 
 pytestmark = pytest.mark.skipif("COMPOSE_TESTS" not in os.environ, reason="`make compose-test` runs these")
 
@@ -20,6 +21,16 @@ def test_a_tile_is_answered_through_the_published_port(compose: Compose) -> None
     job = compose.finish(compose.accept(1))
     assert job["status"] == "succeeded"
     assert job["model"]["name"] == "lung-cnn"
+
+
+def test_the_image_runs_the_fastest_runtime(compose: Compose) -> None:
+    """Its Python and its C library are others than those of `make test`; a fallback would go unseen."""
+    lines = compose.run("logs", "--no-log-prefix", "--no-color", "worker").splitlines()
+    # Compose begins each line with a control sequence.
+    events = [json.loads(line[line.index("{") :]) for line in lines if "{" in line]
+    ready = [event for event in events if event["event"] == "engine_ready"]
+    assert {event["runtime"] for event in ready} == {FASTEST_FIRST[0]}
+    assert not [event for event in events if event["event"] in ("engine_fell_back", "engine_died")]
 
 
 def test_real_tiles_get_their_right_class(compose: Compose, real_tiles: Path) -> None:

@@ -1,8 +1,8 @@
 """Keep MNN's libraries from making the stack executable: `python worker/engine/mnn_library.py`.
 
-Its wheels for x86 ask for that, by an oversight of their assembler code (alibaba/MNN, issue 3390). glibc refuses
-such a library from version 2.41 on; before, it obeys, for the whole process, and an engine decodes what
-strangers send. So the installation clears the flag in the files, and an engine loads none that has it.
+Its wheels for x86 ask for that, by an oversight of their assembler code (alibaba/MNN, issue 3390). From
+version 2.41 on glibc refuses such a library. Before, it obeys, for the whole process, and an engine decodes
+what strangers send. So the installation clears the flag in the files, and an engine loads none that has it.
 
 Uses the standard library alone: an image is built with this file and nothing else of ours.
 """
