@@ -4,7 +4,6 @@ Its convolutions of 3 x 3 take fewer multiplications (Winograd: Lavin, Gray 2016
 costs half to nine tenths of ONNX Runtime's CPU time (docs/explanation/performance.md).
 """
 
-import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -130,7 +129,6 @@ def _silence() -> Iterator[None]:
     try:
         yield
     finally:
-        ctypes.CDLL(None).fflush(None)  # it prints by C's own buffer
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
