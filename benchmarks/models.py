@@ -1,10 +1,16 @@
 """Which network is served: a published version's folder, or the seed's architecture made here."""
 
-import hashlib
 import shutil
 from pathlib import Path
 
-from shared.manifest import MANIFEST_NAME, FileDigest, GoldenTile, InputSpec, Manifest, parse_manifest
+from shared.manifest import (
+    MANIFEST_NAME,
+    GoldenTile,
+    InputSpec,
+    Manifest,
+    digest_of_file,
+    parse_manifest,
+)
 
 SEED_VERSION = "0.0.1"
 _WEIGHTS = "model.keras"
@@ -61,7 +67,7 @@ def _write(folder: Path, template: Path) -> None:
             "input": spec,
             # Statistics of another network's features; this one's mean nothing.
             "gates": published.gates.model_copy(update={"features": None}),
-            "files": tuple(_digest(path) for path in sorted(folder.iterdir())),
+            "files": tuple(digest_of_file(path) for path in sorted(folder.iterdir())),
             "metrics": {},
             "training": {},
         }
@@ -90,8 +96,3 @@ def _with_answers(draft: Manifest, folder: Path) -> Manifest:
         for tile, row in zip(draft.golden, rows, strict=True)
     )
     return spread_out.model_copy(update={"golden": golden})
-
-
-def _digest(path: Path) -> FileDigest:
-    body = path.read_bytes()
-    return FileDigest(name=path.name, bytes=len(body), sha256=hashlib.sha256(body).hexdigest())

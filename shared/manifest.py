@@ -1,6 +1,8 @@
 """The facts that travel with a model version's weights."""
 
+import hashlib
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -162,6 +164,12 @@ class Manifest(_Fact):
     def digest_of(self, name: str) -> FileDigest:
         """Return the size and digest of one listed file."""
         return next(file for file in self.files if file.name == name)
+
+
+def digest_of_file(path: Path) -> FileDigest:
+    """Return what a file is to be checked by; raises OSError where it cannot be read."""
+    body = path.read_bytes()
+    return FileDigest(name=path.name, bytes=len(body), sha256=hashlib.sha256(body).hexdigest())
 
 
 def parse_manifest(text: str | bytes) -> Manifest:

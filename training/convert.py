@@ -1,6 +1,5 @@
 """Add the same network for ONNX Runtime and for MNN to a version's folder, if they give the same answers."""
 
-import hashlib
 import subprocess
 import sys
 import warnings
@@ -15,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from shared.errors import InvalidModel
-from shared.manifest import MANIFEST_NAME, FileDigest, Manifest, parse_manifest
+from shared.manifest import MANIFEST_NAME, Manifest, digest_of_file, parse_manifest
 from training.errors import TrainingError
 from training.reference import check_backend, load_reference
 from worker.engine.calibration import calibrate
@@ -132,12 +131,7 @@ def _prove(copy: Any, truth: Any, manifest: Manifest, folder: Path) -> None:
 
 
 def _listing(manifest: Manifest, paths: Iterable[Path]) -> Manifest:
-    digests = {path.name: _digest(path) for path in paths}
+    digests = {path.name: digest_of_file(path) for path in paths}
     others = [file for file in manifest.files if file.name not in digests]
     files = sorted([*others, *digests.values()], key=lambda file: file.name)
     return manifest.model_copy(update={"onnx": ONNX_NAME, "mnn": MNN_NAME, "files": tuple(files)})
-
-
-def _digest(path: Path) -> FileDigest:
-    data = path.read_bytes()
-    return FileDigest(name=path.name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())

@@ -1,6 +1,5 @@
 """Write the manifest of a version whose other files lie in their folder, and prove it as a worker would."""
 
-import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +7,15 @@ from typing import Final
 
 import keras
 
-from shared.manifest import MANIFEST_NAME, ClassInfo, FileDigest, GoldenTile, Manifest, parse_manifest
+from shared.manifest import (
+    MANIFEST_NAME,
+    ClassInfo,
+    FileDigest,
+    GoldenTile,
+    Manifest,
+    digest_of_file,
+    parse_manifest,
+)
 from training.architecture import FEATURES_LAYER, LOGITS_LAYER, count_multiply_accumulates
 from training.errors import TrainingError
 from training.evaluate import Figures
@@ -87,10 +94,10 @@ def _prove(folder: Path) -> None:
 
 
 def _digest(path: Path) -> FileDigest:
-    data = path.read_bytes()
-    if path.name == WEIGHTS_NAME and len(data) > MAX_WEIGHTS_BYTES:
-        raise TrainingError(f"Expected weights of at most {MAX_WEIGHTS_BYTES} bytes. Received: {len(data)}")
-    return FileDigest(name=path.name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    file = digest_of_file(path)
+    if path.name == WEIGHTS_NAME and file.bytes > MAX_WEIGHTS_BYTES:
+        raise TrainingError(f"Expected weights of at most {MAX_WEIGHTS_BYTES} bytes. Received: {file.bytes}")
+    return file
 
 
 def _size(path: Path) -> Figures:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from shared.errors import InvalidModel
 from shared.manifest import Manifest
+from worker.engine.batches import Outputs, check_batch
 
-Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 #: What a converted network calls its input and its outputs.
 INPUT_NAME: Final = "image"
 OUTPUT_NAMES: Final = ("logits", "features")
@@ -60,8 +60,7 @@ class MnnPredictor:
         Raises:
             ValueError: if the batch has another shape or type.
         """
-        if batch.shape[1:] != self._shape or batch.dtype != np.uint8 or not len(batch):
-            raise ValueError(f"Expected uint8 (n, *{self._shape}). Received: {batch.dtype} {batch.shape}")
+        check_batch(batch, self._shape)
         answers = [self._answer(batch[0])] if len(batch) == 1 else self._pool.map(self._answer, batch)
         logits, features = zip(*answers, strict=True)
         return np.concatenate(logits), np.concatenate(features)

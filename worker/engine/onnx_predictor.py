@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from shared.errors import InvalidModel
 from shared.manifest import Manifest
+from worker.engine.batches import Outputs, check_batch
 
-Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 #: A thread computes images of so many pixels at once: what one layer leaves is then still near the core when
 #: the next one reads it, and at the end of a micro-batch no thread waits for another's second tile.
 PIXELS_AT_ONCE: Final = 224 * 224
@@ -56,8 +56,7 @@ class OnnxPredictor:
         Raises:
             ValueError: if the batch has another shape or type.
         """
-        if batch.shape[1:] != self._shape or batch.dtype != np.uint8 or not len(batch):
-            raise ValueError(f"Expected uint8 (n, *{self._shape}). Received: {batch.dtype} {batch.shape}")
+        check_batch(batch, self._shape)
         if len(batch) == 1:
             return self._run(self._shared, batch)
         size = min(self._largest, -(-len(batch) // self._threads))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shared.errors import InvalidModel
 from shared.manifest import Manifest
+from worker.engine.batches import Outputs, check_batch
 
 # Read by TensorFlow and Keras while they are imported: no chatter on stderr, and this backend alone.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -27,8 +28,6 @@ MOST_UNPACKED: Final = 20
 
 # A card's shorter floats (TF32) keep about three digits, and golden tiles are compared to the third.
 tf.config.experimental.enable_tensor_float_32_execution(False)
-
-Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Predictor:
@@ -70,8 +69,7 @@ class Predictor:
         Raises:
             ValueError: if the batch has another shape or type.
         """
-        if batch.shape[1:] != self._shape or batch.dtype != np.uint8:
-            raise ValueError(f"Expected uint8 (n, *{self._shape}). Received: {batch.dtype} {batch.shape}")
+        check_batch(batch, self._shape, fewest=0)
         largest = self._buckets[-1]
         starts = range(0, max(len(batch), 1), largest)
         parts = [self._run_padded(batch[start : start + largest]) for start in starts]
