@@ -131,9 +131,8 @@ def _submitted_json(submitted: SubmittedBatch) -> Iterator[str]:
     )
     yield from _listed(items)
     yield '], "problems": ['
-    address = url_for("batches.submit")
     yield from _listed(
-        {"custom_id": name, **item_problem(error, address)} for name, error in submitted.problems
+        {"custom_id": name, **item_problem(error, "/batches")} for name, error in submitted.problems
     )
     yield "]}\n"
 
@@ -152,7 +151,7 @@ def _listed(values: Iterator[dict[str, Any]]) -> Iterator[str]:
 
 def _done(done: Done, verb: str) -> Response:
     problems = [
-        {"id": job_id, **item_problem(error, url_for("jobs.result", job_id=job_id))}
+        {"id": job_id, **item_problem(error, f"/result/{job_id}")}
         for job_id, error in done.problems[:MOST_RESULTS]
     ]
     body = {

@@ -1,6 +1,7 @@
 """gunicorn's threaded worker, with an end to every request and problem+json for what it refuses itself."""
 
 import json
+import os
 import re
 import select
 import selectors
@@ -203,7 +204,7 @@ def _refusal(status: int, reason: str) -> bytes:
     code = "INTERNAL" if status == 500 else "INVALID_REQUEST"
     body = json.dumps(
         {
-            "type": f"/docs/errors#{code.lower().replace('_', '-')}",
+            "type": f"{os.environ.get('SCRIPT_NAME', '')}/docs/errors#{code.lower().replace('_', '-')}",
             "title": reason,
             "status": status,
             "detail": "Expected a well-formed HTTP/1.1 request, within the limits of the server.",

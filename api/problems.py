@@ -46,10 +46,10 @@ def init_problems(app: Flask) -> None:
 def problem(
     code: str, detail: str, instance: str, request_id: str | None, status: int | None = None, **members: Any
 ) -> dict[str, Any]:
-    """Return a problem object; `members` are added at its end."""
+    """Return a problem object; `instance` is a path below where the application is mounted."""
     limits = problem_limits(context().settings)
     given = {**({"limit": limits[code]} if code in limits else {}), **members}
-    return problem_body(code, detail, instance, request_id, status, **given)
+    return problem_body(code, detail, instance, request_id, status, request.script_root, **given)
 
 
 def item_problem(error: HistoQueueError, instance: str) -> dict[str, Any]:

@@ -282,8 +282,8 @@ def _discarding_when_refused(services: Services, key: str) -> Iterator[None]:
 
 
 def seconds_until_room(jobs: JobStore) -> int:
-    """Return when, at the present rate, one of the open jobs has ended and its place is free."""
-    rate = jobs.drain_rate()
+    """Return when, as fast as jobs end, one of the open ones has ended and its place is free."""
+    rate = jobs.service_rate()
     return retry_after(1 / rate if rate else MOST_RETRY_AFTER_SECONDS)
 
 

@@ -308,6 +308,9 @@ class JobStore(BatchStore, Protocol):
     def drain_rate(self, priority: Priority | None = None) -> float:
         """Return how many jobs (of this priority) ended per second, over the last minute."""
 
+    def service_rate(self) -> float:
+        """Return how many ended per second of that minute in which some job was open; 0 if none did."""
+
     def changes(self) -> Iterator[Change | None]:
         """Yield each change of a job; None about once a second, so that a listener can stop.
 

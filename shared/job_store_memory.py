@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from shared.deliveries import job_subject
+from shared.drain import DRAIN_WINDOW_SECONDS, INTERVAL_MS, busy_ms, is_recent, service_rate
 from shared.errors import (
     HistoQueueError,
     JobAlreadyFinal,
@@ -32,7 +33,6 @@ from shared.job_store import (
 from shared.job_store_memory_batches import MemoryBatches
 from shared.job_store_memory_upkeep import MemoryUpkeep
 from shared.memory_ledger import Record, forgotten
-from shared.queue_order import DRAIN_WINDOW_SECONDS
 from shared.schemas import (
     RETRYABLE,
     Admission,
@@ -136,6 +136,7 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
                 patience_ms=int(new.expires_in_seconds * 1000),
             )
             self._counted["accepted"] += 1
+            self._note_work()
             self._join_batch(job, is_new=True)
             if new.idempotency:
                 self._idempotency[new.idempotency.key] = (new.idempotency.fingerprint, new.id)
@@ -312,6 +313,7 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
                 **dict.fromkeys(("error", "timings_ms", "started_at_ms", "finished_at_ms", "expires_at_ms")),
                 **dict.fromkeys(("attempt", "lost", "strikes"), 0),
             )
+            self._note_work()
             self.queue.publish(record.job)
             self._tell(job_id)
             return self._told(record.job)
@@ -399,6 +401,7 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
             others=len(waiting) - len(own),
             ended_lately=self._ended_lately(None),
             bulk_ended_lately=self._ended_lately(Priority.BULK),
+            busy_ms_lately=self._busy_lately(),
         )
         return job.model_copy(update={"standing": standing})
 
@@ -406,11 +409,16 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
         with self._lock:
             return self._ended_lately(priority) / DRAIN_WINDOW_SECONDS
 
+    def service_rate(self) -> float:
+        with self._lock:
+            return service_rate(self._ended_lately(None), self._busy_lately())
+
     def _ended_lately(self, priority: Priority | None) -> int:
-        # By intervals of ten seconds, as on Redis.
-        first = (self._clock() - DRAIN_WINDOW_SECONDS * 1000) / 10_000
         ended = [time for time, kind in self._ended_at if priority in (None, kind)]
-        return sum(1 for time in ended if time // 10_000 > first)
+        return sum(1 for time in ended if is_recent(time // INTERVAL_MS, self._clock()))
+
+    def _busy_lately(self) -> int:
+        return busy_ms(self._busy_ms, self._busy_since_ms, self._clock())
 
     def changes(self) -> Iterator[Change | None]:
         changed: queue.SimpleQueue[Change] = queue.SimpleQueue()

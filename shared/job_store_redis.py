@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from shared import keys
+from shared.drain import DRAIN_WINDOW_SECONDS, busy_ms, is_recent, service_rate
 from shared.errors import (
     HistoQueueError,
     JobAlreadyFinal,
@@ -38,7 +39,6 @@ from shared.job_store import (
 )
 from shared.job_store_redis_batches import RedisBatches
 from shared.job_store_redis_upkeep import RedisUpkeep
-from shared.queue_order import DRAIN_WINDOW_SECONDS
 from shared.redis_address import RedisAddress
 from shared.redis_ledger import (
     Call,
@@ -304,15 +304,26 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         )
 
     def drain_rate(self, priority: Priority | None = None) -> float:
+        return self._ended_lately(priority) / DRAIN_WINDOW_SECONDS
+
+    def _ended_lately(self, priority: Priority | None = None) -> int:
         with answering():
             buckets: dict[str, str] = self._redis.hgetall(keys.DRAINED)  # type: ignore[assignment]
-        first = (self._redis_now_ms() - DRAIN_WINDOW_SECONDS * 1000) / 10_000
+        now = int(self._redis_now_ms())
         ended = {"": 0, "bulk": 0}
         for name, number in buckets.items():
             bucket, _, kind = name.partition(":")
-            ended[kind] += int(number) if int(bucket) > first else 0
+            ended[kind] += int(number) if is_recent(int(bucket), now) else 0
         counted = {None: ended[""], Priority.BULK: ended["bulk"]}
-        return counted.get(priority, ended[""] - ended["bulk"]) / DRAIN_WINDOW_SECONDS
+        return counted.get(priority, ended[""] - ended["bulk"])
+
+    def service_rate(self) -> float:
+        with answering():
+            found: dict[str, str] = self._redis.hgetall(keys.BUSY)  # type: ignore[assignment]
+        since = found.pop("since", None)
+        noted = {int(interval): int(ms) for interval, ms in found.items()}
+        busy = busy_ms(noted, int(since) if since else None, int(self._redis_now_ms()))
+        return service_rate(self._ended_lately(), busy)
 
     def changes(self) -> Iterator[Change | None]:
         with answering(), self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from typing import Any
 
 from shared.deliveries import batch_subject, job_subject
 from shared.deliveries_memory import MemoryDeliveries
+from shared.drain import INTERVAL_MS
 from shared.job_store import Change
 from shared.schemas import Batch, Job, JobError, JobStatus, NewBatch, Priority, wall_clock_ms
 from shared.task_queue import MemoryTaskQueue
@@ -70,6 +71,8 @@ class MemoryLedger:
         self._idempotency: dict[str, tuple[str, str]] = {}
         self._answers: dict[str, str] = {}
         self._ended_at: list[tuple[int, Priority]] = []
+        self._busy_ms: Counter[int] = Counter()
+        self._busy_since_ms: int | None = None
         self._counted: Counter[str] = Counter()
         self._batches: dict[str, BatchRecord] = {}
         self._listeners: list[queue.SimpleQueue[Change]] = []
@@ -112,11 +115,22 @@ class MemoryLedger:
         record.change(status=status, finished_at_ms=now, expires_at_ms=now + record.retention_ms, **fields)
         if not record.job.cached:
             self._ended_at.append((now, record.job.spec.priority))
+        self._note_work()
         self._counted[status] += 1
         self.deliveries.announce(job_subject(record.job.id), record.job, record.job.spec.webhook_url)
         if record.job.spec.batch is not None:
             self._note_end_in_batch(record.job.spec.batch, record)
         self._tell(record.job.id)
+
+    def _note_work(self) -> None:
+        """Note how long some job was open, each time that none is any more, and about every ten seconds."""
+        now, is_idle = self._clock(), all(record.job.status.is_final for record in self._records.values())
+        since = now if self._busy_since_ms is None else self._busy_since_ms
+        interval = since // INTERVAL_MS
+        if is_idle or interval != now // INTERVAL_MS:
+            self._busy_ms[interval] += now - since
+            since = now
+        self._busy_since_ms = None if is_idle else since
 
     def _note_end_in_batch(self, batch_id: str, record: Record) -> None:
         batch = self._batches.get(batch_id)

@@ -172,16 +172,22 @@ PROBLEMS = {
 
 
 def problem_body(
-    code: str, detail: str, instance: str, request_id: str | None, status: int | None = None, **members: Any
+    code: str,
+    detail: str,
+    instance: str,
+    request_id: str | None,
+    status: int | None = None,
+    root: str = "",
+    **members: Any,
 ) -> dict[str, Any]:
-    """Return a problem object; `members` are added at its end."""
+    """Return a problem object; `instance` is a path below `root`, and `members` are added at its end."""
     kind = PROBLEMS.get(code, PROBLEMS["INTERNAL"])
     return {
-        "type": f"{REFERENCE}#{anchor(code)}",
+        "type": f"{root}{REFERENCE}#{anchor(code)}",
         "title": kind.title,
         "status": status or kind.status,
         "detail": detail or kind.advice,
-        "instance": instance,
+        "instance": f"{root}{instance}",
         "code": code,
         "retryable": kind.retryable,
         "request_id": request_id,
@@ -198,13 +204,14 @@ def problem_limits(settings: Settings) -> dict[str, int]:
     }
 
 
-def job_problem(job: Job, settings: Settings) -> dict[str, Any] | None:
+def job_problem(job: Job, settings: Settings, root: str = "") -> dict[str, Any] | None:
     """Return why a job ended without a result, as the same object that an HTTP error carries."""
     if job.error is None:
         return None
     code, limits = job.error.code, problem_limits(settings)
     members = {"limit": limits[code]} if code in limits else {}
-    return problem_body(code, job.error.detail, f"/result/{job.id}", job.spec.request_id, **members)
+    request_id = job.spec.request_id
+    return problem_body(code, job.error.detail, f"/result/{job.id}", request_id, root=root, **members)
 
 
 def anchor(code: str) -> str:

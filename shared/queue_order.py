@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared import keys
+from shared.drain import service_rate
 from shared.schemas import Job, JobStatus, Priority, Standing
 
-#: The drain rate is taken over this long.
-DRAIN_WINDOW_SECONDS = 60
 #: A worker takes so many interactive messages in a row at the most while a bulk one waits.
 INTERACTIVE_TURNS = 9
 #: The share of the work that bulk jobs have, however many interactive ones wait.
@@ -62,17 +61,16 @@ def place_of(job: Job) -> Place | None:
 def eta_seconds(priority: Priority, standing: Standing) -> float | None:
     """Return in how many seconds a job that stands so has its turn; None where nothing ended lately.
 
-    A server that had little to do is taken for slower than it is: what ended is no more than what came. The
-    time of the job itself is left out, so that whoever is next is not told of a wait.
+    The time of the job itself is left out, so that whoever is next is not told of a wait.
     """
-    drain_rate = standing.ended_lately / DRAIN_WINDOW_SECONDS
-    if not drain_rate:
+    rate = service_rate(standing.ended_lately, standing.busy_ms_lately)
+    if not rate:
         return None
-    seconds = _position(priority, standing) / drain_rate
+    seconds = _position(priority, standing) / rate
     if priority == Priority.BULK:
         # A bulk job waits for interactive ones that are still to come, too.
-        bulk_rate = standing.bulk_ended_lately / DRAIN_WINDOW_SECONDS
-        seconds = max(seconds, standing.ahead / max(bulk_rate, drain_rate * BULK_SHARE))
+        bulk_rate = service_rate(standing.bulk_ended_lately, standing.busy_ms_lately)
+        seconds = max(seconds, standing.ahead / max(bulk_rate, rate * BULK_SHARE))
     return round(seconds, 1)
 
 

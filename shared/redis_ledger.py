@@ -39,7 +39,7 @@ from shared.schemas import (
 CREATE_PATIENCE_MS = 3_000
 _INDEXES = [keys.OPEN, keys.PUBLISHED, keys.PUBLISHED_BULK, keys.LEASED, keys.DRAINED, keys.ENDED,
             keys.UNARCHIVED, keys.FOUNDED, keys.COUNTED, keys.OWNED, keys.BATCH, keys.INFERENCE_QUEUE,
-            keys.BULK_QUEUE]  # fmt: skip
+            keys.BULK_QUEUE, keys.BUSY]  # fmt: skip
 _ACCEPTING = ("create", "retry", "batch_create", "restore")
 _SETTLING = ("get", "claim", "renew", "finish", "release", "strike", "cancel", "delete", "reap",
              "cleanable", "clean", "unarchived", "archived", "unarchive", "swept", "batch_get",

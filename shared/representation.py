@@ -32,7 +32,7 @@ def job_body(
         # Where the image lies is nobody's business.
         "input": spec.input.model_dump(exclude={"key"}),
         "result": job.result,
-        "error": job_problem(job, settings),
+        "error": job_problem(job, settings, root),
         "timings_ms": _timings(job),
         "batch": spec.batch,
         "links": {

@@ -135,9 +135,11 @@ class Standing(_Value):
     #: Queued jobs of its own priority that are ahead of it, and all of the other priority.
     ahead: int
     others: int
-    #: How many jobs have ended in the last minute, and how many of these were bulk ones.
+    #: How many jobs have ended in the last minute, how many of these were bulk ones, and for how many ms of
+    #: it some job was open.
     ended_lately: int
     bulk_ended_lately: int
+    busy_ms_lately: int
 
     @classmethod
     def of(cls, values: Sequence[int]) -> "Standing":

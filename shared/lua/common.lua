@@ -1,11 +1,11 @@
 -- Prepended to every script. KEYS and ARGV start the same everywhere:
 -- KEYS: the job's record, OPEN, PUBLISHED, PUBLISHED_BULK, LEASED, DRAINED, ENDED, UNARCHIVED, FOUNDED,
--- COUNTED, OWNED, BATCH (which is what every key of a batch begins with), INFERENCE_QUEUE, BULK_QUEUE.
+-- COUNTED, OWNED, BATCH (which is what every key of a batch begins with), INFERENCE_QUEUE, BULK_QUEUE, BUSY.
 -- ARGV: the time (tests only; '' is now), the channel of changes, the job's id.
 local job, open, leased, drained, ended = KEYS[1], KEYS[2], KEYS[5], KEYS[6], KEYS[7]
 local published = {interactive = KEYS[3], bulk = KEYS[4]}
 local unarchived, founded, counted, owned, batches = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local queues = {interactive = KEYS[13], bulk = KEYS[14]}
+local queues, busy = {interactive = KEYS[13], bulk = KEYS[14]}, KEYS[15]
 local changes, id = ARGV[2], ARGV[3]
 
 -- Milliseconds since the epoch by the one clock that all agree on.
@@ -115,7 +115,8 @@ local function complete_batch(name)
 end
 
 -- Where a job stands whose message is in its queue: how many of its priority are ahead, how many of the other
--- wait, and how many jobs, and of these bulk ones, have ended in the last minute. nil for any other job.
+-- wait, how many jobs, and of these bulk ones, have ended in the last minute, and for how many ms of it some job
+-- was open. nil for any other job.
 local function standing()
   local mine = priority()
   local ahead = redis.call('ZRANK', published[mine], id)
@@ -131,7 +132,16 @@ local function standing()
       lately[kind] = lately[kind] + counts[at + 1]
     end
   end
-  return {ahead, others, lately[''], lately[':bulk']}
+  local worked = 0
+  local periods = redis.call('HGETALL', busy)
+  for at = 1, #periods, 2 do
+    if periods[at] == 'since' then
+      worked = worked + math.max(0, now - periods[at + 1])
+    elseif tonumber(periods[at]) > oldest then
+      worked = worked + periods[at + 1]
+    end
+  end
+  return {ahead, others, lately[''], lately[':bulk'], math.min(worked, 60000)}
 end
 
 -- Put the job's message into its queue, as Celery would through kombu: tests/contract/test_messages.py compares
@@ -153,11 +163,31 @@ local function publish(forecast)
   }))
 end
 
+-- Note how long some job was open, each time that none is any more, and about every ten seconds.
+local function note_busy()
+  local since, is_idle = redis.call('HGET', busy, 'since'), redis.call('ZCARD', open) == 0
+  local interval = math.floor((since or now) / 10000)
+  if since and (is_idle or interval ~= math.floor(now / 10000)) then
+    redis.call('HINCRBY', busy, interval, math.max(0, now - since))
+    redis.call('HDEL', busy, 'since')
+    for _, old in ipairs(redis.call('HKEYS', busy)) do
+      if tonumber(old) < interval - 12 then
+        redis.call('HDEL', busy, old)
+      end
+    end
+    since = nil
+  end
+  if not since and not is_idle then
+    redis.call('HSET', busy, 'since', now)
+  end
+end
+
 -- Queue the job as one that nobody has tried yet, in every index that it belongs to; its message is due now.
 local function enqueue(deadline)
   become('queued')
   redis.call('HSET', job, 'deadline_ms', deadline, 'published_at_ms', now)
   redis.call('ZADD', open, deadline, id)
+  note_busy()
   redis.call('ZADD', published[priority()], now, id)
   count_owned(1)
   local name = field('batch')
@@ -169,7 +199,9 @@ end
 
 -- Take the job out of every index of open jobs.
 local function forget()
-  redis.call('ZREM', open, id)
+  if redis.call('ZREM', open, id) == 1 then
+    note_busy()
+  end
   redis.call('ZREM', published.interactive, id)
   redis.call('ZREM', published.bulk, id)
   redis.call('ZREM', leased, id)

@@ -1,12 +1,12 @@
 -- Accept a job and publish its message, unless it came too late, is a repetition, or is one too many.
--- KEYS[15]: the idempotency key, where there is one.
+-- KEYS[16]: the idempotency key, where there is one.
 -- ARGV: 4 refuse after this time (ms, 0: never), 5 most open jobs, 6 spec, 7 ms it may wait, 8 retention ms,
 -- 9 tombstone ms, 10 image retention ms, 11 fingerprint, 12 prefix of records,
 -- 13 when it was accepted (ms; 0: now), 14 owner ('': nobody), 15 most open jobs of its owner (0: any),
 -- 16 'bulk' or '', 17 the batch that it belongs to ('': none), 18 a job whose result is this one's too
 -- ('': none): it then ends in the same call, and takes nobody's place, 19 who is told how it ended.
 local not_after, limit = tonumber(ARGV[4]), tonumber(ARGV[5])
-local repeatable = KEYS[15] ~= nil
+local repeatable = KEYS[16] ~= nil
 local accepted = tonumber(ARGV[13])
 local created = accepted > 0 and accepted or now
 
@@ -18,7 +18,7 @@ if redis.call('EXISTS', job) == 1 then
   return {'created', now, told(standing())}
 end
 if repeatable then
-  local known = redis.call('GET', KEYS[15])
+  local known = redis.call('GET', KEYS[16])
   if known then
     local fingerprint, first = string.match(known, '^(%S+) (%S+)$')
     if redis.call('EXISTS', ARGV[12] .. first) == 1 then
@@ -59,7 +59,7 @@ if ARGV[17] ~= '' then
 end
 enqueue(created + tonumber(ARGV[7]))
 if repeatable then
-  redis.call('SET', KEYS[15], ARGV[11] .. ' ' .. id,
+  redis.call('SET', KEYS[16], ARGV[11] .. ' ' .. id,
     'PX', tonumber(ARGV[7]) + tonumber(ARGV[8]) + tonumber(ARGV[9]))
 end
 count('accepted')

@@ -1,5 +1,5 @@
 -- Write the outcome of the worker that holds the job; anybody else's comes too late.
--- KEYS[15]: where the answer is looked up by later jobs, if it may be.
+-- KEYS[16]: where the answer is looked up by later jobs, if it may be.
 -- ARGV: 4 token, 5 status, 6 'result' or 'error', 7 its value, 8 timings.
 if not holds(ARGV[4]) then
   -- The same worker writes the same once more because the first answer was lost.
@@ -7,7 +7,7 @@ if not holds(ARGV[4]) then
 end
 redis.call('HSET', job, 'timings_ms', ARGV[8], 'ended_by', ARGV[4])
 finish(ARGV[5], ARGV[6], ARGV[7])
-if KEYS[15] then
-  redis.call('SET', KEYS[15], id, 'PX', number('retention_ms'))
+if KEYS[16] then
+  redis.call('SET', KEYS[16], id, 'PX', number('retention_ms'))
 end
 return 1

@@ -92,7 +92,9 @@ def test_an_accepted_job_is_queued_and_reads_back_whole(store: JobStore) -> None
     assert created.job.version == 1
     assert created.job.deadline_ms - created.job.created_at_ms == 3_600_000
     assert store.depth().open == 1
-    assert created.job.standing == Standing(ahead=0, others=0, ended_lately=0, bulk_ended_lately=0)
+    assert created.job.standing == Standing(
+        ahead=0, others=0, ended_lately=0, bulk_ended_lately=0, busy_ms_lately=0
+    )
 
 
 def test_accepting_the_same_id_twice_makes_one_job(store: JobStore) -> None:
@@ -413,6 +415,36 @@ def test_the_drain_rate_counts_the_last_minute(store: JobStore, clock: Clock) ->
     assert store.drain_rate() == pytest.approx(0.1)
     clock.advance(75)
     assert store.drain_rate() == 0
+
+
+def test_the_service_rate_leaves_out_when_there_was_nothing_to_do(store: JobStore, clock: Clock) -> None:
+    """One job that took two seconds in a quiet minute: half a job a second, whenever it is asked."""
+    assert store.service_rate() == 0
+    job = accept(store)
+    clock.advance(2)
+    store.cancel(job.id)
+    assert store.service_rate() == pytest.approx(0.5)
+    clock.advance(30)
+    assert store.service_rate() == pytest.approx(0.5)
+    standing = accept(store).standing
+    assert standing
+    assert (standing.ended_lately, standing.busy_ms_lately) == (1, 2_000)
+    clock.advance(75)
+    assert store.service_rate() == 0
+
+
+def test_the_service_rate_of_a_busy_ledger_is_its_drain_rate(store: JobStore, clock: Clock) -> None:
+    """A job a second for over two minutes, one always waiting; then none for ten, while they wait."""
+    waiting = accept(store)
+    for _ in range(135):
+        job = accept(store)
+        clock.advance(1)
+        store.cancel(job.id)
+    assert store.service_rate() == pytest.approx(1, rel=0.02)
+    assert store.drain_rate() == pytest.approx(1, rel=0.2)
+    clock.advance(600)
+    store.cancel(waiting.id)
+    assert store.service_rate() == pytest.approx(1 / 60)
 
 
 def test_a_change_is_told_to_who_listens(store: JobStore) -> None:
@@ -1130,10 +1162,10 @@ def lose_the_next_answer(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("was_running", [False, True])
 def test_an_owners_word_whose_answer_was_lost_is_answered_as_the_first_time(
-    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, was_running: bool
+    redis_client: redis.Redis, clock: Clock, monkeypatch: pytest.MonkeyPatch, was_running: bool
 ) -> None:
     """The connection repeats it by itself: nobody is told that a job was canceled, or queued, before."""
-    store = RedisJobStore(redis_client)
+    store = RedisJobStore(redis_client, clock)
     job = accept(store)
     if was_running:
         store.claim(job.id, "token", LEASE, RUN)
@@ -1268,7 +1300,9 @@ def test_each_priority_has_its_own_places(store: JobStore, clock: Clock) -> None
     clock.advance(1)
     retried = store.retry(jobs[0].id, 100)
     assert retried.spec.priority == Priority.BULK
-    assert retried.standing == Standing(ahead=2, others=2, ended_lately=1, bulk_ended_lately=1)
+    assert retried.standing == Standing(
+        ahead=2, others=2, ended_lately=1, bulk_ended_lately=1, busy_ms_lately=5_000
+    )
     assert (store.drain_rate(), store.drain_rate(Priority.INTERACTIVE)) == (pytest.approx(1 / 60), 0)
     assert store.drain_rate(Priority.BULK) == store.drain_rate()
 

@@ -136,7 +136,7 @@ def test_what_a_client_was_told_travels_with_the_message(
     clock.advance(1)
     job = accept(ledger)
     told = messages(redis_client)[-1]["headers"]["standing"]
-    assert told == [1, 0, 0, 0]
+    assert told == [1, 0, 0, 0, 1_000]
     assert Standing.of(told) == job.standing
     redis_client.delete(keys.INFERENCE_QUEUE)
     clock.advance(REPUBLISH_AFTER_MS / 1000 + 1)

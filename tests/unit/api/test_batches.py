@@ -146,6 +146,23 @@ def test_links_lead_below_where_the_server_is_mounted(client: FlaskClient) -> No
         assert all(link is None or link.startswith("/tiles/") for link in answer["links"].values()), answer
 
 
+def test_problems_lead_below_where_the_server_is_mounted(client: FlaskClient, services: Services) -> None:
+    """Of a request, an item of a batch, and a job that failed: what explains them, and what they concern."""
+    mounted = {"environ_overrides": {"SCRIPT_NAME": "/tiles"}}
+    batch = send_files(client, {**TILES, "broken.png": truncated(png_bytes())}, **mounted).json
+    job_id = batch["items"][0]["id"]
+    services.jobs.claim(job_id, "token", 15, 300)
+    services.jobs.fail(job_id, "token", JobError(code="MODEL_ERROR", detail="no number"), {})
+    for problem, instance in (
+        (client.get("/nowhere", **mounted).json, "/tiles/nowhere"),
+        (batch["problems"][0], "/tiles/batches"),
+        (send_files(client, {"broken.png": b"x"}, **mounted).json["problems"][0], "/tiles/batches"),
+        (client.get(f"/result/{job_id}", **mounted).json["error"], f"/tiles/result/{job_id}"),
+    ):
+        assert problem["instance"] == instance
+        assert problem["type"].startswith("/tiles/docs/errors#"), problem
+
+
 def test_many_files_become_jobs_and_the_bad_ones_problems(client: FlaskClient, services: Services) -> None:
     """202 with where the batch is; every item is a job by its name, and bulk."""
     answer = send_files(client, {**TILES, "broken.png": truncated(png_bytes()), "page.html": b"<html>"})

@@ -253,15 +253,23 @@ def test_a_client_that_never_stops_sending_is_left_in_time(served: int) -> None:
     ],
 )
 def test_what_never_reached_the_application_is_refused_as_a_problem(
-    worker: Any, pair: tuple[socket.socket, socket.socket], error: Exception, status: int, code: str
+    worker: Any,
+    pair: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    status: int,
+    code: str,
 ) -> None:
     """The same form as everywhere, and nothing of the error's text."""
+    monkeypatch.setenv("SCRIPT_NAME", "/tiles")
     ours, theirs = pair
     worker.handle_error(None, ours, ("", 0), error)
     head, _, body = theirs.recv(10_000).partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     assert f"Content-Length: {len(body)}".encode() in head
-    assert (json.loads(body)["status"], json.loads(body)["code"]) == (status, code)
+    problem = json.loads(body)
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["type"].startswith("/tiles/docs/errors#")
 
 
 def test_the_server_has_room_for_all_that_wait() -> None:

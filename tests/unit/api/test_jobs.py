@@ -122,16 +122,19 @@ def test_an_open_job_says_when_to_ask_again(
 ) -> None:
     """From the rate at which jobs end, and by no cache's memory."""
     for _ in range(3):
-        finish(submit().get_json()["id"])
+        clock.advance(5)
+        job_id = submit().get_json()["id"]
+        clock.advance(4)
+        finish(job_id)
     jobs = []
     for _ in range(2):
         clock.advance(1)
         jobs.append(submit().get_json()["id"])
     assert client.get(f"/result/{jobs[0]}").headers["Retry-After"] == "1"
     answer = client.get(f"/result/{jobs[1]}")
-    # Three jobs in a minute: one more takes twenty seconds.
-    assert answer.get_json()["queue"] == {"position": 1, "eta_seconds": 20.0}
-    assert (answer.status_code, answer.headers["Retry-After"]) == (202, "20")
+    # Three jobs in twelve seconds, and none in the second since: one more takes over four.
+    assert answer.get_json()["queue"] == {"position": 1, "eta_seconds": 4.3}
+    assert (answer.status_code, answer.headers["Retry-After"]) == (202, "5")
     assert answer.headers["Cache-Control"] == "no-store"
     assert services.jobs.claim(jobs[1], "token", 15, 300)
     running = client.get(f"/result/{jobs[1]}")

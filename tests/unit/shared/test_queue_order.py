@@ -67,9 +67,17 @@ def test_an_estimate_counts_what_is_still_to_come() -> None:
 
 @pytest.mark.parametrize("priority", list(Priority))
 def test_whoever_is_next_is_told_of_no_wait(priority: Priority) -> None:
-    """How few ended in a quiet minute says how few came, and nothing of what a worker can do."""
+    """However slow it goes."""
     assert told(priority, 0, ended_lately=1).eta_seconds == 0
     assert told(priority, 0).eta_seconds is None
+
+
+def test_a_quiet_minute_says_nothing_of_what_a_worker_can_do() -> None:
+    """Two jobs ended in it, each in 50 ms: the hundredth of a new batch has its turn in five seconds."""
+    assert told(Priority.INTERACTIVE, 100, ended_lately=2, busy_ms_lately=100).eta_seconds == 5
+    assert told(Priority.BULK, 100, ended_lately=2, busy_ms_lately=100).eta_seconds == 50
+    # A ledger of an earlier program has not noted it.
+    assert told(Priority.INTERACTIVE, 100, ended_lately=2, busy_ms_lately=0).eta_seconds == 3_000
 
 
 def test_only_a_job_that_waits_has_a_place() -> None:
@@ -80,11 +88,20 @@ def test_only_a_job_that_waits_has_a_place() -> None:
 
 
 def told(
-    priority: Priority, ahead: int, others: int = 0, ended_lately: int = 0, bulk_ended_lately: int = 0
+    priority: Priority,
+    ahead: int,
+    others: int = 0,
+    ended_lately: int = 0,
+    bulk_ended_lately: int = 0,
+    busy_ms_lately: int = 60_000,
 ) -> Place:
     """Return what the client of a job is told that stands so."""
     standing = Standing(
-        ahead=ahead, others=others, ended_lately=ended_lately, bulk_ended_lately=bulk_ended_lately
+        ahead=ahead,
+        others=others,
+        ended_lately=ended_lately,
+        bulk_ended_lately=bulk_ended_lately,
+        busy_ms_lately=busy_ms_lately,
     )
     job = accepted_job()
     spec = job.spec.model_copy(update={"priority": priority})
