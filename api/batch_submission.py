@@ -219,7 +219,7 @@ def _answer(run: _Run, news: list[NewJob], answered_by: dict[str, str]) -> set[s
     made = services.jobs.answer_many(news, [answered_by[new.id] for new in news]) if news else []
     done = [job for job in made if job is not None]
     # No upload brings these back should Redis lose its data now, and the answer does not hold their results.
-    list(run.pool.map(Archive(services.objects).put, done))
+    Archive(services.objects).put_all(done, run.pool)
     run.accepted += [(job.spec.custom_id or "", job.id) for job in done]
     if done:
         count_cached(len(done))
