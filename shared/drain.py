@@ -7,21 +7,31 @@ DRAIN_WINDOW_SECONDS = 60
 INTERVAL_MS = 10_000
 
 
-def is_recent(interval: int, now_ms: int) -> bool:
-    """Tell whether an interval, by its number since the epoch, belongs to the last minute."""
-    return interval > (now_ms - DRAIN_WINDOW_SECONDS * 1000) / INTERVAL_MS
+def first_recent(now_ms: int) -> int:
+    """Return the number, since the epoch, of the first interval that belongs to the last minute."""
+    return now_ms // INTERVAL_MS - DRAIN_WINDOW_SECONDS * 1000 // INTERVAL_MS + 1
+
+
+def by_interval(since_ms: int, now_ms: int) -> dict[int, int]:
+    """Return how many ms of a period lie in each interval; of a long one those of the last minute suffice."""
+    last = now_ms // INTERVAL_MS
+    return {
+        interval: min(now_ms, (interval + 1) * INTERVAL_MS) - max(since_ms, interval * INTERVAL_MS)
+        for interval in range(max(since_ms // INTERVAL_MS, first_recent(now_ms)), last + 1)
+    }
 
 
 def busy_ms(noted: Mapping[int, int], since_ms: int | None, now_ms: int) -> int:
     """Return for how many ms of the last minute some job was open.
 
     Args:
-        noted: number of an interval -> ms of it, and what followed, in which one was.
+        noted: number of an interval -> ms of it in which one was.
         since_ms: from when on it is still to be noted; None while no job is open.
         now_ms: the ledger's time.
     """
-    recently = sum(ms for interval, ms in noted.items() if is_recent(interval, now_ms))
-    return min(recently + max(0, now_ms - (since_ms or now_ms)), DRAIN_WINDOW_SECONDS * 1000)
+    first = first_recent(now_ms)
+    recently = sum(ms for interval, ms in noted.items() if interval >= first)
+    return recently + (sum(by_interval(since_ms, now_ms).values()) if since_ms is not None else 0)
 
 
 def service_rate(ended: int, busy_ms: int) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from shared.deliveries import job_subject
-from shared.drain import DRAIN_WINDOW_SECONDS, INTERVAL_MS, busy_ms, is_recent, service_rate
+from shared.drain import DRAIN_WINDOW_SECONDS, INTERVAL_MS, busy_ms, first_recent, service_rate
 from shared.errors import (
     HistoQueueError,
     JobAlreadyFinal,
@@ -415,7 +415,7 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
 
     def _ended_lately(self, priority: Priority | None) -> int:
         ended = [time for time, kind in self._ended_at if priority in (None, kind)]
-        return sum(1 for time in ended if is_recent(time // INTERVAL_MS, self._clock()))
+        return sum(1 for time in ended if time // INTERVAL_MS >= first_recent(self._clock()))
 
     def _busy_lately(self) -> int:
         return busy_ms(self._busy_ms, self._busy_since_ms, self._clock())

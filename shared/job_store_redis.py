@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from shared import keys
-from shared.drain import DRAIN_WINDOW_SECONDS, busy_ms, is_recent, service_rate
+from shared.drain import DRAIN_WINDOW_SECONDS, busy_ms, first_recent, service_rate
 from shared.errors import (
     HistoQueueError,
     JobAlreadyFinal,
@@ -309,11 +309,11 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
     def _ended_lately(self, priority: Priority | None = None) -> int:
         with answering():
             buckets: dict[str, str] = self._redis.hgetall(keys.DRAINED)  # type: ignore[assignment]
-        now = int(self._redis_now_ms())
+        first = first_recent(int(self._redis_now_ms()))
         ended = {"": 0, "bulk": 0}
         for name, number in buckets.items():
             bucket, _, kind = name.partition(":")
-            ended[kind] += int(number) if is_recent(int(bucket), now) else 0
+            ended[kind] += int(number) if int(bucket) >= first else 0
         counted = {None: ended[""], Priority.BULK: ended["bulk"]}
         return counted.get(priority, ended[""] - ended["bulk"])
 

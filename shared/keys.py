@@ -26,8 +26,8 @@ SWEEPING = "jobs:sweeping"
 SWEPT = "jobs:swept"
 #: Hash: number of a ten-second interval -> jobs that ended in it; with `:bulk` behind it, bulk ones alone.
 DRAINED = "jobs:drained"
-#: Hash: number of a ten-second interval -> ms from then on in which some job was open; `since`, while one is:
-#: from when on that is still to be noted.
+#: Hash: number of a ten-second interval -> ms of it in which some job was open; `since`, while one is: from
+#: when on that is still to be noted.
 BUSY = "jobs:busy"
 #: Hash: accepted, retried, and each final status -> how many jobs came to it since this ledger began.
 COUNTED = "jobs:counted"

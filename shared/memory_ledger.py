@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.deliveries import batch_subject, job_subject
 from shared.deliveries_memory import MemoryDeliveries
-from shared.drain import INTERVAL_MS
+from shared.drain import by_interval
 from shared.job_store import Change
 from shared.schemas import Batch, Job, JobError, JobStatus, NewBatch, Priority, wall_clock_ms
 from shared.task_queue import MemoryTaskQueue
@@ -123,13 +123,11 @@ class MemoryLedger:
         self._tell(record.job.id)
 
     def _note_work(self) -> None:
-        """Note how long some job was open, each time that none is any more, and about every ten seconds."""
+        """Note since when some job is open, and as soon as none is any more, for how long one was."""
         now, is_idle = self._clock(), all(record.job.status.is_final for record in self._records.values())
         since = now if self._busy_since_ms is None else self._busy_since_ms
-        interval = since // INTERVAL_MS
-        if is_idle or interval != now // INTERVAL_MS:
-            self._busy_ms[interval] += now - since
-            since = now
+        if is_idle:
+            self._busy_ms.update(by_interval(since, now))
         self._busy_since_ms = None if is_idle else since
 
     def _note_end_in_batch(self, batch_id: str, record: Record) -> None:

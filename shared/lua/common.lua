@@ -124,11 +124,11 @@ local function standing()
     return nil
   end
   local others = redis.call('ZCARD', published[mine == 'bulk' and 'interactive' or 'bulk'])
-  local oldest, lately = now / 10000 - 6, {[''] = 0, [':bulk'] = 0}
+  local oldest, lately = math.floor(now / 10000) - 5, {[''] = 0, [':bulk'] = 0}
   local counts = redis.call('HGETALL', drained)
   for at = 1, #counts, 2 do
     local bucket, kind = string.match(counts[at], '^(%d+)(.*)$')
-    if tonumber(bucket) > oldest then
+    if tonumber(bucket) >= oldest then
       lately[kind] = lately[kind] + counts[at + 1]
     end
   end
@@ -136,12 +136,12 @@ local function standing()
   local periods = redis.call('HGETALL', busy)
   for at = 1, #periods, 2 do
     if periods[at] == 'since' then
-      worked = worked + math.max(0, now - periods[at + 1])
-    elseif tonumber(periods[at]) > oldest then
+      worked = worked + math.max(0, now - math.max(periods[at + 1], oldest * 10000))
+    elseif tonumber(periods[at]) >= oldest then
       worked = worked + periods[at + 1]
     end
   end
-  return {ahead, others, lately[''], lately[':bulk'], math.min(worked, 60000)}
+  return {ahead, others, lately[''], lately[':bulk'], worked}
 end
 
 -- Put the job's message into its queue, as Celery would through kombu: tests/contract/test_messages.py compares
@@ -163,31 +163,14 @@ local function publish(forecast)
   }))
 end
 
--- Note how long some job was open, each time that none is any more, and about every ten seconds.
-local function note_busy()
-  local since, is_idle = redis.call('HGET', busy, 'since'), redis.call('ZCARD', open) == 0
-  local interval = math.floor((since or now) / 10000)
-  if since and (is_idle or interval ~= math.floor(now / 10000)) then
-    redis.call('HINCRBY', busy, interval, math.max(0, now - since))
-    redis.call('HDEL', busy, 'since')
-    for _, old in ipairs(redis.call('HKEYS', busy)) do
-      if tonumber(old) < interval - 12 then
-        redis.call('HDEL', busy, old)
-      end
-    end
-    since = nil
-  end
-  if not since and not is_idle then
-    redis.call('HSET', busy, 'since', now)
-  end
-end
-
 -- Queue the job as one that nobody has tried yet, in every index that it belongs to; its message is due now.
 local function enqueue(deadline)
   become('queued')
   redis.call('HSET', job, 'deadline_ms', deadline, 'published_at_ms', now)
   redis.call('ZADD', open, deadline, id)
-  note_busy()
+  if not redis.call('HGET', busy, 'since') then
+    redis.call('HSET', busy, 'since', now)
+  end
   redis.call('ZADD', published[priority()], now, id)
   count_owned(1)
   local name = field('batch')
@@ -197,10 +180,25 @@ local function enqueue(deadline)
   end
 end
 
+-- Note for how long some job was open, in the last intervals of ten seconds: as soon as none is any more.
+local function note_idle()
+  local since, last = tonumber(redis.call('HGET', busy, 'since') or now), math.floor(now / 10000)
+  for interval = math.max(math.floor(since / 10000), last - 5), last do
+    local from, to = math.max(since, interval * 10000), math.min(now, (interval + 1) * 10000)
+    redis.call('HINCRBY', busy, interval, math.max(0, to - from))
+  end
+  redis.call('HDEL', busy, 'since')
+  for _, old in ipairs(redis.call('HKEYS', busy)) do
+    if tonumber(old) < last - 5 then
+      redis.call('HDEL', busy, old)
+    end
+  end
+end
+
 -- Take the job out of every index of open jobs.
 local function forget()
-  if redis.call('ZREM', open, id) == 1 then
-    note_busy()
+  if redis.call('ZREM', open, id) == 1 and redis.call('ZCARD', open) == 0 then
+    note_idle()
   end
   redis.call('ZREM', published.interactive, id)
   redis.call('ZREM', published.bulk, id)

@@ -426,25 +426,68 @@ def test_the_service_rate_leaves_out_when_there_was_nothing_to_do(store: JobStor
     assert store.service_rate() == pytest.approx(0.5)
     clock.advance(30)
     assert store.service_rate() == pytest.approx(0.5)
-    standing = accept(store).standing
-    assert standing
-    assert (standing.ended_lately, standing.busy_ms_lately) == (1, 2_000)
+    job = accept(store)
+    assert job.standing
+    assert (job.standing.ended_lately, job.standing.busy_ms_lately) == (1, 2_000)
+    store.cancel(job.id)
     clock.advance(75)
     assert store.service_rate() == 0
+    job = accept(store)
+    assert job.standing
+    assert (job.standing.ended_lately, job.standing.busy_ms_lately) == (0, 0)
+    clock.advance(1)
+    store.cancel(job.id)
+    assert store.service_rate() == 1
+    standing = accept(store).standing
+    assert standing
+    assert (standing.ended_lately, standing.busy_ms_lately) == (1, 1_000)
 
 
 def test_the_service_rate_of_a_busy_ledger_is_its_drain_rate(store: JobStore, clock: Clock) -> None:
-    """A job a second for over two minutes, one always waiting; then none for ten, while they wait."""
-    waiting = accept(store)
+    """A job a second for over two minutes, two always waiting; then none for ten, while they wait."""
+    waiting = [accept(store) for _ in range(2)]
     for _ in range(135):
         job = accept(store)
         clock.advance(1)
         store.cancel(job.id)
     assert store.service_rate() == pytest.approx(1, rel=0.02)
     assert store.drain_rate() == pytest.approx(1, rel=0.2)
+    standing = store.get(waiting[1].id).standing
+    assert standing
+    assert standing.busy_ms_lately == pytest.approx(1_000 * standing.ended_lately, abs=1_000)
     clock.advance(600)
-    store.cancel(waiting.id)
-    assert store.service_rate() == pytest.approx(1 / 60)
+    store.cancel(waiting[0].id)
+    for _ in range(2):
+        clock.advance(0.004)
+        assert 1 / 60 <= store.service_rate() <= 1 / 50
+        standing = store.get(waiting[1].id).standing
+        assert standing
+        assert 50_000 <= standing.busy_ms_lately <= 60_000
+
+
+@pytest.mark.parametrize("seconds", [0.05, 9, 45, 65, 200])
+def test_the_service_rate_of_slow_jobs_is_no_better_than_they_are(
+    store: JobStore, clock: Clock, seconds: float
+) -> None:
+    """One after the other, with pauses; by what a minute shows, in which one may end that began before it."""
+    for _ in range(6):
+        job = accept(store)
+        clock.advance(seconds)
+        store.cancel(job.id)
+        for _ in range(2):
+            clock.advance(3)
+            assert 0.8 <= store.service_rate() * min(seconds, 48) <= 2
+
+
+def test_what_the_rates_are_counted_in_does_not_grow(redis_client: redis.Redis, clock: Clock) -> None:
+    """A number for each ten seconds of two minutes, and not for each of a year."""
+    store = RedisJobStore(redis_client, clock)
+    for _ in range(40):
+        store.cancel(accept(store).id)
+        store.cancel(store.create(bulk_job(), 10).job.id)
+        clock.advance(10)
+    assert redis_client.hlen(keys.BUSY) <= 15
+    assert redis_client.hlen(keys.DRAINED) <= 30
 
 
 def test_a_change_is_told_to_who_listens(store: JobStore) -> None:
