@@ -248,8 +248,10 @@ def _begin(run: _Run) -> str:
         # Room is asked for before anything is begun; a repetition may go on without.
         _check_room(run)
     batch_id = founded(services, lambda: services.jobs.create_batch(new))
-    if batch_id == new.id:
-        BatchArchive(services.objects).put(new, wall_clock_ms())
+    archive = BatchArchive(services.objects)
+    # The request that began it may have ended in between.
+    if batch_id == new.id or not archive.has(batch_id):
+        archive.put(new.model_copy(update={"id": batch_id}), wall_clock_ms())
     crash_point("api.batch_begun")
     run.batch_id = batch_id
     return batch_id

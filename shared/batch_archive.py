@@ -50,6 +50,10 @@ class BatchArchive:
         body = BegunBatch(batch=batch, begun_at_ms=begun_at_ms).model_dump_json().encode()
         self._objects.put(f"{BATCHES}{batch.id}/{BATCH}", body, "application/json")
 
+    def has(self, batch_id: str) -> bool:
+        """Tell whether a batch is kept."""
+        return self.read(f"{BATCHES}{batch_id}/{BATCH}") is not None
+
     def put_members(self, batch_id: str, job_ids: Sequence[str]) -> None:
         """Keep the ids of members, before they are accepted; the same ones may be put again."""
         body = Members(ids=list(job_ids)).model_dump_json().encode()

@@ -19,17 +19,24 @@ class MemoryBatches(MemoryLedger):
                 if known in self._batches:
                     if fingerprint != new.idempotency.fingerprint:
                         raise key_reused()
+                    if begun_at_ms is None:
+                        # More members may come: until that is over, no end of one of them is the batch's.
+                        self._batches[known].is_whole = False
                     return known
                 if not self._founded and begun_at_ms is None:
                     raise LedgerRebuilding
                 self._idempotency[new.idempotency.key] = (new.idempotency.fingerprint, new.id)
-            self._batches.setdefault(new.id, BatchRecord(new, begun_at_ms or self._clock()))
+            now = self._clock()
+            restored_at_ms = now if begun_at_ms else None
+            self._batches.setdefault(new.id, BatchRecord(new, begun_at_ms or now, restored_at_ms))
             return new.id
 
     def batch(self, batch_id: str, seal: bool = False) -> Batch:
         with self._lock:
             batch = self._known_batch(batch_id)
-            if seal or self._clock() - batch.created_at_ms > INTAKE_SECONDS * 1000:
+            # One that is being restored has not all of its members yet.
+            since = batch.restored_at_ms or batch.created_at_ms
+            if seal or self._clock() - since > INTAKE_SECONDS * 1000:
                 batch.is_whole = True
                 self._complete(batch)
             found = self._describe_batch(batch)

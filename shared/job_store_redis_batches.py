@@ -122,6 +122,7 @@ class RedisBatches(RedisLedger):
             "webhook_url": job.spec.webhook_url,
             "result": json.dumps(job.result) if job.result is not None else None,
             "error": job.error.model_dump_json() if job.error else None,
+            "cached": 1 if job.cached else None,
             "timings_ms": json.dumps(job.timings_ms) if job.timings_ms is not None else None,
             "patience_ms": job.deadline_ms - job.created_at_ms,
             "retention_ms": expires - finished,

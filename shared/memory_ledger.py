@@ -50,6 +50,7 @@ class BatchRecord:
 
     new: NewBatch
     created_at_ms: int
+    restored_at_ms: int | None = None
     is_whole: bool = False
     completed_at_ms: int | None = None
     job_ids: list[str] = field(default_factory=list)

@@ -68,9 +68,9 @@ class Sweep:
         self._clock = clock_ms
         self._sleep = sleep
         self._swept = Swept()
-        #: Batches that were begun again.
-        self._begun: set[str] = set()
-        #: Those of which every member was accepted.
+        #: Batches whose members are looked for -> whether the ledger knows that it has them all.
+        self._batches_looked_at: dict[str, bool] = {}
+        #: Those of which every member was accepted, though the ledger does not know it.
         self._whole: list[str] = []
 
     def run(self) -> Swept | None:
@@ -99,7 +99,7 @@ class Sweep:
         return self._swept
 
     def _sweep_batches(self) -> bool:
-        """Begin lost batches again, with the members that have ended; the uploads bring the others."""
+        """Begin lost batches again, and take in members that have ended; the uploads bring the others."""
         settings = self._settings
         kept = settings.result_retention_seconds + settings.tombstone_seconds + LONGEST_WAIT_SECONDS
         is_lost = not self._jobs.is_founded()
@@ -108,34 +108,40 @@ class Sweep:
                 return False
             if self._clock() - item.modified_at_ms > kept * 1000:
                 self._remove_after(item, kept)
-            elif is_lost or batch_id in self._begun or self._is_missing(item, batch_id):
-                self._restore_batch(item, batch_id)
+            elif item.key.endswith(BATCH):
+                self._look_at_batch(item, batch_id, is_lost)
+            elif item.key.endswith(WHOLE):
+                if self._batches_looked_at.get(batch_id) is False:
+                    self._whole.append(batch_id)
+            elif batch_id in self._batches_looked_at:
+                self._restore_members(item, batch_id)
         return self._jobs.hold_sweep(SILENCE_SECONDS)
 
-    def _is_missing(self, item: StoredObject, batch_id: str) -> bool:
-        """Tell whether a ledger that is whole lacks this batch, though its time is not over."""
-        is_late = self._clock() - item.modified_at_ms < LATEST_BATCHES_SECONDS * 1000
-        if not (is_late and item.key.endswith(BATCH)):
-            return False
-        try:
-            self._jobs.batch(batch_id)
-        except BatchNotFound:
-            begun = self._batches.read(item.key)
-            return isinstance(begun, BegunBatch) and self._clock() < begun.kept_until_ms
-        except ResultExpired:
-            pass
-        return False
+    def _look_at_batch(self, item: StoredObject, batch_id: str, is_lost: bool) -> None:
+        """Begin a lost batch again, and note whose members are to be looked for.
 
-    def _restore_batch(self, item: StoredObject, batch_id: str) -> None:
-        if item.key.endswith(WHOLE):
-            self._whole.append(batch_id)
-            return
+        A ledger that has lost nothing is asked for the batches of the last day alone. One that it has may
+        lack members: it may have lost its writes from any of them on, or a comparison may have broken off.
+        """
+        if not is_lost:
+            if self._clock() - item.modified_at_ms > LATEST_BATCHES_SECONDS * 1000:
+                return
+            try:
+                self._batches_looked_at[batch_id] = self._jobs.batch(batch_id).is_whole
+            except ResultExpired:
+                return
+            except BatchNotFound:
+                pass
+            else:
+                return
+        begun = self._batches.read(item.key)
+        if isinstance(begun, BegunBatch) and (is_lost or self._clock() < begun.kept_until_ms):
+            self._jobs.create_batch(begun.batch, begun.begun_at_ms)
+            self._batches_looked_at[batch_id] = False
+
+    def _restore_members(self, item: StoredObject, batch_id: str) -> None:
         found = self._batches.read(item.key)
-        if isinstance(found, BegunBatch):
-            self._jobs.create_batch(found.batch, found.begun_at_ms)
-            self._begun.add(batch_id)
-            return
-        for job_id in self._jobs.unknown(found or []):
+        for job_id in self._jobs.unknown(found if isinstance(found, list) else []):
             job = self._archive.get(job_id)
             expires_at_ms = job.expires_at_ms if job else None
             if job and job.spec.batch == batch_id and (expires_at_ms or 0) > self._clock():

@@ -6,7 +6,14 @@ local key, begun = batches .. ARGV[4], tonumber(ARGV[10])
 if KEYS[16] then
   local fingerprint, first = string.match(redis.call('GET', KEYS[16]) or '', '^(%S+) (%S+)$')
   if first and redis.call('HEXISTS', batches .. first, 'created_at_ms') == 1 then
-    return fingerprint == ARGV[9] and {'replayed', first} or {'conflict'}
+    if fingerprint ~= ARGV[9] then
+      return {'conflict'}
+    end
+    if begun == 0 then
+      -- More members may come: until that is over, no end of one of them is the batch's.
+      redis.call('HDEL', batches .. first, 'is_whole')
+    end
+    return {'replayed', first}
   end
   -- One that lost its data cannot tell whether the key is new.
   if begun == 0 and redis.call('EXISTS', founded) == 0 then
@@ -16,6 +23,9 @@ if KEYS[16] then
 end
 redis.call('HSET', key, 'created_at_ms', begun > 0 and begun or now, 'owner', ARGV[5], 'keep_ms', ARGV[6],
   'retention_ms', ARGV[8])
+if begun > 0 then
+  redis.call('HSET', key, 'restored_at_ms', now)
+end
 if ARGV[11] ~= '' then
   redis.call('HSET', key, 'webhook_url', ARGV[11])
 end

@@ -160,6 +160,35 @@ def test_a_key_gives_the_first_batch_again(store: JobStore) -> None:
         begin(store, Idempotency(key="k", fingerprint="g"))
 
 
+def test_a_batch_whose_request_is_repeated_may_get_more_members(store: JobStore) -> None:
+    """Until it is whole again no end of one of them completes it: its owner is told once."""
+    repeat = Idempotency(key="k", fingerprint="f")
+    batch_id = begin(store, repeat)
+    succeed(store, fill(store, batch_id, 1)[0])
+    completed = store.batch(batch_id, seal=True)
+    assert completed.completed_at_ms
+    begin(store, repeat)
+    for _ in range(2):
+        succeed(store, fill(store, batch_id, 1)[0])
+        found = store.batch(batch_id)
+        assert (found.is_whole, found.completed_at_ms) == (False, None)
+    assert store.batch(batch_id, seal=True).completed_at_ms
+    # Nothing is added: it stays completed all along.
+    begin(store, repeat)
+    assert store.batch(batch_id).completed_at_ms
+    assert store.batch(batch_id, seal=True).completed_at_ms
+
+
+def test_a_restored_batch_is_whole_by_itself_in_its_time(store: JobStore, clock: Clock) -> None:
+    """However long ago it was begun: whoever restores it is still at it."""
+    new = NewBatch(id=new_job_id(), expires_in_seconds=3600, retention_seconds=600, tombstone_seconds=600)
+    store.create_batch(new, begun_at_ms=clock() - 10 * INTAKE_SECONDS * 1000)
+    clock.advance(INTAKE_SECONDS - 1)
+    assert not store.batch(new.id).is_whole
+    clock.advance(2)
+    assert store.batch(new.id).is_whole
+
+
 def test_a_batch_expires_with_its_last_result(store: JobStore, clock: Clock) -> None:
     """First 410, then unknown."""
     batch_id = begin(store, owner="a")
@@ -197,7 +226,9 @@ def test_a_member_that_had_ended_is_taken_in_again(
     done, failed = fill(store, batch_id, 2)
     succeed(store, done)
     fail(store, failed, "POISON")
-    jobs = [store.get(done.id), store.get(failed.id)]
+    cached = store.answer(member(batch_id), done.id)
+    assert cached
+    jobs = [store.get(done.id), store.get(failed.id), cached.job]
     if side == "memory":
         empty: JobStore = MemoryJobStore(clock, founded=False)
     else:
@@ -212,7 +243,7 @@ def test_a_member_that_had_ended_is_taken_in_again(
         assert empty.restore_ended(job, 60, 600)
         assert not empty.restore_ended(job, 60, 600)
     batch = empty.batch(batch_id, seal=True)
-    assert (batch.counts[JobStatus.SUCCEEDED], batch.reasons) == (1, {"POISON": 1})
+    assert (batch.counts[JobStatus.SUCCEEDED], batch.reasons) == (2, {"POISON": 1})
     assert batch.created_at_ms == clock() - 5000
     assert batch.completed_at_ms is not None
     assert empty.ended(batch_id, 0, 10) == jobs
@@ -220,4 +251,4 @@ def test_a_member_that_had_ended_is_taken_in_again(
     assert totals.accepted + totals.retried == totals.open + sum(totals.ended.values())
     assert empty.retry(failed.id, 10).status == JobStatus.QUEUED
     clock.advance(61)
-    assert [item.job_id for item in empty.cleanable(10)] == [done.id]
+    assert {item.job_id for item in empty.cleanable(10)} == {done.id, cached.job.id}

@@ -354,10 +354,35 @@ def test_a_batch_comes_back_with_every_member(world: World) -> None:
     assert (found.counts[JobStatus.QUEUED], found.counts[JobStatus.SUCCEEDED], found.is_whole) == (2, 1, True)
     assert found.owner == "a"
     assert ledger.ended(batch.id, 0, 10) == [ended]
-    assert ledger.create_batch(batch) == batch.id
     for job in (jobs[0], jobs[2]):
         world.finish(job)
     assert ledger.batch(batch.id).completed_at_ms is not None
+    assert ledger.create_batch(batch) == batch.id
+
+
+def test_a_batch_that_is_being_restored_is_not_completed_by_who_reads_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long ago it was begun: it has not all of its members yet."""
+    batch, jobs = begin_batch(world, 3)
+    for job in jobs:
+        world.finish(job)
+    BatchArchive(world.services.objects).put(batch, world.now_ms - 2 * HOUR * 1000)
+    world.wipe()
+    seen = []
+    get = world.services.objects.get
+
+    def while_it_is_read(key: str, max_bytes: int) -> bytes:
+        if "members-" in key:
+            seen.append(world.services.jobs.batch(batch.id))
+        return get(key, max_bytes)
+
+    monkeypatch.setattr(world.services.objects, "get", while_it_is_read)
+    world.sweep()
+    assert [(found.is_whole, found.completed_at_ms) for found in seen] == [(False, None)]
+    found = world.services.jobs.batch(batch.id)
+    assert (found.is_whole, found.counts[JobStatus.SUCCEEDED]) == (True, 3)
+    assert found.completed_at_ms == world.now_ms
 
 
 def lose_the_last_writes(world: World, batch: NewBatch, jobs: list[NewJob]) -> None:
@@ -382,12 +407,54 @@ def test_a_batch_of_the_last_writes_comes_back_to_a_ledger_that_has_others(world
     found = ledger.batch(batch.id)
     assert (found.counts[JobStatus.QUEUED], found.counts[JobStatus.SUCCEEDED], found.is_whole) == (2, 1, True)
     assert ledger.ended(batch.id, 0, 10) == [ended]
-    assert ledger.create_batch(batch) == batch.id
     for job in (jobs[0], jobs[2]):
         world.finish(job)
     assert ledger.batch(batch.id).completed_at_ms is not None
+    assert ledger.create_batch(batch) == batch.id
     assert ledger.batch(other.id).counts[JobStatus.QUEUED] == 1
     assert world.sweep() == Swept()
+
+
+def test_a_batch_that_lost_some_of_its_members_gets_them_back(world: World) -> None:
+    """The copy of Redis was made while it came in, with one of them."""
+    batch, jobs = begin_batch(world, 3)
+    for job in jobs:
+        world.finish(job)
+    ledger = world.services.jobs
+    assert isinstance(ledger, MemoryJobStore)
+    record = ledger._batches[batch.id]
+    record.is_whole, record.completed_at_ms = False, None
+    record.job_ids, record.ends = [jobs[0].id], [jobs[0].id]
+    for job in jobs[1:]:
+        del ledger._records[job.id]
+    world.sweep()
+    found = ledger.batch(batch.id)
+    assert (found.counts[JobStatus.SUCCEEDED], found.is_whole) == (3, True)
+    assert found.completed_at_ms is not None
+
+
+def test_a_comparison_that_breaks_off_in_a_batch_is_made_good_by_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had begun the batch again, and taken in nothing of it."""
+    batch, jobs = begin_batch(world, 3)
+    for job in jobs:
+        world.finish(job)
+    lose_the_last_writes(world, batch, jobs)
+    get = world.services.objects.get
+
+    def away(key: str, max_bytes: int) -> bytes:
+        if "members-" in key:
+            raise ObjectStoreUnavailable("away")
+        return get(key, max_bytes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.services.objects, "get", away)
+        with pytest.raises(ObjectStoreUnavailable):
+            world.sweep()
+    world.sweep()
+    found = world.services.jobs.batch(batch.id)
+    assert (found.counts[JobStatus.SUCCEEDED], found.is_whole) == (3, True)
 
 
 def test_a_batch_whose_time_is_over_is_not_begun_again(world: World) -> None:
