@@ -27,6 +27,8 @@ _MOST_FIELD_BYTES = 65_536
 _MOST_FIELDS = 16
 #: A body of keys, by the length that an object's key may have.
 _MOST_KEY_BYTES = 1100
+#: So many brackets, braces and commas for each of its items, those in names included.
+_MOST_SIGNS = 16
 
 
 def receive(
@@ -65,14 +67,18 @@ def receive(
 class FilesIntake:
     """Files of a form, one behind the other in one temporary file."""
 
-    def __init__(self, spool: BinaryIO) -> None:
+    def __init__(self, spool: BinaryIO, most_bytes: int) -> None:
+        """`most_bytes` is what one image may have."""
         self.items: list[Item] = []
         self.fingerprint = ""
         self.spool = spool
+        self._most_bytes = most_bytes
         self._lock = threading.Lock()
 
     def open(self, item: Item) -> BinaryIO:
         """Return a copy of the item's part of the file."""
+        if item.size > self._most_bytes:
+            raise too_large(self._most_bytes)
         with self._lock:
             self.spool.seek(item.start)
             return BytesIO(self.spool.read(item.size))
@@ -96,7 +102,7 @@ class _FormReader:
         self._decoder = MultipartDecoder(boundary.encode("latin-1", "replace"), most_held)
         self._request = request
         self._settings = settings
-        self._intake = FilesIntake(request.spool())
+        self._intake = FilesIntake(request.spool(), settings.max_image_bytes)
         self._digest = hashlib.sha256()
         self._field: tuple[str, bytearray] | None = None
         self._field_bytes = 0
@@ -176,6 +182,10 @@ class KeysIntake:
             raise InvalidRequest(
                 "Expected files or an archive. Keys are not taken here: no prefix is allowed."
             )
+        most_signs = _MOST_SIGNS * (settings.max_batch_items + 1)
+        if sum(map(body.count, (b"[", b"{", b","))) > most_signs:
+            # Each may stand for something that takes sixty bytes of memory.
+            raise InvalidRequest(f"Expected at most {most_signs} brackets, braces and commas. Received: more")
         self._objects = objects
         self._most_bytes = settings.max_image_bytes
         self._keys: list[str] = []

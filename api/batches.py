@@ -124,9 +124,8 @@ def _submitted_json(submitted: SubmittedBatch) -> Iterator[str]:
         }
     )
     yield head[:-1] + ', "items": ['
-    here = url_for("jobs.result", job_id="ID")
     items = (
-        {"custom_id": name, "id": job_id, "links": {"self": here.replace("ID", job_id)}}
+        {"custom_id": name, "id": job_id, "links": {"self": f"{request.script_root}/result/{job_id}"}}
         for name, job_id in submitted.accepted
     )
     yield from _listed(items)
@@ -164,7 +163,8 @@ def _done(done: Done, verb: str) -> Response:
     answer.status_code = 202
     if done.left:
         answer.headers["Retry-After"] = str(retry_after(1))
-    return _with_notice(answer)
+        return _with_notice(answer)
+    return _with_notice(_with_pause(answer, done.batch))
 
 
 def _with_pause(answer: Response, batch: Batch) -> Response:

@@ -20,6 +20,7 @@ from api.uploads import received_image
 from shared.archive import Archive
 from shared.errors import NoHeatmap
 from shared.queue_order import place_of
+from shared.representation import may_have_heatmap
 from shared.schemas import Job
 
 bp = Blueprint("jobs", __name__)
@@ -113,7 +114,8 @@ def heatmap(job_id: str) -> Response:
     job = find_job(here.services, checked_id(job_id), caller())
     if not job.status.is_final and job.spec.explain:
         return _answer(job)
-    png = Archive(here.services.objects).get_heatmap(job_id) if job.spec.explain else None
+    # A canceled job may have one: its worker stores it before it hears that nobody wants the outcome.
+    png = Archive(here.services.objects).get_heatmap(job_id) if may_have_heatmap(job) else None
     if png is None:
         raise NoHeatmap(
             "Expected a job that was submitted with explain=true, has a class, and whose image is still kept."

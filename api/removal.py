@@ -44,8 +44,9 @@ def keep_outcome(services: Services, job: Job) -> None:
         # At once, and not by a worker in its own time: else a loss of Redis' data could bring the job back.
         archive.put(job)
         if services.jobs.archived([job]):
-            # It was retried, or deleted, just now.
-            archive.forget(job.id)
+            # It was retried, or deleted, just now; as the archiver does.
+            archive.delete(job.id)
+            services.jobs.unarchive(job.id)
     except Unavailable:
         _log.warning("archiving_left_to_a_worker", job_id=job.id)
 

@@ -125,8 +125,13 @@ class Supervisor:
             if watched.start_again_at is None:
                 self._plan_restart(watched)
             elif time.monotonic() >= watched.start_again_at:
-                watched.child.start(self._held)
                 watched.started_at, watched.start_again_at = time.monotonic(), None
+                try:
+                    watched.child.start(self._held)
+                except OSError as error:
+                    # Such as no memory for it, or an end before it had read what it is told.
+                    self._say(f"{watched.child.name} did not start: {error}")
+                    continue
                 self._say(f"{watched.child.name} runs again, pid {watched.child.pid}")
 
     def _look_at_logs(self) -> None:

@@ -123,7 +123,8 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
                 id=new.id,
                 spec=new.spec,
                 status=JobStatus.QUEUED,
-                version=1,
+                # A restored job may have had any number of versions that its readers still know.
+                version=now // 1000 if accepted_at_ms else 1,
                 created_at_ms=accepted_at_ms or now,
                 deadline_ms=(accepted_at_ms or now) + int(new.expires_in_seconds * 1000),
                 published_at_ms=now,

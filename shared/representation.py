@@ -40,7 +40,7 @@ def job_body(
             "cancel": None if job.status.is_final else f"{here}/cancel",
             "retry": f"{here}/retry" if job.status in RETRYABLE else None,
             "events": f"{here}/events",
-            "heatmap": f"{here}/heatmap.png" if _may_have_heatmap(job) else None,
+            "heatmap": f"{here}/heatmap.png" if may_have_heatmap(job) else None,
             "deliveries": f"{here}/deliveries" if spec.webhook_url else None,
         },
     }
@@ -77,8 +77,8 @@ def timestamp(milliseconds: int | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _may_have_heatmap(job: Job) -> bool:
-    """One was asked for, and may still come, or the image has a class that it shows."""
+def may_have_heatmap(job: Job) -> bool:
+    """Tell whether one was asked for, and may still come, or the image has a class that it shows."""
     has_class = job.result is not None and job.result.get("class") is not None
     return job.spec.explain and (has_class or not job.status.is_final)
 

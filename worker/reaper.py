@@ -108,8 +108,10 @@ def archive_once(jobs: JobStore, objects: ObjectStore, pool: Executor) -> int:
     if ended:
         crash_point("archiver.put")
     for job_id in jobs.archived(ended):
-        # Its owner deleted or retried it just now.
-        archive.forget(job_id)
+        # Its owner deleted or retried it just now. One that has ended anew by now is put there once more: the
+        # outcome that is removed may be the later one.
+        archive.delete(job_id)
+        jobs.unarchive(job_id)
     return len(ended)
 
 

@@ -21,10 +21,15 @@ _PF_X: Final = 1
 
 
 def asks_for_executable_stack(library: Path) -> bool:
-    """Tell whether loading this file would make the stack executable; False for one that is no ELF-64."""
+    """Tell whether loading this file would make the stack executable; False for one that is no ELF-64.
+
+    One that says nothing of the stack, or is cut short, counts as one that would.
+    """
     with library.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            return False
         found = _stack_flags(file)
-    return found is not None and bool(found[1] & _PF_X)
+    return found is None or bool(found[1] & _PF_X)
 
 
 def clear(library: Path) -> bool:
@@ -47,6 +52,7 @@ def installed() -> list[Path]:
 
 def _stack_flags(file: BinaryIO) -> tuple[int, int] | None:
     """Return where the flags of the stack are in the file, and what they are."""
+    file.seek(0)
     head = file.read(64)
     if len(head) < 64 or not head.startswith(_MAGIC):
         return None
@@ -54,9 +60,9 @@ def _stack_flags(file: BinaryIO) -> tuple[int, int] | None:
     size, count = struct.unpack_from("<HH", head, 54)
     for entry in range(table, table + size * count, size):
         file.seek(entry)
-        kind, flags = struct.unpack("<II", file.read(8))
-        if kind == _PT_GNU_STACK:
-            return entry + 4, flags
+        start = file.read(8)
+        if len(start) == 8 and start.startswith(struct.pack("<I", _PT_GNU_STACK)):
+            return entry + 4, struct.unpack_from("<I", start, 4)[0]
     return None
 
 

@@ -79,6 +79,8 @@ def load(wanted: str, order: Order) -> Loaded:
         except InvalidModel as error:
             # It was converted and proven once, so this is always worth a word.
             warnings.append(f"{runtime} does not answer as this version must: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever ails its library, another one may serve
+            warnings.append(f"{runtime} fails: {type(error).__name__}: {error}")
     return Loaded(_proven(_load_tensorflow, order), REFERENCE, "; ".join(warnings) or None)
 
 

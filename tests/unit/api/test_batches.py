@@ -15,8 +15,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from api import create_app
+from api.batch_intake import FilesIntake
+from api.batch_items import Item
 from shared.api_keys import KeyStore, Scope
-from shared.errors import JobStoreUnavailable
+from shared.batch_archive import BatchArchive, BegunBatch
+from shared.errors import JobStoreUnavailable, ObjectStoreUnavailable, RequestTooLarge
 from shared.schemas import JobError, Priority, new_job_id
 from shared.services import Services
 from shared.settings import Settings
@@ -121,6 +124,26 @@ def test_what_is_no_batch_is_told_what_would_be(client: FlaskClient) -> None:
     assert client.post("/batches").status_code == 400
 
 
+def test_a_batch_that_was_begun_and_not_kept_is_kept_by_the_next_request(
+    client: FlaskClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a loss of Redis' data would lose it: the first request ended between the two."""
+    headers = {"Idempotency-Key": "k"}
+
+    def away(*_: object) -> None:
+        raise ObjectStoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.objects, "put", away)
+        assert send_files(client, TILES, headers=headers).status_code == 503
+    batch = send_files(client, TILES, headers=headers).json
+    kept = services.objects.list_keys(f"batches/{batch['id']}/batch.json")
+    assert len(kept) == 1
+    found = BatchArchive(services.objects).read(kept[0])
+    assert isinstance(found, BegunBatch)
+    assert found.batch.id == batch["id"]
+
+
 def test_an_item_that_found_no_room_says_how_much_there_is(client: FlaskClient) -> None:
     """As the refusal of a single image does."""
     answer = send_files(client, {f"{number}.png": png_bytes(seed=number) for number in range(22)})
@@ -219,6 +242,16 @@ def test_objects_of_the_bucket_are_submitted_by_their_keys(client: FlaskClient, 
     answer = client.post("/batches", json={"keys": keys})
     assert [item["custom_id"] for item in answer.json["items"]] == ["day/x0_y0.png", "second"]
     assert codes(answer) == dict.fromkeys(("none.png", "uploads/x", "../models/x", "./x"), "INVALID_ITEM")
+
+
+def test_a_list_of_anything_is_not_read_into_memory(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two bytes of it may take sixty."""
+    monkeypatch.setattr("api.batch_intake.json.loads", None)
+    for item in (b"{}", b"[]", b"1"):
+        body = b'{"keys": [' + b",".join([item] * 600) + b"]}"
+        assert client.post("/batches", data=body, content_type="application/json").status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -388,6 +421,10 @@ def test_an_image_that_is_too_large_is_a_problem_of_its_own(client: FlaskClient)
     assert codes(answer) == {"large.jpg": "REQUEST_TOO_LARGE"}
     alone = send_files(client, {"large.jpg": jpeg_bytes() + b"\0" * 400_000})
     assert (alone.status_code, alone.json["code"]) == (422, "NOTHING_VALID")
+    spool = io.BytesIO(bytes(100))
+    with pytest.raises(RequestTooLarge):
+        FilesIntake(spool, most_bytes=99).open(Item("large.jpg", size=100))
+    assert spool.tell() == 0, "it is not read into memory first"
 
 
 @pytest.mark.parametrize(

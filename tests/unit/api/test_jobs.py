@@ -268,7 +268,7 @@ def test_a_heat_map_is_a_png_once_its_job_has_ended(
 
 
 def test_without_a_heat_map_there_is_none_to_read(
-    submit: Submit, client: FlaskClient, finish: Finish
+    submit: Submit, client: FlaskClient, finish: Finish, services: Services
 ) -> None:
     """It was not asked for, or the image got no class: 404 in its own word; an unknown id is another 404."""
     plain = submit().get_json()
@@ -278,5 +278,9 @@ def test_without_a_heat_map_there_is_none_to_read(
     rejected = submit(path="/predict?explain=true").get_json()
     finish(rejected["id"])
     assert client.get(rejected["links"]["heatmap"]).get_json()["code"] == "NO_HEATMAP"
+    canceled = submit(path="/predict?explain=true").get_json()
+    client.post(f"{canceled['links']['self']}/cancel")
+    Archive(services.objects).put_heatmap(canceled["id"], b"made before its worker heard of that")
+    assert client.get(canceled["links"]["heatmap"]).get_json()["code"] == "NO_HEATMAP"
     unknown = client.get("/result/00000000-0000-4000-8000-000000000000/heatmap.png")
     assert (unknown.status_code, unknown.get_json()["code"]) == (404, "JOB_NOT_FOUND")

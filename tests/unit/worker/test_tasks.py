@@ -541,6 +541,34 @@ def test_an_outcome_that_changes_while_it_is_archived_is_archived_anew(
     assert Archive(objects).get(job_id) == jobs.get(job_id)
 
 
+def test_an_outcome_that_is_archived_anew_while_the_earlier_one_is_withdrawn_is_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was open again when the ledger said so, and by now another worker has put there how it ended."""
+    job_id = world.accept(b"bad")
+    world.runner.run(job_id)
+    jobs, objects = world.services.jobs, world.services.objects
+    archived = jobs.archived
+
+    def runs_meanwhile(ended: Any) -> list[str]:
+        monkeypatch.undo()
+        jobs.retry(job_id, 10)
+        unwanted = archived(ended)
+        jobs.claim(job_id, "t", 15, 300)
+        jobs.succeed(job_id, "t", {"text": "tile"}, {})
+        Archive(objects).put_heatmap(job_id, b"a picture")
+        archive_once(jobs, objects, pool)
+        return unwanted
+
+    monkeypatch.setattr(jobs, "archived", runs_meanwhile)
+    with ThreadPoolExecutor(1) as pool:
+        archive_once(jobs, objects, pool)
+        world.now_ms += 31_000
+        archive_once(jobs, objects, pool)
+    assert Archive(objects).get(job_id) == jobs.get(job_id)
+    assert Archive(objects).get_heatmap(job_id) == b"a picture"
+
+
 def test_an_outcome_past_its_retention_goes_from_the_object_store_too(world: World) -> None:
     """Image first, then the outcome, both copies of it."""
     job_id = world.accept(b"tile")
@@ -819,7 +847,15 @@ def test_a_stop_does_not_wait_until_the_breaker_closes(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("standing", "counted"),
-    [([3, 0, 60, 0], 1), ([3, 0, 0, 0], 0), (None, 0), ("soon", 0), ([3], 0), (["a", "b", "c", "d"], 0)],
+    [
+        ([3, 0, 60, 0, 60_000], 1),
+        ([3, 0, 0, 0, 60_000], 0),
+        (None, 0),
+        ("soon", 0),
+        # As an earlier program's.
+        ([3, 0, 60, 0], 0),
+        (["a", "b", "c", "d", "e"], 0),
+    ],
 )
 def test_how_well_a_forecast_held_is_measured(world: World, standing: object, counted: int) -> None:
     """By a job's first attempt, where its client was told anything: three ahead, one a second, is 3 s."""

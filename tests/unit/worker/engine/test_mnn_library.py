@@ -36,9 +36,18 @@ def test_the_flag_alone_is_cleared(tmp_path: Path) -> None:
     assert not clear(path)
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"\x7fELF\x02\x01", b"\xcf\xfa\xed\xfe" + bytes(100), b"MZ" + bytes(100)]
-)
+def test_a_library_that_says_nothing_of_the_stack_would_make_it_executable(tmp_path: Path) -> None:
+    """So does glibc take it; one that is cut short is not loaded either, whatever it says."""
+    silent = library(tmp_path / "a.so", (PT_LOAD, 5))
+    assert asks_for_executable_stack(silent)
+    assert not clear(silent)
+    whole = library(tmp_path / "b.so", (PT_LOAD, 5), (PT_GNU_STACK, READ_WRITE)).read_bytes()
+    for length in (6, 63, 64, 64 + 56 + 4):
+        (tmp_path / "c.so").write_bytes(whole[:length])
+        assert asks_for_executable_stack(tmp_path / "c.so"), length
+
+
+@pytest.mark.parametrize("body", [b"", b"\x7fELF", b"\xcf\xfa\xed\xfe" + bytes(100), b"MZ" + bytes(100)])
 def test_what_is_no_such_library_is_left_alone(tmp_path: Path, body: bytes) -> None:
     """As those of macOS and Windows."""
     path = tmp_path / "a.so"

@@ -291,6 +291,21 @@ def test_a_library_that_cannot_be_loaded_ends_no_engine(
     assert "ONNX Runtime cannot be loaded" in (loaded.warning or "")
 
 
+def test_a_runtime_that_fails_at_work_ends_no_engine(
+    converted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was loaded, and something of it does not work here: the next one serves, with a warning."""
+    monkeypatch.setattr(runtimes, "_has_gpu", lambda: False)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("MNN could not run the network: status 3")
+
+    monkeypatch.setattr("worker.engine.mnn_predictor.MnnPredictor.warm_up", fail)
+    loaded = load("auto", order(converted))
+    assert loaded.runtime == "onnxruntime"
+    assert loaded.warning == "mnn fails: RuntimeError: MNN could not run the network: status 3"
+
+
 @pytest.mark.parametrize("wanted", FAST)
 def test_a_damaged_network_is_refused(converted: Path, tmp_path: Path, wanted: str) -> None:
     """It never stops a worker that has the truth beside it."""
