@@ -6,20 +6,28 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from dotenv import dotenv_values
+
 from shared.object_store import WORKER_PATIENCE
 from shared.services import Services, from_settings
 from shared.settings import Settings, read_settings
 
 _NAME = "servers.json"
+#: With one of these, the environment says which servers are meant.
+_NAMING = ("REDIS_URL", "S3_ENDPOINT_URL", "OBJECT_STORE_DIR", "SECRETS_DIR")
 
 
 def leave_address(data_dir: Path, environment: Mapping[str, str]) -> None:
-    """Write down the variables by which the servers are found, readable by their owner alone."""
+    """Write down the variables by which the servers are found, readable by their owner alone.
+
+    Those that were given to `make up` belong to them.
+    """
+    given = {name: os.environ[name] for name in _NAMING if os.environ.get(name)}
     path = data_dir / _NAME
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump(dict(environment), file)
+        json.dump({**given, **environment}, file)
 
 
 def forget_address(data_dir: Path) -> None:
@@ -35,16 +43,21 @@ def reach() -> Services:
 
 
 def join() -> str | None:
-    """Take the servers of `make up` into this process' environment, where that names none itself.
+    """Take the servers of `make up` into this process' environment, where that names no others itself.
+
+    The data directory is that of `DATA_DIR`, also where `.env` says it, as for `make up`.
 
     Returns:
         The data directory that they belong to; None where the environment decides.
     """
-    data_dir = Path(os.environ.get("DATA_DIR") or ".data")
-    given = any(
-        os.environ.get(name) for name in ("REDIS_URL", "S3_ENDPOINT_URL", "OBJECT_STORE_DIR", "SECRETS_DIR")
-    )
-    if given or not (data_dir / _NAME).exists():
+    data_dir = Path(os.environ.get("DATA_DIR") or dotenv_values(".env").get("DATA_DIR") or ".data")
+    named = {name: os.environ[name] for name in _NAMING if os.environ.get(name)}
+    if not (data_dir / _NAME).exists():
+        if not named:
+            print(f"no `make up` runs on {data_dir}: DATA_DIR names another folder", file=sys.stderr)
         return None
-    os.environ.update(json.loads((data_dir / _NAME).read_text()))
+    servers = json.loads((data_dir / _NAME).read_text())
+    if any(servers.get(name) != value for name, value in named.items()):
+        return None
+    os.environ.update(servers)
     return str(data_dir)

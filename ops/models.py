@@ -1,7 +1,7 @@
 """`python -m ops.models`: list what is published, publish a version, choose the one that new jobs get.
 
 python -m ops.models list
-python -m ops.models publish [FOLDER]     publish a version, the bundled one unless given; new jobs get it
+python -m ops.models publish [FOLDER]     publish a version, by default the newest in models/; new jobs get it
 python -m ops.models use VERSION          have new jobs get a published version: an older one to roll back
 
 Beside `make up` it finds the servers by itself; else they are named by the usual variables. Jobs that were
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ops.installation import reach
 from ops.prepare import newest_bundled_model
-from shared.errors import HistoQueueError, NoModel
+from shared.errors import HistoQueueError, InvalidModel, NoModel
 from shared.model_registry import ModelRegistry
 
 
@@ -22,8 +22,10 @@ def show(models: ModelRegistry) -> None:
     """Print a line for each version, newest first."""
     try:
         live = models.live().version
-    except NoModel:
+    except (NoModel, InvalidModel) as error:
         live = None
+        if isinstance(error, InvalidModel):
+            print(f"error: {error.code}: {error}", file=sys.stderr)
     for version in reversed(models.versions()):
         print(f"{version}  {'live' if version == live else 'published'}")
 
@@ -49,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m ops.models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list")

@@ -81,7 +81,9 @@ def newest_bundled_model() -> Path:
 def main(arguments: list[str] | None = None) -> int:
     """Do one of them; return the exit status."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m ops.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("webhook-secret")

@@ -32,7 +32,7 @@ from ops.installation import forget_address, leave_address
 from ops.prepare import make_bucket, webhook_secret
 from ops.processes import Child, wait_until
 from ops.servers import HOST, NoServer, ObjectServer, RedisServer, free_port, port_is_free
-from shared.errors import HistoQueueError
+from shared.errors import HistoQueueError, cause_of
 from shared.object_store import WORKER_PATIENCE
 from shared.services import Services, from_settings
 from shared.settings import Settings, read_settings
@@ -202,8 +202,11 @@ def main(settings_file: str | None = None) -> int:
             finally:
                 supervisor.stop()
                 forget_address(settings.data_dir)
-    except (CannotStart, NoServer, HistoQueueError, OSError) as error:
+    except (CannotStart, NoServer, HistoQueueError) as error:
         _say(f"error: {error}")
+        return 1
+    except OSError as error:
+        _say(f"error: {settings.data_dir} cannot be used: {error}")
         return 1
     _say("stopped")
     return 0
@@ -216,7 +219,8 @@ def _run(settings: UpSettings, supervisor: Supervisor) -> None:
     os.environ.update(environment)
     shared = read_settings(Settings)
     services = from_settings(shared, WORKER_PATIENCE)
-    supervisor.wait_for("the object store", lambda: _answers(services), START_TIMEOUT_SECONDS)
+    _wait_for_given(supervisor, "the object store", lambda: _ask_store(services))
+    _wait_for_given(supervisor, "Redis", services.jobs.ping)
     _say(f"  {make_bucket(services, may_publish=shared.model_bucket is None)}")
     _start_clients(settings, supervisor)
     url = f"http://{HOST}:{settings.port}"
@@ -280,7 +284,13 @@ def _start_clients(settings: UpSettings, supervisor: Supervisor) -> None:
 
 def _passwords(path: Path) -> dict[str, str]:
     """Return the passwords of this data directory, made at its first start, readable by its owner alone."""
-    stored: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        stored: dict[str, str] = dict(json.loads(path.read_text()) if path.exists() else {})
+    except (ValueError, TypeError):
+        raise CannotStart(
+            f"expected passwords in {path}. Found: something else. Remove it, and new ones are made; what "
+            "receives webhooks then needs the new secret"
+        ) from None
     made = {name: secrets.token_hex(24) for name in ("redis", "s3_access", "s3_secret")}
     # What a data directory of an earlier version lacks is added.
     known = {**made, "webhook": webhook_secret(), **stored}
@@ -294,14 +304,29 @@ def _passwords(path: Path) -> dict[str, str]:
     return known
 
 
-def _answers(services: Services) -> bool:
+def _wait_for_given(supervisor: Supervisor, what: str, ask: Callable[[], object]) -> None:
+    """Wait for a server that may not be a child of ours: only its client knows why it does not answer."""
+    why = ""
+
+    def answers() -> bool:
+        nonlocal why
+        try:
+            ask()
+        except HistoQueueError as error:
+            why = cause_of(error) or str(error)
+            return False
+        return True
+
     try:
-        services.objects.ensure_bucket()
-        # They may lie elsewhere: with a server that is only starting.
-        services.models.versions()
-    except HistoQueueError:
-        return False
-    return True
+        supervisor.wait_for(what, answers, START_TIMEOUT_SECONDS)
+    except CannotStart as late:
+        raise CannotStart(f"{late}. Last: {why}") from None
+
+
+def _ask_store(services: Services) -> None:
+    services.objects.ensure_bucket()
+    # They may lie elsewhere: with a server that is only starting.
+    services.models.versions()
 
 
 def _is_ready(url: str) -> bool:

@@ -57,7 +57,10 @@ class ModelRegistry:
         except FileNotFoundError:
             raise NoModel(f"No version of {self._name} is published. Publish one, then ask again.") from None
         except (ValidationError, ValueError) as error:
-            raise InvalidModel(f"Expected a version in current.json of {self._name}: {error}") from error
+            raise InvalidModel(
+                f"Expected a version in current.json of {self._name}. Found: something else; "
+                "`python -m ops.models use VERSION` writes it anew."
+            ) from error
         return self.reference(current.version, current.manifest_sha256)
 
     def reference(self, version: str, manifest_sha256: str | None = None) -> ModelRef:
@@ -105,22 +108,27 @@ class ModelRegistry:
     def publish(self, folder: Path) -> ModelRef:
         """Copy a version's folder into the bucket, check it, and make it the live one.
 
+        One that is published is checked, and what is damaged or missing of it is put there once more.
+
         Raises:
             InvalidModel: if a file is missing or altered, or another build of this version is published.
         """
         text = _read_local(folder / MANIFEST_NAME)
         manifest = parse_manifest(text)
-        if manifest.version in self.versions():
-            if self._read_manifest(manifest.version) != text:
-                raise InvalidModel(
-                    f"Expected a new version number: {self._name} {manifest.version} is published "
-                    "and versions never change."
-                )
-        else:
-            # All are checked before the first is sent.
-            bodies = {file.name: _read_checked(folder, file) for file in manifest.files}
-            for name, body in bodies.items():
-                self._store.put(self._key(f"{manifest.version}/{name}"), body, "application/octet-stream")
+        is_published = manifest.version in self.versions()
+        if is_published and self._read_manifest(manifest.version) != text:
+            raise InvalidModel(
+                f"Expected a new version number: {self._name} {manifest.version} is published "
+                "and versions never change."
+            )
+        wanted = [
+            file for file in manifest.files if not (is_published and self._is_sound(manifest.version, file))
+        ]
+        # All are checked before the first is sent.
+        bodies = {file.name: _read_checked(folder, file) for file in wanted}
+        for name, body in bodies.items():
+            self._store.put(self._key(f"{manifest.version}/{name}"), body, "application/octet-stream")
+        if not is_published:
             # Last: a version without its manifest does not exist.
             self._store.put(self._key(f"{manifest.version}/{MANIFEST_NAME}"), text, "application/json")
         return self.make_live(manifest.version)
@@ -171,6 +179,13 @@ class ModelRegistry:
             raise InvalidModel(f"{self._name} {version}: {file.name} is missing or too large") from error
         _check(file, body)
         return body
+
+    def _is_sound(self, version: str, file: FileDigest) -> bool:
+        try:
+            self._read_file(version, file)
+        except InvalidModel:
+            return False
+        return True
 
     def _read_manifest(self, version: str) -> bytes:
         if not is_version(version):

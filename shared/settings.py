@@ -11,7 +11,7 @@ from shared.redis_address import RedisAddress
 from shared.webhook_address import Network, parse_networks
 
 #: What HistoQueue keeps in the bucket.
-OUR_FOLDERS = frozenset({"uploads", "results", "quarantine", "batches", "models", "keys"})
+OUR_FOLDERS = frozenset({"uploads", "results", "heatmaps", "quarantine", "batches", "models", "keys"})
 #: Folders, each with its slash.
 _PREFIX = r"^([A-Za-z0-9._-]+/)*$"
 

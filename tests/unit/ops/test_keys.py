@@ -1,6 +1,7 @@
 """The command that makes, lists and revokes API keys."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -76,12 +77,32 @@ def test_the_command_finds_the_servers_of_make_up(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "servers.json").stat().st_mode & 0o777 == 0o600
     monkeypatch.setenv("HISTOQUEUE_TEST_ONLY", "")
     assert installation.join() == str(tmp_path)
-    import os  # noqa: PLC0415
-
     assert os.environ["HISTOQUEUE_TEST_ONLY"] == "7"
     monkeypatch.setenv("REDIS_URL", "redis://elsewhere")
     assert installation.join() is None
     assert json.loads((tmp_path / "servers.json").read_text()) == {"HISTOQUEUE_TEST_ONLY": "7"}
+
+
+def test_what_was_given_to_make_up_names_its_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Redis of one's own, as the shell that started it still has it; and the folder, as `.env` says it."""
+    for name in ("REDIS_URL", "S3_ENDPOINT_URL", "SECRETS_DIR", "OBJECT_STORE_DIR", "DATA_DIR"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("DATA_DIR=here\n")
+    (tmp_path / "here").mkdir()
+    assert installation.join() is None
+    assert "no `make up` runs on here" in capsys.readouterr().err
+    monkeypatch.setenv("REDIS_URL", "redis://mine")
+    installation.leave_address(tmp_path / "here", {"OBJECT_STORE_DIR": "objects"})
+    assert installation.join() == "here"
+    assert os.environ["OBJECT_STORE_DIR"] == "objects"
+    monkeypatch.setenv("REDIS_URL", "")
+    assert installation.join() == "here"
+    assert os.environ["REDIS_URL"] == "redis://mine"
+    monkeypatch.setenv("OBJECT_STORE_DIR", "elsewhere")
+    assert installation.join() is None
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 101])

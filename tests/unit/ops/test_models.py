@@ -37,6 +37,23 @@ def test_a_version_is_published_and_an_older_one_used_again(
     ]
 
 
+def test_a_damaged_choice_is_told_and_mended(
+    registry: ModelRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The versions are still listed; choosing one writes it anew."""
+    assert models.main(["publish", str(write_model(tmp_path / "1.0.0", "1.0.0"))]) == 0
+    current = tmp_path / "objects/histoqueue/models/lung-cnn/current.json"
+    current.write_text("{")
+    capsys.readouterr()
+    assert models.main(["list"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.split() == ["1.0.0", "published"]
+    assert len(printed.err.splitlines()) == 1
+    assert "ops.models use VERSION" in printed.err
+    assert models.main(["use", "1.0.0"]) == 0
+    assert registry.live().version == "1.0.0"
+
+
 def test_the_bundled_version_is_published_where_none_is_named(
     registry: ModelRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:

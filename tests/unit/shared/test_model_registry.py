@@ -89,6 +89,25 @@ def test_altered_weights_are_never_handed_out(
     assert not list((tmp_path / "cache").rglob("weights.keras"))
 
 
+def test_what_is_damaged_of_a_version_is_mended_by_publishing_it_once_more(
+    registry: ModelRegistry, store: MemoryObjectStore, live: ModelRef, tmp_path: Path
+) -> None:
+    """As the error advises; a folder that is damaged itself mends nothing."""
+    folder = write_model(tmp_path / "again")
+    key = f"models/{live.name}/{live.version}/{registry.manifest(live.version).weights}"
+    sound = store.get(key, 10_000_000)
+    for damage in (lambda: store.put(key, b"x", "application/octet-stream"), lambda: store.delete(key)):
+        damage()
+        with pytest.raises(InvalidModel):
+            registry.fetch(live, tmp_path / "cache")
+        assert registry.publish(folder) == live
+        assert store.get(key, 10_000_000) == sound
+    store.delete(key)
+    (folder / registry.manifest(live.version).weights).write_bytes(b"x")
+    with pytest.raises(InvalidModel):
+        registry.publish(folder)
+
+
 def test_deleted_weights_are_told(
     registry: ModelRegistry, store: MemoryObjectStore, live: ModelRef, tmp_path: Path
 ) -> None:
