@@ -127,7 +127,8 @@ def heatmap(job_id: str) -> Response:
 @bp.delete("/result/<any_id:job_id>")
 def delete(job_id: str) -> Response:
     """Cancel the job if it is open, and leave nothing of its image or result; 204, also when repeated."""
-    delete_job(context().services, _owned(job_id))
+    here = context()
+    delete_job(here.services, here.settings, _owned(job_id))
     return Response(status=204)
 
 

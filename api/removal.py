@@ -5,9 +5,10 @@ import structlog
 from shared.archive import Archive
 from shared.errors import JobAlreadyFinal, JobNotFound, LedgerRebuilding, ObjectStoreUnavailable, Unavailable
 from shared.job_store import Canceled
-from shared.recovery import founded
+from shared.recovery import founded, remembered
 from shared.schemas import Job
 from shared.services import Services
+from shared.settings import Settings
 
 _log = structlog.stdlib.get_logger("api.removal")
 
@@ -51,7 +52,7 @@ def keep_outcome(services: Services, job: Job) -> None:
         _log.warning("archiving_left_to_a_worker", job_id=job.id)
 
 
-def delete_job(services: Services, job_id: str) -> None:
+def delete_job(services: Services, settings: Settings, job_id: str) -> None:
     """Forget a job: its image, its result and every copy; what the object store holds back is cleaned later.
 
     Raises:
@@ -60,8 +61,9 @@ def delete_job(services: Services, job_id: str) -> None:
     """
     archive = Archive(services.objects)
     try:
-        image_key = founded(services, lambda: services.jobs.delete(job_id))
+        image_key = remembered(services, settings, job_id, lambda: services.jobs.delete(job_id))
     except (JobNotFound, LedgerRebuilding):
+        # A member of a batch that is lost itself.
         if (job := archive.get(job_id)) is None:
             raise
         services.objects.delete(job.spec.input.key)

@@ -30,7 +30,7 @@ from shared.errors import (
     ResultExpired,
 )
 from shared.job_store import JobStore
-from shared.recovery import UPLOADS, found_if_empty, founded
+from shared.recovery import UPLOADS, found_if_empty, founded, remembered
 from shared.schemas import (
     RETRYABLE,
     Admission,
@@ -170,7 +170,7 @@ def retry_job(services: Services, settings: Settings, job_id: str) -> Job:
         QueueFull: if as many jobs are open as are admitted.
     """
     jobs = services.jobs
-    known = founded(services, lambda: jobs.get(job_id))
+    known = remembered(services, settings, job_id, lambda: jobs.get(job_id))
     # What ended once must not be found there if Redis' data is lost while it runs again, so it goes first. If
     # it does not run again after all, it is put there again.
     is_taken_out = known.status in RETRYABLE and jobs.unarchive(job_id)

@@ -51,13 +51,20 @@ class BatchStore(Protocol):
         """Return the ids of so many members from the one with number `start` on, as they were accepted."""
 
     def ended(self, batch_id: str, start: int, count: int) -> list[Job]:
-        """Return the members that ended as the ends from `start` on, each only where it last did."""
+        """Return the members that ended as the ends from `start` on, each only where it last did.
+
+        Those whose result is past its retention are left out.
+        """
 
     def statuses(self, job_ids: Sequence[str]) -> list[JobStatus | None]:
         """Return the status of each; None where it has no record, or was deleted."""
 
     def restore_ended(self, job: Job, image_retention_seconds: float, tombstone_seconds: float) -> bool:
-        """Take in a member that ended before this ledger lost its data; False where it is known."""
+        """Take in a job that ended before this ledger lost its data.
+
+        Returns:
+            False where it is known, or is a member of a batch that is not.
+        """
 
 
 def no_such_batch(batch_id: str) -> BatchNotFound:

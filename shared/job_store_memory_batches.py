@@ -68,7 +68,9 @@ class MemoryBatches(MemoryLedger):
             return [
                 record.job
                 for number, job_id in numbered
-                if (record := self._find(job_id)) and record.ended_as == number
+                if (record := self._find(job_id))
+                and record.ended_as == number
+                and self._clock() <= (record.job.expires_at_ms or 0)
             ]
 
     def statuses(self, job_ids: Sequence[str]) -> list[JobStatus | None]:
@@ -78,7 +80,8 @@ class MemoryBatches(MemoryLedger):
 
     def restore_ended(self, job: Job, image_retention_seconds: float, tombstone_seconds: float) -> bool:
         with self._lock:
-            if self._find(job.id) is not None or job.spec.batch not in self._batches:
+            batch_id = job.spec.batch
+            if self._find(job.id) is not None or (batch_id and batch_id not in self._batches):
                 return False
             finished, expires = job.finished_at_ms or 0, job.expires_at_ms or 0
             image_retention_ms = int(image_retention_seconds * 1000)
@@ -90,8 +93,9 @@ class MemoryBatches(MemoryLedger):
                 patience_ms=job.deadline_ms - job.created_at_ms,
                 clean_at_ms=finished + image_retention_ms,
             )
-            self._batches[job.spec.batch].job_ids.append(job.id)
-            self._note_end_in_batch(job.spec.batch, record)
+            if batch_id:
+                self._batches[batch_id].job_ids.append(job.id)
+                self._note_end_in_batch(batch_id, record)
             self._counted["accepted"] += 1
             self._counted[job.status] += 1
             return True

@@ -78,6 +78,9 @@ class ObjectStore(Protocol):
     def walk(self, prefix: str) -> Iterator[StoredObject]:
         """Yield every object whose key starts so, in order of keys, in bounded memory."""
 
+    def remove_partial(self, older_than_seconds: float) -> None:
+        """Remove what calls have left that broke off with their process, so long ago."""
+
     def ensure_bucket(self) -> None:
         """Make the bucket, if it is not there."""
 
@@ -215,6 +218,10 @@ class S3ObjectStore:
                 key = item["Key"].removeprefix(self._prefix)
                 yield StoredObject(key, int(item["LastModified"].timestamp() * 1000))
 
+    def remove_partial(self, older_than_seconds: float) -> None:
+        # A put is one request: the server keeps all of it, or nothing.
+        pass
+
     def ensure_bucket(self) -> None:
         with self._answering():
             try:
@@ -331,6 +338,9 @@ class MemoryObjectStore:
     def walk(self, prefix: str) -> Iterator[StoredObject]:
         for key in self.list_keys(prefix):
             yield StoredObject(key, self._modified[key])
+
+    def remove_partial(self, older_than_seconds: float) -> None:
+        pass
 
     def ensure_bucket(self) -> None:
         """A dictionary needs no bucket."""

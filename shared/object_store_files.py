@@ -5,9 +5,10 @@ import errno
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -106,6 +107,13 @@ class FileObjectStore:
     def walk(self, prefix: str) -> Iterator[StoredObject]:
         folder = prefix.rpartition("/")[0]
         yield from self._walk(self._path(folder) if folder else self._bucket, prefix)
+
+    def remove_partial(self, older_than_seconds: float) -> None:
+        with _answering():
+            for entry in _scan(self._partial):
+                with suppress(FileNotFoundError):
+                    if time.time() - entry.stat().st_mtime > older_than_seconds:
+                        Path(entry.path).unlink()
 
     def ensure_bucket(self) -> None:
         with _answering():

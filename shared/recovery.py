@@ -16,7 +16,14 @@ import structlog
 from shared.archive import HEATMAPS, QUARANTINE, RESULTS, Archive
 from shared.batch_archive import BATCH, BATCHES, WHOLE, BatchArchive, BegunBatch
 from shared.envelope import MOST_ADDED_BYTES, AcceptedJob, read_job
-from shared.errors import BatchNotFound, CallerError, IdempotencyKeyReused, LedgerRebuilding, ResultExpired
+from shared.errors import (
+    BatchNotFound,
+    CallerError,
+    IdempotencyKeyReused,
+    JobNotFound,
+    LedgerRebuilding,
+    ResultExpired,
+)
 from shared.object_store import StoredObject
 from shared.schemas import is_job_id, wall_clock_ms
 from shared.services import Services
@@ -26,6 +33,8 @@ from shared.settings import Settings
 UPLOADS = "uploads/"
 #: A request has its image stored and its job not yet recorded for this long at the most.
 IN_FLIGHT_SECONDS = 10.0
+#: No image takes so long to be stored.
+BROKEN_OFF_SECONDS = 3600.0
 #: Without a sign of life for so long, a comparison counts as broken off, and somebody else begins another.
 SILENCE_SECONDS = 60.0
 #: A Redis that lost its last writes, as after a failover, lost no batch that was begun before this.
@@ -91,6 +100,7 @@ class Sweep:
                 and self._sweep_unknown(HEATMAPS, self._settings.image_retention_seconds)
                 and self._sweep_quarantine()
             )
+            self._objects.remove_partial(BROKEN_OFF_SECONDS)
         finally:
             is_whole = self._jobs.end_sweep(is_whole) and is_whole
         if not is_whole:
@@ -248,6 +258,22 @@ def founded(services: Services, call: Callable[[], _Answer]) -> _Answer:
         return call()
     except LedgerRebuilding:
         if not found_if_empty(services):
+            raise
+        return call()
+
+
+def remembered(services: Services, settings: Settings, job_id: str, call: Callable[[], _Answer]) -> _Answer:
+    """Make a call of the ledger about one job; one that it lost after its end is taken in before.
+
+    Raises:
+        JobNotFound, LedgerRebuilding: if the object store does not know the job either.
+    """
+    try:
+        return founded(services, call)
+    except (JobNotFound, LedgerRebuilding):
+        job = Archive(services.objects).get(job_id)
+        kept = settings.image_retention_seconds, settings.tombstone_seconds
+        if job is None or not services.jobs.restore_ended(job, *kept):
             raise
         return call()
 

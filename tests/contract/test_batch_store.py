@@ -203,6 +203,34 @@ def test_a_batch_expires_with_its_last_result(store: JobStore, clock: Clock) -> 
         store.batch(new_job_id())
 
 
+def test_a_job_of_no_batch_is_taken_in_again_and_a_member_of_a_lost_one_is_not(
+    store: JobStore, clock: Clock
+) -> None:
+    """It can then be retried, or deleted, as any other; a batch begins before its members."""
+    job = store.create(member(""), 10).job
+    store.cancel(job.id)
+    ended = store.get(job.id)
+    other = ended.model_copy(update={"id": new_job_id()})
+    assert store.restore_ended(other, 60, 600)
+    assert store.get(other.id) == other
+    assert store.retry(other.id, 10).status == JobStatus.QUEUED
+    lost = other.spec.model_copy(update={"batch": new_job_id()})
+    assert not store.restore_ended(ended.model_copy(update={"id": new_job_id(), "spec": lost}), 60, 600)
+
+
+def test_a_member_past_its_retention_is_told_no_more(store: JobStore, clock: Clock) -> None:
+    """As by itself; the others of a batch that is open for long are."""
+    batch_id = begin(store)
+    first, second = fill(store, batch_id, 2)
+    succeed(store, first)
+    clock.advance(300)
+    succeed(store, second)
+    clock.advance(301)
+    assert [job.id for job in store.ended(batch_id, 0, 10)] == [second.id]
+    with pytest.raises(ResultExpired):
+        store.get(first.id)
+
+
 def test_every_key_of_a_batch_has_a_time_to_live(redis_client: redis.Redis, clock: Clock) -> None:
     """From the beginning: nothing is left of one that nobody comes back to."""
     store = RedisJobStore(redis_client, clock)

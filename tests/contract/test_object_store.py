@@ -1,8 +1,10 @@
 """What an object store promises, held against rclone, moto, a folder and the one in memory."""
 
 import io
+import os
 import resource
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -271,6 +273,20 @@ def test_a_folder_that_takes_nothing_more_does_not_answer(tmp_path: Path) -> Non
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     store.ping()
     assert not list((tmp_path / "root" / PARTIAL).iterdir())
+
+
+def test_what_a_killed_process_has_left_of_an_image_is_removed(tmp_path: Path) -> None:
+    """Nobody would ever delete it: it is no object. What is being written is left alone."""
+    store = FileObjectStore(tmp_path, "b")
+    store.ensure_bucket()
+    store.remove_partial(3600)
+    store.put("a", b"an object", "image/png")
+    for name, age in (("old", 3700), ("new", 3500)):
+        (tmp_path / PARTIAL / name).write_bytes(b"half an image")
+        os.utime(tmp_path / PARTIAL / name, (time.time() - age,) * 2)
+    store.remove_partial(3600)
+    assert [path.name for path in (tmp_path / PARTIAL).iterdir()] == ["new"]
+    assert store.get("a", 100) == b"an object"
 
 
 def test_a_folder_that_is_full_or_away_is_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

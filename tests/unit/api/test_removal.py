@@ -132,6 +132,20 @@ def test_an_outcome_is_served_from_the_object_store(
     assert wiped.post(f"/result/{job_id}/cancel").status_code == 409
     assert wiped.delete(f"/result/{job_id}").status_code == 204
     assert services.objects.list_keys("results/") == []
+    assert wiped.get(f"/result/{job_id}").status_code == 410
+
+
+def test_a_job_that_the_ledger_lost_can_be_run_once_more(
+    submit: Submit, services: Services, client: FlaskClient, wiped: FlaskClient
+) -> None:
+    """Its answer has the link; the image is still there."""
+    job_id = submit().get_json()["id"]
+    client.post(f"/result/{job_id}/cancel")
+    answer = wiped.get(f"/result/{job_id}").get_json()
+    retried = wiped.post(answer["links"]["retry"])
+    assert (retried.status_code, retried.get_json()["status"]) == (202, "queued")
+    assert services.objects.list_keys("results/") == []
+    assert wiped.get(f"/result/{job_id}").get_json()["input"] == answer["input"]
 
 
 def test_a_job_without_an_outcome_is_not_denied(

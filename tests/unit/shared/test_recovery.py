@@ -507,6 +507,14 @@ def test_a_batch_whose_images_are_gone_comes_back_too(world: World) -> None:
     assert ledger.ended(batch.id, 0, 10) == [ended]
 
 
+def test_what_broke_off_while_it_was_stored_is_removed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour after: a request is at its end long before."""
+    asked: list[float] = []
+    monkeypatch.setattr(world.services.objects, "remove_partial", asked.append)
+    world.sweep()
+    assert asked == [3600]
+
+
 def test_what_is_kept_of_a_batch_goes_when_its_time_is_over(world: World) -> None:
     """And a ledger that has lost nothing takes nothing in."""
     batch, jobs = begin_batch(world, 2)
