@@ -179,7 +179,7 @@ def _check(run: _Run, item: Item) -> _Checked | HistoQueueError:
 
 def _accept_sound(run: _Run, ready: Sequence[_Checked]) -> None:
     services = run.services
-    batch_id = run.batch_id or _begin(run)
+    batch_id = run.batch_id or _begin(run, ready)
     ids = {one.item.name: member_id(batch_id, one.item.name) for one in ready}
     unknown = set(services.jobs.unknown(list(ids.values())))
     run.accepted += [(name, job_id) for name, job_id in ids.items() if job_id not in unknown]
@@ -187,13 +187,12 @@ def _accept_sound(run: _Run, ready: Sequence[_Checked]) -> None:
     if not pairs:
         return
     answered_by = _answers(run, [new for _, new in pairs])
-    if len(answered_by) < len(pairs):
-        # Asked before the images are stored: a full queue, or a ledger that is away, then leaves nothing
-        # behind.
-        _check_room(run)
     BatchArchive(services.objects).put_members(batch_id, [new.id for _, new in pairs])
     answered = _answer(run, [new for _, new in pairs if new.id in answered_by], answered_by)
     left = [pair for pair in pairs if pair[1].id not in answered]
+    if left:
+        # Asked before the images are stored: a full queue, or a ledger that is away, then leaves none behind.
+        _check_room(run)
     stored = list(run.pool.map(lambda pair: _store(run, *pair), left))
     run.problems += [
         (one.item.name, found)
@@ -241,11 +240,11 @@ def _record(run: _Run, news: list[NewJob]) -> None:
             run.accepted.append((name, job.id))
 
 
-def _begin(run: _Run) -> str:
+def _begin(run: _Run, ready: Sequence[_Checked]) -> str:
     """Begin the batch, or find it by its key: in the ledger, and where that is rebuilt from."""
     services, new = run.services, run.new
-    if new.idempotency is None:
-        # Room is asked for before anything is begun; a repetition may go on without.
+    if new.idempotency is None and not _answers(run, [_describe(run, one) for one in ready]):
+        # Room is asked for before anything is begun; a repetition, or what is known, may go on without.
         _check_room(run)
     batch_id = founded(services, lambda: services.jobs.create_batch(new))
     archive = BatchArchive(services.objects)

@@ -58,12 +58,14 @@ def test_it_is_computed_where_the_caller_wants_something_else(
     assert (answer.status_code, answer.get_json()["cached"]) == (202, False)
 
 
-def send_batch(client: FlaskClient, files: dict[str, bytes], query: str = "") -> dict[str, Any]:
+def send_batch(
+    client: FlaskClient, files: dict[str, bytes], query: str = "", key: str | None = "mine"
+) -> dict[str, Any]:
     """Submit files together; return the batch as it stands then, with the counts that are not 0."""
     data = {"file": [(BytesIO(body), name) for name, body in files.items()]}
-    answer = client.post(f"/batches{query}", data=data, headers={"Idempotency-Key": "mine"})
+    answer = client.post(f"/batches{query}", data=data, headers={"Idempotency-Key": key} if key else {})
     assert answer.status_code == 202, answer.text
-    batch = client.get(answer.headers["Location"]).get_json()
+    batch = client.get(answer.get_json()["links"]["self"]).get_json()
     return {**batch, "counts": {name: number for name, number in batch["counts"].items() if number}}
 
 
@@ -91,8 +93,15 @@ def test_a_batch_of_known_images_needs_no_room(
     """The queue is full, and nobody waits in it for these."""
     for seed in (2, 3):
         assert submit(jpeg_bytes(seed=seed)).status_code == 202
-    batch = send_batch(client, {"a.jpg": jpeg_bytes(), "b.jpg": jpeg_bytes()})
-    assert (batch["status"], batch["counts"]) == ("completed", {"succeeded": 2})
+    files = {"a.jpg": jpeg_bytes(), "b.jpg": jpeg_bytes()}
+    for key in (None, "first"):
+        batch = send_batch(client, files, key=key)
+        assert (batch["status"], batch["counts"]) == ("completed", {"succeeded": 2})
+    # One that is new beside them finds no room, and costs the others nothing.
+    for key in (None, "second"):
+        assert send_batch(client, {"new.jpg": jpeg_bytes(seed=9), **files}, key=key)["counts"] == {
+            "succeeded": 2
+        }
 
 
 @pytest.mark.parametrize("query", ["?cache=false", "?mpp=0.5"])
