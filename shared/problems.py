@@ -75,7 +75,7 @@ PROBLEMS = {
         422, "Nothing is sent to that address", False, "Name a host that is reached over the Internet."
     ),
     "NO_DELIVERY": Problem(
-        409, "The job has no delivery yet", False, "Wait for its end; only a job with a webhook_url has one."
+        409, "There is no delivery yet", False, "Wait for the end of what was submitted with a webhook_url."
     ),
     "RESULT_EXPIRED": Problem(
         410, "The result is past its retention", False, "Submit the image again, with a new Idempotency-Key."
