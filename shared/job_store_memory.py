@@ -280,10 +280,12 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
     def delete(self, job_id: str) -> str:
         with self._lock:
             record = self._known(job_id)
-            if not record.job.status.is_final:
+            was_open = not record.job.status.is_final
+            # Before: what is told of its batch, should that be completed by it, counts it as deleted.
+            record.deleted = True
+            if was_open:
                 self._finish(record, JobStatus.CANCELED)
             self.deliveries.forget(job_subject(job_id))
-            record.deleted = True
             record.ended_as = None
             record.image_gone = False
             record.archive_at_ms = None

@@ -227,13 +227,17 @@ local function count_drained()
 end
 
 -- Note in the job's batch that it has ended. A job that is retried ends again: only its last number counts.
+-- Whoever has more to note of that end says so in `is_more_to_note`, and completes the batch then.
+local is_more_to_note = false
 local function note_end_in_batch()
   local name = field('batch')
   if name then
     redis.call('HSET', job, 'ended_as', redis.call('RPUSH', batches .. name .. ':ended', id))
     count_reason(1)
     keep_batch_longest(name)
-    complete_batch(name)
+    if not is_more_to_note then
+      complete_batch(name)
+    end
   end
 end
 

@@ -454,6 +454,17 @@ def test_a_batch_is_announced_once_its_last_job_has_ended(ledger: Ledger) -> Non
     assert ledger.deliveries.claim(taken, "t", LEASE) is not None
 
 
+def test_a_batch_whose_last_open_job_is_deleted_is_announced_without_it(ledger: Ledger) -> None:
+    """As whoever reads it then finds it: canceled one, deleted one."""
+    batch_id, (first, second) = batch_of(ledger, 2)
+    ledger.jobs.cancel(first)
+    ledger.jobs.delete(second)
+    (delivery,) = ledger.deliveries.of(batch_subject(batch_id))
+    assert delivery.about == ledger.jobs.batch(batch_id)
+    assert isinstance(delivery.about, Batch)
+    assert (delivery.about.counts[JobStatus.CANCELED], delivery.about.deleted) == (1, 1)
+
+
 def test_a_batch_that_is_opened_again_is_announced_again(ledger: Ledger) -> None:
     """Under another id: the second end is another event."""
     batch_id, (job_id,) = batch_of(ledger, 1)
