@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from io import BytesIO
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO
@@ -72,7 +72,12 @@ class FileObjectStore:
 
     def _make_room(self, path: Path) -> Path:
         """Make the folder that an object goes to; return where it lies until it is whole."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            made = list(takewhile(lambda folder: not folder.exists(), path.parents))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for folder in made:
+                # Its name, too: a file in a folder that nobody finds again is lost.
+                _sync(folder.parent)
         return self._partial_folder() / secrets.token_hex(16)
 
     def _partial_folder(self) -> Path:

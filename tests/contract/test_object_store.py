@@ -275,6 +275,26 @@ def test_a_folder_that_takes_nothing_more_does_not_answer(tmp_path: Path) -> Non
     assert not list((tmp_path / "root" / PARTIAL).iterdir())
 
 
+def test_the_name_of_a_new_folder_is_on_the_disk_before_an_object_in_it_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each that was made; of those that are there, nothing is asked for again."""
+    store = FileObjectStore(tmp_path, "b")
+    store.ensure_bucket()
+    synced: list[str] = []
+    sync = object_store_files._sync
+    monkeypatch.setattr(
+        object_store_files,
+        "_sync",
+        lambda path: (sync(path), synced.append(path.relative_to(tmp_path).as_posix())),
+    )
+    store.put("uploads/2026/11/one", b"x", "image/png")
+    assert sorted(synced) == ["b", "b/uploads", "b/uploads/2026", "b/uploads/2026/11"]
+    synced.clear()
+    store.put("uploads/2026/11/two", b"x", "image/png")
+    assert synced == ["b/uploads/2026/11"]
+
+
 def test_what_a_killed_process_has_left_of_an_image_is_removed(tmp_path: Path) -> None:
     """Nobody would ever delete it: it is no object. What is being written is left alone."""
     store = FileObjectStore(tmp_path, "b")
