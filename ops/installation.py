@@ -54,7 +54,7 @@ def join() -> str | None:
     named = {name: os.environ[name] for name in _NAMING if os.environ.get(name)}
     if not (data_dir / _NAME).exists():
         if not named:
-            print(f"no `make up` runs on {data_dir}: DATA_DIR names another folder", file=sys.stderr)
+            print(f"no `make up` runs on {data_dir}; DATA_DIR says where else to look", file=sys.stderr)
         return None
     servers = json.loads((data_dir / _NAME).read_text())
     if any(servers.get(name) != value for name, value in named.items()):
