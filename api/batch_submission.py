@@ -217,11 +217,11 @@ def _answer(run: _Run, news: list[NewJob], answered_by: dict[str, str]) -> set[s
     services = run.services
     made = services.jobs.answer_many(news, [answered_by[new.id] for new in news]) if news else []
     done = [job for job in made if job is not None]
-    # No upload brings these back should Redis lose its data now, and the answer does not hold their results.
-    Archive(services.objects).put_all(done, run.pool)
-    run.accepted += [(job.spec.custom_id or "", job.id) for job in done]
     if done:
+        # No upload brings these back should Redis lose its data now; the answer does not hold their results.
+        Archive(services.objects).put_all(done, run.pool)
         count_cached(len(done))
+    run.accepted += [(job.spec.custom_id or "", job.id) for job in done]
     return {job.id for job in done}
 
 

@@ -2,7 +2,7 @@
 
 import structlog
 
-from shared.archive import Archive
+from shared.archive import Archive, note_archived
 from shared.errors import JobAlreadyFinal, JobNotFound, LedgerRebuilding, ObjectStoreUnavailable, Unavailable
 from shared.job_store import Canceled
 from shared.recovery import founded, remembered
@@ -44,10 +44,7 @@ def keep_outcome(services: Services, job: Job) -> None:
     try:
         # At once, and not by a worker in its own time: else a loss of Redis' data could bring the job back.
         archive.put(job)
-        if services.jobs.archived([job]):
-            # It was retried, or deleted, just now; as the archiver does.
-            archive.delete(job.id)
-            services.jobs.unarchive(job.id)
+        note_archived(services.jobs, archive, [job])
     except Unavailable:
         _log.warning("archiving_left_to_a_worker", job_id=job.id)
 

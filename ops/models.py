@@ -22,10 +22,11 @@ def show(models: ModelRegistry) -> None:
     """Print a line for each version, newest first."""
     try:
         live = models.live().version
-    except (NoModel, InvalidModel) as error:
+    except NoModel:
         live = None
-        if isinstance(error, InvalidModel):
-            print(f"error: {error.code}: {error}", file=sys.stderr)
+    except InvalidModel as error:
+        live = None
+        print(f"error: {error.code}: {error}", file=sys.stderr)
     for version in reversed(models.versions()):
         print(f"{version}  {'live' if version == live else 'published'}")
 

@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 
 from pydantic import ValidationError
 
+from shared.job_store import JobStore
 from shared.object_store import NewObject, ObjectStore
 from shared.schemas import Job
 
@@ -92,6 +93,16 @@ class Archive:
         self.delete(job_id)
         self.delete_heatmap(job_id)
         self._objects.delete(quarantine_key(job_id))
+
+
+def note_archived(jobs: JobStore, archive: Archive, ended: Sequence[Job]) -> None:
+    """Note in the ledger that these outcomes are put, and take out what was deleted or retried.
+
+    One that has ended anew by now is put there once more: the outcome that is removed may be the later one.
+    """
+    for job_id in jobs.archived(ended):
+        archive.delete(job_id)
+        jobs.unarchive(job_id)
 
 
 def _outcome(job: Job) -> NewObject:

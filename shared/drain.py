@@ -31,7 +31,8 @@ def busy_ms(noted: Mapping[int, int], since_ms: int | None, now_ms: int) -> int:
     """
     first = first_recent(now_ms)
     recently = sum(ms for interval, ms in noted.items() if interval >= first)
-    return recently + (sum(by_interval(since_ms, now_ms).values()) if since_ms is not None else 0)
+    # The ledger's time is estimated here: a period may have begun a moment after it.
+    return recently + (max(0, now_ms - max(since_ms, first * INTERVAL_MS)) if since_ms is not None else 0)
 
 
 def service_rate(ended: int, busy_ms: int) -> float:

@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from shared.archive import Archive
+from shared.archive import Archive, note_archived
 from shared.crash_points import crash_point
 from shared.errors import HistoQueueError, ObjectStoreUnavailable, cause_of
 from shared.job_store import Cleanable, JobStore
@@ -107,11 +107,7 @@ def archive_once(jobs: JobStore, objects: ObjectStore, pool: Executor) -> int:
         ended = [job for job, is_put in zip(ended, are_put, strict=False) if is_put]
     if ended:
         crash_point("archiver.put")
-    for job_id in jobs.archived(ended):
-        # Its owner deleted or retried it just now. One that has ended anew by now is put there once more: the
-        # outcome that is removed may be the later one.
-        archive.delete(job_id)
-        jobs.unarchive(job_id)
+    note_archived(jobs, archive, ended)
     return len(ended)
 
 

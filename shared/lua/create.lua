@@ -47,7 +47,8 @@ if refused then
 end
 
 -- A restored job may have had any number of versions that its readers still know.
-redis.call('HSET', job, 'version', accepted > 0 and math.floor(now / 1000) or 1, 'spec', ARGV[6], 'created_at_ms', created,
+local version = accepted > 0 and math.floor(now / 1000) or 1
+redis.call('HSET', job, 'version', version, 'spec', ARGV[6], 'created_at_ms', created,
   'patience_ms', ARGV[7], 'retention_ms', ARGV[8], 'tombstone_ms', ARGV[9], 'image_retention_ms', ARGV[10])
 for name, value in pairs({owner = ARGV[14], priority = ARGV[16], batch = ARGV[17],
   webhook_url = ARGV[19]}) do
