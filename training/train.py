@@ -40,6 +40,7 @@ class Trainer:
             TrainingError: if an epoch has not the tiles for one batch.
         """
         plan = experiment.train
+        _keep_order()
         keras.utils.set_random_seed(plan.seed)
         self._plan = plan
         self._images = images
@@ -138,6 +139,18 @@ class Trainer:
         for variable, value in zip(variables, state.variables, strict=True):
             variable.assign(value)
         self._history = state.history
+
+
+def _keep_order() -> None:
+    """Keep TensorFlow from dropping edges of a step's graph that say what is read before it is changed.
+
+    Its dependency optimizer does: the gate then looks, once in hundreds of steps, at features of weights that
+    the optimiser has moved already, and the same seeds give another network.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow  # noqa: PLC0415  # the other backends do without
+
+        tensorflow.config.optimizer.set_experimental_options({"dependency_optimization": False})
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
