@@ -58,12 +58,6 @@ def assert_same_weights(run: Path, expected: Path) -> None:
         np.testing.assert_allclose(received, known, atol=1e-5)
 
 
-def test_a_step_keeps_the_order_of_its_reads_and_writes(uninterrupted: Path) -> None:
-    """With TensorFlow's dependency optimizer, some runs end with other weights than the same run before."""
-    assert (uninterrupted / "network.keras").exists()
-    assert tensorflow.config.optimizer.get_experimental_options()["dependency_optimization"] is False
-
-
 def interrupt_at(patch: pytest.MonkeyPatch, owner: Any, name: str, when: Callable[..., bool]) -> None:
     """Press Ctrl-C before a call, the first time that `when` says so of its arguments."""
     whole, pressed = getattr(owner, name), []
@@ -80,6 +74,12 @@ def interrupt_at(patch: pytest.MonkeyPatch, owner: Any, name: str, when: Callabl
 def a_step_into_the_second_epoch(callback: Any, step: int) -> bool:
     """Tell whether the network and the random numbers have moved since the checkpoint of the first epoch."""
     return step > 0 and int(callback.model.optimizer.iterations) > step
+
+
+def test_a_step_keeps_the_order_of_its_reads_and_writes(uninterrupted: Path) -> None:
+    """With TensorFlow's dependency optimizer, some runs end with other weights than the same run before."""
+    assert (uninterrupted / "network.keras").exists()
+    assert tensorflow.config.optimizer.get_experimental_options()["dependency_optimization"] is False
 
 
 def test_ctrl_c_in_the_middle_of_an_epoch_costs_that_epoch_and_nothing_else(
