@@ -10,10 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import IO, Any
 
+from benchmarks.dialects import PARCEL
 from benchmarks.environments import python_of
 from benchmarks.measure import MOST_FOREIGN_SHARE, Load, Measurement, measure, wait_for_answer
 from benchmarks.processes import tree
-from benchmarks.systems import ROOT, Place, Running, System, started
+from benchmarks.systems import BATCHES, ROOT, Place, Running, System, started
 from ops.servers import free_port
 
 #: The engine's micro-batch in the ceilings.
@@ -223,13 +224,14 @@ def _measure_size(
             tries.append(once(load, plan.seconds))
         return min(tries, key=lambda one: one.foreign_share)
 
-    once(Load("warm-up", clients=plan.clients), WARM_UP_SECONDS)
-    full = best(Load(f"{plan.clients} clients", clients=plan.clients))
-    loads = [Load("one client", clients=1)]
+    under_way = BATCHES * PARCEL if system.in_batches else plan.clients
+    once(Load("warm-up", clients=under_way), WARM_UP_SECONDS)
+    full = best(Load(f"{plan.clients} clients", clients=under_way))
+    loads = [] if system.in_batches else [Load("one client", clients=1)]
     loads += [
         Load(f"open, {share:.0%} of its throughput", rate=share * full.images_a_second)
         for share in plan.shares
-        if full.images_a_second
+        if full.images_a_second and not system.in_batches
     ]
     for measured in (full, *map(best, loads)):
         session.measurements.append(measured)

