@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from shared.errors import BatchNotFound, HistoQueueError, ResultExpired
-from shared.schemas import Batch, Job, JobStatus, NewBatch, NewJob
+from shared.schemas import Batch, Idempotency, Job, JobStatus, NewBatch, NewJob
 
 #: A batch gets no more members so long after it was begun: whoever submitted it is gone.
 INTAKE_SECONDS = 3600
@@ -59,8 +59,16 @@ class BatchStore(Protocol):
     def statuses(self, job_ids: Sequence[str]) -> list[JobStatus | None]:
         """Return the status of each; None where it has no record, or was deleted."""
 
-    def restore_ended(self, job: Job, image_retention_seconds: float, tombstone_seconds: float) -> bool:
-        """Take in a job that ended before this ledger lost its data.
+    def restore_ended(
+        self,
+        job: Job,
+        image_retention_seconds: float,
+        tombstone_seconds: float,
+        idempotency: Idempotency | None = None,
+    ) -> bool:
+        """Take in a job that ended before this ledger lost its data, and the key that it came with, if any.
+
+        A key that a later job has by now stays that one's.
 
         Returns:
             False where it is known, or is a member of a batch that is not.

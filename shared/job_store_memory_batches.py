@@ -6,7 +6,7 @@ from shared.batch_store import INTAKE_SECONDS, batch_expired, no_such_batch
 from shared.errors import LedgerRebuilding
 from shared.job_store import key_reused
 from shared.memory_ledger import BatchRecord, MemoryLedger, Record
-from shared.schemas import Batch, Job, JobStatus, NewBatch
+from shared.schemas import Batch, Idempotency, Job, JobStatus, NewBatch
 
 
 class MemoryBatches(MemoryLedger):
@@ -78,7 +78,13 @@ class MemoryBatches(MemoryLedger):
             records = [self._find(job_id) for job_id in job_ids]
             return [record.job.status if record and not record.deleted else None for record in records]
 
-    def restore_ended(self, job: Job, image_retention_seconds: float, tombstone_seconds: float) -> bool:
+    def restore_ended(
+        self,
+        job: Job,
+        image_retention_seconds: float,
+        tombstone_seconds: float,
+        idempotency: Idempotency | None = None,
+    ) -> bool:
         with self._lock:
             batch_id = job.spec.batch
             if self._find(job.id) is not None or (batch_id and batch_id not in self._batches):
@@ -98,4 +104,6 @@ class MemoryBatches(MemoryLedger):
                 self._note_end_in_batch(batch_id, record)
             self._counted["accepted"] += 1
             self._counted[job.status] += 1
+            if idempotency:
+                self._idempotency.setdefault(idempotency.key, (idempotency.fingerprint, job.id))
             return True

@@ -20,7 +20,7 @@ from shared.redis_ledger import (
     to_batch,
     to_job,
 )
-from shared.schemas import Batch, Job, JobStatus, NewBatch, NewJob
+from shared.schemas import Batch, Idempotency, Job, JobStatus, NewBatch, NewJob
 
 
 class RedisBatches(RedisLedger):
@@ -111,7 +111,13 @@ class RedisBatches(RedisLedger):
             found = pipe.execute()
         return [JobStatus(status) if status and not deleted else None for status, deleted in found]
 
-    def restore_ended(self, job: Job, image_retention_seconds: float, tombstone_seconds: float) -> bool:
+    def restore_ended(
+        self,
+        job: Job,
+        image_retention_seconds: float,
+        tombstone_seconds: float,
+        idempotency: Idempotency | None = None,
+    ) -> bool:
         finished, expires = job.finished_at_ms or 0, job.expires_at_ms or 0
         fields = {
             "version": job.version,
@@ -133,7 +139,10 @@ class RedisBatches(RedisLedger):
         kept = max(1, expires + milliseconds(tombstone_seconds) - int(self._redis_now_ms()))
         image_until = finished + milliseconds(image_retention_seconds)
         flat = [part for name, value in fields.items() if value is not None for part in (name, value)]
-        return bool(self._call("restore", job.id, job.status, image_until, kept, *flat))
+        fingerprint = idempotency.fingerprint if idempotency else ""
+        extra = [keys.IDEMPOTENCY + idempotency.key] if idempotency else []
+        arguments = (job.status, image_until, kept, fingerprint, *flat)
+        return bool(self._call("restore", job.id, *arguments, extra_keys=extra))
 
 
 _TIMES = ("created_at_ms", "deadline_ms", "published_at_ms", "started_at_ms", "finished_at_ms",

@@ -1,15 +1,17 @@
 """Compare the object store with the ledger: take in what the ledger lost, remove what nobody else will.
 
-After a loss of Redis' data the ledger is rebuilt from the uploads that have no outcome; outcomes stay where
-they are, and are read from there. The same comparison, made now and then, finds the upload of a request that
-broke off, and what a loss of data left without anybody to delete it. Taking a job in twice makes one job.
+After a loss of Redis' data the ledger is rebuilt from the uploads: those without an outcome are run, and
+those with one noted as ended. Outcomes alone stay where they are, and are read from there. The same
+comparison, made now and then, finds the upload of a request that broke off, and what a loss of data left
+without anybody to delete it. Taking a job in twice makes one job.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -25,7 +27,7 @@ from shared.errors import (
     ResultExpired,
 )
 from shared.object_store import StoredObject
-from shared.schemas import is_job_id, wall_clock_ms
+from shared.schemas import Job, NewJob, is_job_id, wall_clock_ms
 from shared.services import Services
 from shared.settings import Settings
 
@@ -42,9 +44,18 @@ LATEST_BATCHES_SECONDS = 86_400
 #: No job waits longer in the queue.
 LONGEST_WAIT_SECONDS = 7 * 86_400
 _AT_ONCE = 200
+#: So many uploads are read side by side: a server takes its time over each.
+_READERS = 8
 _NO_LIMIT = 2**62
 _Answer = TypeVar("_Answer")
 _log = structlog.get_logger(__name__)
+
+
+class _Upload(NamedTuple):
+    """What stands behind an image, or why nobody understands it, or None: it is gone; and its job's end."""
+
+    accepted: AcceptedJob | ValueError | None
+    outcome: Job | None
 
 
 @dataclass
@@ -169,35 +180,50 @@ class Sweep:
 
     def _sweep_uploads(self) -> bool:
         in_flight: list[StoredObject] = []
-        for items in self._unknown_to_the_ledger(UPLOADS):
-            in_flight += [item for item in items if not self._settle(item)]
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="sweep") as pool:
+            for items in self._unknown_to_the_ledger(UPLOADS):
+                kept = zip(items, pool.map(self._read, items), strict=True)
+                in_flight += [item for item, found in kept if not self._settle(item, found)]
         if in_flight:
             # Whatever request had just stored them has recorded them by then, or never will.
             self._sleep(IN_FLIGHT_SECONDS)
             for item in in_flight:
                 if self._jobs.unknown([_job_id(item)]):
-                    self._settle(item, is_patient=False)
+                    self._settle(item, self._read(item), is_patient=False)
         return self._jobs.hold_sweep(SILENCE_SECONDS)
 
-    def _settle(self, item: StoredObject, is_patient: bool = True) -> bool:
-        """Put one upload right; False where it is too early to tell whether its request is at an end."""
+    def _read(self, item: StoredObject) -> _Upload:
+        """Read what an upload says of its job, and how that ended; not its image, of which many are read."""
         outcome = self._archive.get(_job_id(item))
-        if outcome is not None:
-            self._remove_after(item, self._settings.image_retention_seconds)
-            return True
         try:
             upload = self._objects.get(item.key, self._settings.max_image_bytes + MOST_ADDED_BYTES)
-            accepted = read_job(upload)
+            return _Upload(read_job(upload), outcome)
         except FileNotFoundError:
-            return True
+            return _Upload(None, outcome)
         except ValueError as error:
-            self._swept.not_understood += 1
-            _log.warning("upload_not_understood", key=item.key, error=str(error))
+            return _Upload(error, outcome)
+
+    def _settle(self, item: StoredObject, upload: _Upload, is_patient: bool = True) -> bool:
+        """Put one upload right; False where it is too early to tell whether its request is at an end."""
+        accepted, outcome = upload.accepted, upload.outcome
+        if outcome is not None and self._remove_after(item, self._settings.image_retention_seconds):
             return True
-        if is_patient and self._clock() - accepted.accepted_at_ms < IN_FLIGHT_SECONDS * 1000:
-            return False
-        self._restore(accepted)
+        if isinstance(accepted, ValueError):
+            self._swept.not_understood += 1
+            _log.warning("upload_not_understood", key=item.key, error=str(accepted))
+        elif accepted is not None and outcome is not None:
+            self._restore_ended(outcome, accepted.job)
+        elif accepted is not None:
+            if is_patient and self._clock() - accepted.accepted_at_ms < IN_FLIGHT_SECONDS * 1000:
+                return False
+            self._restore(accepted)
         return True
+
+    def _restore_ended(self, job: Job, accepted: NewJob) -> None:
+        """Take in a job that had ended, so that a repetition of its request finds it by its key."""
+        if (job.expires_at_ms or 0) > self._clock():
+            kept = accepted.image_retention_seconds, accepted.tombstone_seconds
+            self._jobs.restore_ended(job, *kept, accepted.idempotency)
 
     def _restore(self, accepted: AcceptedJob) -> None:
         try:
@@ -224,10 +250,13 @@ class Sweep:
             self._remove_after(item, self._settings.quarantine_retention_seconds)
         return self._jobs.hold_sweep(SILENCE_SECONDS)
 
-    def _remove_after(self, item: StoredObject, seconds: float) -> None:
-        if self._clock() - item.modified_at_ms > seconds * 1000:
+    def _remove_after(self, item: StoredObject, seconds: float) -> bool:
+        """Remove an object that is older than this; return whether it is."""
+        is_old = self._clock() - item.modified_at_ms > seconds * 1000
+        if is_old:
             self._objects.delete(item.key)
             self._swept.removed += 1
+        return is_old
 
     def _unknown_to_the_ledger(self, prefix: str) -> Iterator[list[StoredObject]]:
         """Yield, some at a time, the objects whose job has no record; ends early if data is lost again."""

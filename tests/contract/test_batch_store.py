@@ -218,6 +218,21 @@ def test_a_job_of_no_batch_is_taken_in_again_and_a_member_of_a_lost_one_is_not(
     assert not store.restore_ended(ended.model_copy(update={"id": new_job_id(), "spec": lost}), 60, 600)
 
 
+def test_a_job_is_taken_in_again_with_its_key_unless_a_later_one_has_it(store: JobStore) -> None:
+    """A repetition of its request finds it, and one with another image is refused."""
+    store.cancel((job := store.create(member(""), 10).job).id)
+    ended, keys_ = store.get(job.id), [Idempotency(key=key, fingerprint="f") for key in ("a", "b")]
+    first, second = (ended.model_copy(update={"id": new_job_id()}) for _ in keys_)
+    later = store.create(member("").model_copy(update={"idempotency": keys_[1]}), 10).job
+    assert store.restore_ended(first, 60, 600, keys_[0])
+    assert store.restore_ended(second, 60, 600, keys_[1])
+    assert store.find_replay(keys_[0]) == first
+    assert (found := store.find_replay(keys_[1]))
+    assert found.id == later.id
+    with pytest.raises(IdempotencyKeyReused):
+        store.find_replay(Idempotency(key="a", fingerprint="other"))
+
+
 def test_a_member_past_its_retention_is_told_no_more(store: JobStore, clock: Clock) -> None:
     """As by itself; the others of a batch that is open for long are."""
     batch_id = begin(store)

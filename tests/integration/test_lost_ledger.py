@@ -119,6 +119,7 @@ def test_a_wiped_redis_loses_no_job(tmp_path: Path, disposable: Disposable) -> N
         assert stack.finish(canceled)["status"] == end
         assert wait_until(lambda: stack.client.get(f"/result/{new_job_id()}").status_code == 404, 60)
         assert submit(stack, LOAD - 1, run) == paths[-1]
+        assert submit(stack, -1, run) == done
 
 
 def test_recover_by_hand_takes_in_what_the_ledger_lost(

@@ -1,6 +1,7 @@
 """A ledger that lost its data, beside an object store that did not."""
 
 import io
+import threading
 from dataclasses import replace
 
 import pytest
@@ -139,6 +140,33 @@ def test_a_job_that_had_ended_is_not_run_again(world: World) -> None:
     assert world.sweep() == Swept()
     assert world.services.jobs.depth().open == 0
     assert Archive(world.services.objects).get(new.id) == ended
+
+
+def test_a_repetition_of_a_request_whose_job_had_ended_finds_it_again(world: World) -> None:
+    """By its key, which stands with its image; one whose result is past its retention is not taken in."""
+    ended, found = world.finish(world.accept(key="k")), []
+    for seconds in (599, 2):
+        world.advance(seconds)
+        world.wipe()
+        world.sweep()
+        found.append(world.services.jobs.find_replay(Idempotency(key="k", fingerprint="f")))
+    assert found == [ended, None]
+
+
+def test_uploads_are_read_side_by_side(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server far away takes its time over each, and the ledger is not whole before the last one."""
+    new, objects = [world.accept() for _ in range(4)], world.services.objects
+    get, together = objects.get, threading.Barrier(4)
+
+    def slow(key: str, max_bytes: int) -> bytes:
+        if key.startswith(UPLOADS):
+            together.wait(timeout=10)
+        return get(key, max_bytes)
+
+    world.advance(60)
+    world.wipe()
+    monkeypatch.setattr(objects, "get", slow)
+    assert world.sweep() == Swept(restored=len(new))
 
 
 def test_a_job_past_its_deadline_ends_as_expired(world: World) -> None:
