@@ -92,7 +92,6 @@ class FileObjectStore:
             except OSError as error:
                 if error.errno not in _NO_FILE:
                     raise
-                # A disk that is not mounted holds no object either, and none of them is missing.
                 self._check_bucket()
                 raise FileNotFoundError(key) from error
             with file:
@@ -104,12 +103,16 @@ class FileObjectStore:
     def delete(self, key: str) -> None:
         # The folder stays, also when it is empty: somebody may be about to write into it.
         with _answering():
-            self._path(key).unlink(missing_ok=True)
+            try:
+                self._path(key).unlink()
+            except FileNotFoundError:
+                self._check_bucket()
 
     def list_keys(self, prefix: str) -> list[str]:
         return [item.key for item in self.walk(prefix)]
 
     def walk(self, prefix: str) -> Iterator[StoredObject]:
+        self._check_bucket()
         folder = prefix.rpartition("/")[0]
         yield from self._walk(self._path(folder) if folder else self._bucket, prefix)
 
@@ -131,6 +134,8 @@ class FileObjectStore:
             file.write(_PROBE)
 
     def _check_bucket(self) -> None:
+        # A disk that is not mounted holds nothing either. That is no answer: it does not say that an image is
+        # lost, nor that there is no API key.
         if not self._bucket.is_dir():
             raise ObjectStoreUnavailable("The object store has no such bucket. Ask again later.")
 

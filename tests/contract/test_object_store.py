@@ -312,9 +312,17 @@ def test_what_a_killed_process_has_left_of_an_image_is_removed(tmp_path: Path) -
 def test_a_folder_that_is_full_or_away_is_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing half-written stays, and nothing is taken for missing."""
     store = FileObjectStore(tmp_path / "root", "bucket")
-    for call in (store.ping, lambda: store.put("a/b", b"x", "a/b"), lambda: store.get("a/b", 1)):
-        with pytest.raises(ObjectStoreUnavailable):
-            call()
+    with ThreadPoolExecutor(1) as pool:
+        for call in (
+            store.ping,
+            lambda: store.put("a/b", b"x", "a/b"),
+            lambda: store.put_all([NewObject("a/b", b"x", "a/b")], pool),
+            lambda: store.get("a/b", 1),
+            lambda: store.delete("a/b"),
+            lambda: store.list_keys("a/"),
+        ):
+            with pytest.raises(ObjectStoreUnavailable):
+                call()
     store.ensure_bucket()
 
     def full(descriptor: int) -> None:

@@ -5,7 +5,8 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from api.context import context
 from api.key_cache import FRESH_SECONDS, PATIENCE_SECONDS, KeyCache
 from shared.api_keys import KeyStore, Scope
 from shared.errors import ObjectStoreUnavailable
+from shared.object_store_files import FileObjectStore
 from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes
@@ -320,6 +322,19 @@ def test_a_store_that_was_away_from_the_start_refuses_every_request(
     client = create_app(services, settings).test_client()
     assert client.get("/capacity").status_code == 503
     assert client.get("/healthz").status_code == 200
+
+
+def test_a_folder_that_is_not_mounted_yet_opens_no_door(
+    services: Services, settings: Settings, tmp_path: Path
+) -> None:
+    """The keys lie there: an empty place where it should be does not say that there are none."""
+    away = FileObjectStore(tmp_path / "objects", "histoqueue")
+    client = create_app(replace(services, objects=away), settings).test_client()
+    assert client.get("/capacity").status_code == 503
+    away.ensure_bucket()
+    text = KeyStore(away).create("a", frozenset(Scope))[1]
+    assert client.get("/capacity").status_code == 401
+    assert client.get("/capacity", headers={"X-API-Key": text}).status_code == 200
 
 
 def test_a_revoked_key_is_shut_out_and_the_door_stays_shut(store: KeyStore, clock: Clock) -> None:
