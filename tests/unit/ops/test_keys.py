@@ -9,6 +9,7 @@ import pytest
 from ops import installation, keys
 from shared.api_keys import KeyStore, Scope
 from shared.object_store import MemoryObjectStore
+from shared.object_store_files import FileObjectStore
 
 
 @pytest.fixture
@@ -59,12 +60,62 @@ def test_what_was_never_there_cannot_be_revoked(objects: MemoryObjectStore) -> N
         keys.revoke(KeyStore(objects), "0123456789abcdef")
 
 
-def test_a_record_that_cannot_be_read_opens_nothing_and_still_locks(objects: MemoryObjectStore) -> None:
-    """A damaged object is no reason to let everybody in."""
+def test_a_record_that_cannot_be_read_opens_nothing_and_still_locks(
+    objects: MemoryObjectStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A damaged object is no reason to let everybody in; the list names it, and goes on."""
     objects.put("keys/0123456789abcdef.json", b"{", "application/json")
     ring = KeyStore(objects).read()
     assert not ring.is_empty
     assert ring.find("hq_0123456789abcdef_" + "A" * 43) is None
+    KeyStore(objects).create("whole", frozenset(Scope))
+    keys.show(KeyStore(objects))
+    shown = capsys.readouterr().out
+    assert "0123456789abcdef  valid  cannot be read" in shown
+    assert "whole" in shown
+
+
+def test_the_command_makes_a_key_that_submits_and_reads_and_revokes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An admin's is made where it is asked for alone; a store that is away is one line and status 1."""
+    monkeypatch.setenv("OBJECT_STORE_DIR", str(tmp_path))
+    monkeypatch.setenv("S3_ENDPOINT_URL", "")
+    objects = FileObjectStore(tmp_path, "histoqueue")
+    for command in (["list"], ["create", "--name", "lab"]):
+        assert keys.main(command) == 1
+        said = capsys.readouterr()
+        assert (said.out, len(said.err.splitlines())) == ("", 1)
+        assert said.err.startswith("error: OBJECT_STORE_UNAVAILABLE")
+    objects.ensure_bucket()
+    for more, scopes in (([], {Scope.SUBMIT, Scope.READ}), (["--scope", "admin"], {Scope.ADMIN})):
+        assert keys.main(["create", "--name", "lab", *more]) == 0
+        text = capsys.readouterr().out.strip()
+        found = KeyStore(objects).read().find(text)
+        assert found
+        assert found.scopes == scopes
+    assert keys.main(["revoke", found.id]) == 0
+    assert KeyStore(objects).read().find(text) is None
+    capsys.readouterr()
+    assert keys.main(["list"]) == 0
+    assert sorted(line.split()[1] for line in capsys.readouterr().out.splitlines()) == ["revoked", "valid"]
+
+
+def test_the_command_works_at_the_servers_of_make_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And says so; those of one that was killed before it could take its word back count no more."""
+    for name in ("REDIS_URL", "S3_ENDPOINT_URL", "SECRETS_DIR", "OBJECT_STORE_DIR"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    for folder in ("killed", "objects"):
+        installation.leave_address(tmp_path, {"OBJECT_STORE_DIR": str(tmp_path / folder)})
+    objects = FileObjectStore(tmp_path / "objects", "histoqueue")
+    objects.ensure_bucket()
+    assert keys.main(["create", "--name", "lab"]) == 0
+    said = capsys.readouterr()
+    assert f"using the servers of `make up` in {tmp_path}" in said.err
+    assert KeyStore(objects).read().find(said.out.strip())
 
 
 def test_the_command_finds_the_servers_of_make_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
