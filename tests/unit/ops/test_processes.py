@@ -1,8 +1,10 @@
-"""A child's log stays bounded while the child writes on."""
+"""A child's log stays bounded while the child writes on, and its end comes in time."""
 
+import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ops import processes
@@ -13,6 +15,13 @@ import itertools, time
 for number in itertools.count():
     print("line", number, flush=True)
     time.sleep(0.001)
+"""
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid, flush=True)
+time.sleep(60)
 """
 
 
@@ -45,3 +54,21 @@ def test_a_short_log_is_left_alone(tmp_path: Path) -> None:
     Child("short", ["true"], log).bound_log()
     assert log.read_text() == "a line\n"
     assert list(tmp_path.iterdir()) == [log]
+
+
+def test_one_that_does_not_end_is_killed_with_what_it_started(tmp_path: Path) -> None:
+    """As an API whose own processes hang: nothing of it is left to hold a port or a lock."""
+    child = Child("stubborn", [sys.executable, "-c", STUBBORN], tmp_path / "log")
+    child.start()
+    assert wait_until(lambda: child.log.read_text().endswith("\n"), 20)
+    its_own = psutil.Process(int(child.log.read_text()))
+    child.stop(0.2)
+    assert child.exit_code == -signal.SIGKILL
+    assert wait_until(lambda: not _is_alive(its_own), 5)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

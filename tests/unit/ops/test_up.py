@@ -1,8 +1,11 @@
 """What `make up` does about what does not start, without starting any of it."""
 
+import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,3 +71,97 @@ def test_passwords_that_are_none_are_said_in_one_line(tmp_path: Path, text: str)
     path.unlink()
     made = up._passwords(path)
     assert up._passwords(path) == made
+
+
+def test_what_is_in_the_data_directory_is_its_owners_alone(tmp_path: Path) -> None:
+    """Passwords, and every image."""
+    with up._locked(tmp_path / "data"):
+        up._passwords(tmp_path / "data/secrets.json")
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "data/secrets.json").stat().st_mode & 0o777 == 0o600
+
+
+class Program:
+    """Stands for a child: runs as the test says, and notes what is asked of it."""
+
+    pid, exit_code, log, is_running = 1, 70, "its log", True
+
+    def __init__(self, name: str, asked: list[tuple[str, str, float]]) -> None:
+        self.name = name
+        self._asked = asked
+
+    def start(self, held: Sequence[int]) -> None:
+        """Note it."""
+        self._asked.append((self.name, "start", 0))
+
+    def bound_log(self) -> None:
+        """Find no room for what is to be kept."""
+        self._asked.append((self.name, "bound", 0))
+        raise OSError(28, "No space left on device")
+
+    def send(self, number: int) -> None:
+        """Note it."""
+        self._asked.append((self.name, "send", number))
+
+    def reap(self, seconds: float) -> None:
+        """Note it."""
+        self._asked.append((self.name, "reap", seconds))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The supervisor's time, in `now`, which the test moves."""
+    made = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(up, "time", SimpleNamespace(monotonic=lambda: made.now))
+    return made
+
+
+def test_a_child_that_keeps_ending_is_started_at_ever_longer_intervals(clock: SimpleNamespace) -> None:
+    """Up to half a minute, and not without end; one that ran for a minute begins anew."""
+    said: list[str] = []
+    supervisor, child = up.Supervisor(said.append), Program("worker", [])
+    supervisor.start(child)  # type: ignore[arg-type]
+    supervisor._watched[0].started_at = clock.now
+
+    def fall(seconds: float) -> list[str]:
+        child.is_running = False
+        said.clear()
+        for _ in range(int(seconds / 0.5)):
+            clock.now += 0.5
+            supervisor.look()
+        return [line.partition("again in ")[2].partition(" ")[0] for line in said if "again in" in line]
+
+    assert fall(95.5) == ["0.5", "1", "2", "4", "8", "16", "30", "30"]
+    child.is_running = True
+    clock.now += up.WELL_AFTER_SECONDS + 1
+    supervisor.look()
+    assert fall(2) == ["0.5", "1"]
+
+
+def test_logs_are_looked_at_now_and_then_and_a_full_disk_ends_nothing(clock: SimpleNamespace) -> None:
+    """Each child's, every ten seconds."""
+    asked: list[tuple[str, str, float]] = []
+    supervisor = up.Supervisor(lambda line: None)
+    for name in ("redis", "worker"):
+        supervisor.start(Program(name, asked))  # type: ignore[arg-type]
+    for _ in range(62):
+        clock.now += 0.5
+        supervisor.look()
+    assert [name for name, what, _ in asked if what == "bound"] == ["redis", "worker"] * 3
+
+
+def test_the_servers_outlive_those_who_use_them(clock: SimpleNamespace) -> None:
+    """The API, the worker and the webhooks are asked to end, and have ended, before Redis is."""
+    asked: list[tuple[str, str, float]] = []
+    supervisor = up.Supervisor(lambda line: None)
+    for name in ("redis", "objects", "webhooks", "worker", "api"):
+        supervisor.start(Program(name, asked))  # type: ignore[arg-type]
+    asked.clear()
+    supervisor.stop()
+    clients, servers = ("webhooks", "worker", "api"), ("redis", "objects")
+    assert asked == [
+        *((name, "send", signal.SIGTERM) for name in clients),
+        *((name, "reap", up.DRAIN_SECONDS) for name in clients),
+        *((name, "send", signal.SIGTERM) for name in servers),
+        *((name, "reap", up.STOP_SECONDS) for name in servers),
+    ]
