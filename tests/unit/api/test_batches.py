@@ -20,7 +20,7 @@ from api.batch_items import Item
 from shared.api_keys import KeyStore, Scope
 from shared.batch_archive import BatchArchive, BegunBatch
 from shared.errors import JobStoreUnavailable, ObjectStoreUnavailable, RequestTooLarge
-from shared.schemas import JobError, Priority, new_job_id
+from shared.schemas import JobError, JobStatus, Priority, new_job_id
 from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes, png_bytes, truncated
@@ -509,6 +509,83 @@ def test_results_are_tables_and_shapes_too(client: FlaskClient, finish: Finish) 
         assert client.get(batch["links"]["results"], query_string=wrong).status_code == 400
 
 
+def test_a_page_of_results_is_as_long_as_it_says(
+    client: FlaskClient, finish: Finish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is read together: following the links tells each row once."""
+    monkeypatch.setattr("api.batch_results.AT_ONCE", 2)
+    batch = send_files(client, {f"{n}.png": png_bytes(32, 32, seed=n) for n in range(7)}).json
+    for item in batch["items"]:
+        finish(item["id"])
+    told, address = [], f"{batch['links']['results']}?limit=3"
+    while address:
+        page = client.get(address)
+        told.append([json.loads(line)["custom_id"] for line in page.text.splitlines()])
+        address = page.headers.get("Link", "").partition(">")[0].removeprefix("<")
+    assert told == [["0.png", "1.png", "2.png"], ["3.png", "4.png", "5.png"], ["6.png"]]
+
+
+def test_a_row_has_all_that_was_found_or_why_nothing_was(client: FlaskClient, services: Services) -> None:
+    """In a table and in a shape, which takes the tile's own size where its name tells only its corner."""
+    names = ("x10_y20.png", "x30_y40,w=70,h=90.png", "-2+x.png")
+    batch = send_files(client, {name: png_bytes(seed=seed) for seed, name in enumerate(names)}).json
+    unsure, sure, failed = (item["id"] for item in batch["items"])
+    result = {
+        "class": "lung_scc",
+        "label": "Lung squamous cell carcinoma",
+        "confidence": 0.5,
+        "cancer_probability": 0.75,
+        "verdict": "indeterminate",
+        "reasons": ["low_confidence", "blurred"],
+        "probabilities": {"lung_n": 0.25, "lung_scc": 0.5},
+        "quality": {"sharpness": 3.5, "feature_distance": None},
+    }
+    for job_id, verdict in ((unsure, "indeterminate"), (sure, "classified")):
+        services.jobs.claim(job_id, "t", 15, 300)
+        services.jobs.succeed(job_id, "t", {**result, "verdict": verdict}, {})
+    services.jobs.claim(failed, "t", 15, 300)
+    services.jobs.fail(failed, "t", JobError(code="INVALID_IMAGE", detail="=It breaks off."), {})
+    table = client.get(batch["links"]["results"], query_string={"format": "csv"}).text
+    first, _, last = csv.DictReader(io.StringIO(table))
+    assert (first["class"], first["verdict"], first["reasons"]) == (
+        "lung_scc",
+        "indeterminate",
+        "low_confidence;blurred",
+    )
+    assert (first["confidence"], first["cancer_probability"]) == ("0.5", "0.75")
+    assert json.loads(first["probabilities"]) == result["probabilities"]
+    assert (first["width"], first["height"], first["model_version"]) == ("64", "48", "1.0.0")
+    assert (last["custom_id"], last["error_code"], last["error_detail"]) == (
+        "'-2+x.png",
+        "INVALID_IMAGE",
+        "'=It breaks off.",
+    )
+    assert (last["class"], last["job_id"]) == ("", failed)
+    shapes = client.get(batch["links"]["results"], query_string={"format": "geojson"}).json["features"]
+    classes = [shape["properties"]["classification"]["name"] for shape in shapes]
+    assert classes == ["indeterminate", "lung_scc", "failed"]
+    corners = [shape["geometry"] and shape["geometry"]["coordinates"][0][::2] for shape in shapes]
+    assert corners == [[[10, 20], [74, 68], [10, 20]], [[30, 40], [100, 130], [30, 40]], None]
+    assert shapes[0]["properties"]["measurements"] == {
+        "confidence": 0.5,
+        "cancer_probability": 0.75,
+        "probability lung_n": 0.25,
+        "probability lung_scc": 0.5,
+        "gate sharpness": 3.5,
+    }
+    assert shapes[2]["properties"]["metadata"]["error"] == "INVALID_IMAGE: =It breaks off."
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@"])
+def test_no_cell_of_a_table_is_run_by_a_spreadsheet(client: FlaskClient, finish: Finish, begin: str) -> None:
+    """As a formula; a number that is negative stays one."""
+    batch = send_files(client, {f"{begin}1.png": png_bytes()}).json
+    finish(batch["items"][0]["id"])
+    table = client.get(batch["links"]["results"], query_string={"format": "csv"}).text
+    (row,) = csv.DictReader(io.StringIO(table))
+    assert row["custom_id"] == f"'{begin}1.png"
+
+
 def test_a_full_queue_takes_what_there_is_room_for(client: FlaskClient, services: Services) -> None:
     """The rest are problems that may be tried again; the same request with its key accepts them later."""
     tiles = {f"{number}.png": png_bytes(32, 32, seed=number) for number in range(25)}
@@ -569,8 +646,68 @@ def test_a_batch_is_canceled_and_retried_as_a_whole(
     assert client.post(batch["links"]["cancel"]).json["canceled"] == 1
 
 
-def test_another_keys_batch_is_not_there(app: Flask, services: Services, submit: Any) -> None:
-    """404 for every route; the admin and its owner see it."""
+def test_a_retry_of_a_batch_takes_what_there_is_room_for(
+    client: FlaskClient, services: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that expired, too; behind the first that finds none nothing is tried; the rest comes later."""
+    monkeypatch.setattr("api.batch_actions._AT_ONCE", 2)
+    tiles = {f"{number}.png": png_bytes(32, 32, seed=number) for number in range(7)}
+    batch = send_files(client, tiles, query_string={"expires_in": "60"}).json
+    ids = [item["id"] for item in batch["items"]]
+    services.jobs.claim(ids[0], "t", 15, 300)
+    services.jobs.fail(ids[0], "t", JobError(code="MODEL_ERROR", detail="x"), {})
+    clock.advance(61)
+    services.jobs.reap(services.jobs.due({}, 100), {})
+    for seed in range(18):
+        assert client.post("/predict", data=png_bytes(seed=seed), content_type="image/png").status_code == 202
+    tried, retry = [], services.jobs.retry
+
+    def note(job_id: str, *limits: int) -> Any:
+        tried.append(job_id)
+        return retry(job_id, *limits)
+
+    monkeypatch.setattr(services.jobs, "retry", note)
+    answer = client.post(f"{batch['links']['self']}/retry")
+    assert (answer.json["retried"], answer.json["left"], answer.json["problems"]) == (2, 5, [])
+    assert (sorted(tried), answer.headers["Retry-After"]) == (sorted(ids[:4]), "1")
+    for job_id in services.jobs.members(batch["id"], 0, 2):
+        services.jobs.cancel(job_id)
+    answer = client.post(f"{batch['links']['self']}/retry")
+    assert (answer.json["retried"], answer.json["left"]) == (2, 3)
+
+
+def test_a_batch_that_takes_too_long_is_gone_on_with_by_the_same_request(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not reached is told, and nothing was done to it."""
+    batch = send_files(client, TILES).json
+    with monkeypatch.context() as patch:
+        patch.setattr("api.batch_actions.LONGEST_SECONDS", -1.0)
+        late = client.post(batch["links"]["cancel"])
+    assert (late.json["canceled"], late.json["left"], late.json["counts"]["queued"]) == (0, 3, 3)
+    assert late.headers["Retry-After"] == "1"
+    again = client.post(batch["links"]["cancel"])
+    assert (again.json["canceled"], again.json["left"]) == (3, 0)
+
+
+def test_what_changes_while_a_batch_is_retried_holds_up_no_other(
+    client: FlaskClient, services: Services, finish: Finish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has a result by then and needs no retry; one is deleted, which is a problem of its own."""
+    batch = send_files(client, TILES).json
+    done, deleted, failed = (item["id"] for item in batch["items"])
+    finish(done)
+    client.delete(f"/result/{deleted}")
+    services.jobs.claim(failed, "t", 15, 300)
+    services.jobs.fail(failed, "t", JobError(code="MODEL_ERROR", detail="x"), {})
+    monkeypatch.setattr(services.jobs, "statuses", lambda job_ids: [JobStatus.FAILED] * len(job_ids))
+    answer = client.post(f"{batch['links']['self']}/retry")
+    assert (answer.json["retried"], answer.json["left"]) == (1, 0)
+    assert [(item["id"], item["code"]) for item in answer.json["problems"]] == [(deleted, "RESULT_EXPIRED")]
+
+
+def test_another_keys_batch_is_not_there(app: Flask, services: Services, submit: Any, clock: Clock) -> None:
+    """404 for every route, also when its results are gone; the admin and its owner see it."""
     store = KeyStore(services.objects)
     mine, other, admin = (
         {"Authorization": f"Bearer {store.create(name, scopes)[1]}"}
@@ -594,6 +731,10 @@ def test_another_keys_batch_is_not_there(app: Flask, services: Services, submit:
         assert call(path, headers=admin).status_code in (200, 202)
     for path in (f"/batches/{new_job_id()}", "/batches/nothing"):
         assert client.get(path, headers=mine).status_code == 404
+    client.post(links["cancel"], headers=mine)
+    clock.advance(8 * 86_400)
+    asked = [client.get(links["self"], headers=headers).status_code for headers in (mine, other, admin)]
+    assert asked == [410, 404, 410]
 
 
 def test_a_batch_past_its_retention_is_gone(client: FlaskClient, services: Services, clock: Any) -> None:
