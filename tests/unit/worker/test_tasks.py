@@ -877,7 +877,7 @@ def test_a_job_that_is_handed_back_says_nothing_of_the_forecast(
     before = eta_errors("+Inf")
     job_id = world.accept(b"tile")
     monkeypatch.setattr(world.services.objects, "get", away)
-    world.runner.run(job_id, [3, 0, 60, 0])
+    world.runner.run(job_id, [3, 0, 60, 0, 60_000])
     assert eta_errors("+Inf") == before
 
 
