@@ -9,11 +9,12 @@ import pytest
 from shared.archive import HEATMAPS, QUARANTINE, RESULTS, Archive
 from shared.batch_archive import BatchArchive
 from shared.envelope import AcceptedJob, seal
-from shared.errors import BatchNotFound, JobNotFound, LedgerRebuilding, ObjectStoreUnavailable
+from shared.errors import BatchNotFound, JobNotFound, LedgerRebuilding, ObjectStoreUnavailable, ResultExpired
 from shared.job_store_memory import MemoryJobStore
 from shared.recovery import (
     IN_FLIGHT_SECONDS,
     LONGEST_WAIT_SECONDS,
+    SILENCE_SECONDS,
     UPLOADS,
     Sweep,
     Swept,
@@ -58,6 +59,7 @@ class World:
         record: bool = True,
         expires_in: float = HOUR,
         batch: str | None = None,
+        fingerprint: str = "f",
     ) -> NewJob:
         """Do what the API does; without `record`, as a request does that breaks off half-way."""
         job_id = new_job_id()
@@ -81,7 +83,7 @@ class World:
             image_retention_seconds=60,
             retention_seconds=600,
             tombstone_seconds=600,
-            idempotency=Idempotency(key=key, fingerprint="f") if key else None,
+            idempotency=Idempotency(key=key, fingerprint=fingerprint) if key else None,
         )
         file = io.BytesIO(b"image")
         seal(file, AcceptedJob(job=new, accepted_at_ms=self.now_ms))
@@ -130,6 +132,16 @@ def test_a_job_that_was_accepted_is_accepted_again_with_every_option(world: Worl
     replay = world.services.jobs.find_replay(Idempotency(key="k", fingerprint="f"))
     assert replay is not None
     assert replay.id == new.id
+
+
+def test_an_image_as_large_as_may_be_is_taken_in_again(world: World) -> None:
+    """Its job lies behind it in the same object."""
+    new = world.accept()
+    world.advance(60)
+    world.wipe()
+    settings = SETTINGS.model_copy(update={"max_image_bytes": len(b"image")})
+    assert Sweep(world.services, settings, lambda: world.now_ms, world.advance).run() == Swept(restored=1)
+    assert world.services.jobs.get(new.id).status == JobStatus.QUEUED
 
 
 def test_a_job_that_had_ended_is_not_run_again(world: World) -> None:
@@ -253,6 +265,56 @@ def test_two_uploads_with_one_key_are_both_run(world: World) -> None:
     assert world.sweep() == Swept(restored=2)
     for new in (broken_off, answered):
         assert world.services.jobs.get(new.id).status == JobStatus.QUEUED
+
+
+def test_an_upload_that_is_deleted_while_it_is_looked_at_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner has just had it deleted."""
+    gone, other = world.accept(record=False), world.accept(record=False)
+    world.advance(60)
+    get = world.services.objects.get
+
+    def deleted_before(key: str, max_bytes: int) -> bytes:
+        if key == gone.spec.input.key:
+            world.services.objects.delete(key)
+        return get(key, max_bytes)
+
+    monkeypatch.setattr(world.services.objects, "get", deleted_before)
+    assert world.sweep() == Swept(restored=1)
+    assert world.services.jobs.get(other.id).status == JobStatus.QUEUED
+
+
+def test_two_requests_with_one_key_are_both_run(world: World) -> None:
+    """One was refused, or broke off before it could be: its upload keeps nobody from being taken in."""
+    for fingerprint in ("f", "g"):
+        world.accept(key="k", record=False, fingerprint=fingerprint)
+    world.advance(60)
+    world.wipe()
+    assert world.sweep() == Swept(restored=2)
+    assert world.services.jobs.is_founded()
+
+
+def test_a_comparison_that_takes_long_keeps_its_right_to_compare(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows a sign of life between batches, and between some uploads and the next."""
+    for number in range(3):
+        _, jobs = begin_batch(world, 1, key=str(number))
+        world.finish(jobs[0])
+        world.services.objects.delete(jobs[0].spec.input.key)
+        world.accept(record=False)
+    world.advance(60)
+    world.wipe()
+    get = world.services.objects.get
+
+    def get_slowly(key: str, max_bytes: int) -> bytes:
+        world.advance(SILENCE_SECONDS * 0.45)
+        return get(key, max_bytes)
+
+    monkeypatch.setattr("shared.recovery._AT_ONCE", 1)
+    monkeypatch.setattr(world.services.objects, "get", get_slowly)
+    assert world.sweep() == Swept(restored=3)
 
 
 def test_what_nobody_else_would_delete_goes_when_its_time_is_over(world: World) -> None:
@@ -388,6 +450,16 @@ def test_a_batch_comes_back_with_every_member(world: World) -> None:
     assert ledger.create_batch(batch) == batch.id
 
 
+def test_a_batch_that_waits_for_long_comes_back_too(world: World) -> None:
+    """Nearly an hour later, when its members have little time left."""
+    batch, jobs = begin_batch(world, 2)
+    world.advance(0.9 * HOUR)
+    world.wipe()
+    assert world.sweep() == Swept(restored=2)
+    assert sorted(world.services.jobs.members(batch.id, 0, 10)) == sorted(job.id for job in jobs)
+    assert world.services.jobs.batch(batch.id).is_whole
+
+
 def test_a_batch_that_is_being_restored_is_not_completed_by_who_reads_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -496,6 +568,18 @@ def test_a_batch_whose_time_is_over_is_not_begun_again(world: World) -> None:
         world.services.jobs.batch(batch.id)
 
 
+def test_a_batch_whose_results_are_gone_holds_up_no_comparison(world: World) -> None:
+    """The ledger says so of it, and is asked for the next."""
+    batch, jobs = begin_batch(world, 1)
+    world.finish(jobs[0])
+    world.advance(batch.retention_seconds + 1)
+    new = world.accept(record=False)
+    with pytest.raises(ResultExpired):
+        world.services.jobs.batch(batch.id)
+    assert world.sweep() == Swept(restored=1)
+    assert world.services.jobs.get(new.id).status == JobStatus.QUEUED
+
+
 def test_a_ledger_is_not_asked_for_every_batch_of_the_last_weeks(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -535,6 +619,27 @@ def test_a_batch_whose_images_are_gone_comes_back_too(world: World) -> None:
     assert ledger.ended(batch.id, 0, 10) == [ended]
 
 
+def test_a_member_that_comes_back_keeps_its_times(world: World) -> None:
+    """Its image goes when it was promised to; one whose result is past its own retention stays away."""
+    settings = SETTINGS.model_copy(update={"image_retention_seconds": 60, "tombstone_seconds": 900})
+    batch, (gone, kept) = begin_batch(world, 2)
+    world.finish(gone)
+    world.advance(590)
+    world.finish(kept)
+    world.advance(20)
+    world.wipe()
+    assert Sweep(world.services, settings, lambda: world.now_ms, world.advance).run() is not None
+    ledger = world.services.jobs
+    assert [job.id for job in ledger.ended(batch.id, 0, 10)] == [kept.id]
+    assert ledger.cleanable(10) == []
+    world.advance(41)
+    assert [(item.job_id, item.image_key) for item in ledger.cleanable(10)] == [
+        (kept.id, kept.spec.input.key)
+    ]
+    with pytest.raises(JobNotFound):
+        ledger.get(gone.id)
+
+
 def test_what_broke_off_while_it_was_stored_is_removed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An hour after: a request is at its end long before."""
     asked: list[float] = []
@@ -551,6 +656,9 @@ def test_what_is_kept_of_a_batch_goes_when_its_time_is_over(world: World) -> Non
     world.sweep()
     kept = world.services.objects.list_keys(f"batches/{batch.id}/")
     assert len(kept) == 3
-    world.advance(SETTINGS.result_retention_seconds + SETTINGS.tombstone_seconds + LONGEST_WAIT_SECONDS + 1)
+    world.advance(SETTINGS.result_retention_seconds + SETTINGS.tombstone_seconds + LONGEST_WAIT_SECONDS - 1)
+    world.sweep()
+    assert world.services.objects.list_keys(f"batches/{batch.id}/") == kept
+    world.advance(2)
     world.sweep()
     assert world.services.objects.list_keys("batches/") == []
