@@ -195,6 +195,14 @@ def test_every_route_is_public_or_has_a_scope(app: Flask) -> None:
     assert not PUBLIC & SCOPES.keys()
 
 
+def test_a_key_for_reading_changes_nothing(app: Flask) -> None:
+    """What is asked by GET needs it, and everything else one that submits."""
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint not in PUBLIC:
+            reads = "GET" in (rule.methods or ())
+            assert SCOPES[rule.endpoint] == (Scope.READ if reads else Scope.SUBMIT), rule
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -402,6 +410,15 @@ def test_a_server_that_everybody_reaches_does_not_start_without_a_key(
     refuse_open_door(["0.0.0.0"], settings.model_copy(update={"loopback_only": True}), store)
     store.create("a", frozenset(Scope))
     refuse_open_door(["0.0.0.0"], settings, store)
+
+
+def test_a_server_starts_while_nobody_can_say_whether_there_is_a_key(
+    store: KeyStore, settings: Settings
+) -> None:
+    """It refuses every request until somebody can; ending would not mend the store."""
+    shaky = Shaky(store)
+    shaky.is_away = True
+    refuse_open_door(["0.0.0.0"], settings, shaky)  # type: ignore[arg-type]
 
 
 def test_the_metrics_key_opens_the_metrics_and_nothing_else(services: Services, store: KeyStore) -> None:

@@ -1,5 +1,6 @@
 """What a client's word ends: a job that is canceled stays so, a job that is deleted leaves nothing."""
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -96,6 +97,21 @@ def test_a_canceled_job_is_in_the_object_store_before_the_answer(
     assert services.jobs.unarchived(10) == []
 
 
+def test_a_cancellation_needs_no_object_store(
+    submit: Submit, client: FlaskClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker puts it there when the store is back."""
+    job_id = submit().get_json()["id"]
+
+    def away(*_: object) -> None:
+        raise ObjectStoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.objects, "put", away)
+        assert client.post(f"/result/{job_id}/cancel").status_code == 200
+    assert [job.id for job in services.jobs.unarchived(10)] == [job_id]
+
+
 def test_a_job_retried_while_its_cancellation_is_archived_leaves_no_copy(
     submit: Submit, client: FlaskClient, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +162,18 @@ def test_a_job_that_the_ledger_lost_can_be_run_once_more(
     assert (retried.status_code, retried.get_json()["status"]) == (202, "queued")
     assert services.objects.list_keys("results/") == []
     assert wiped.get(f"/result/{job_id}").get_json()["input"] == answer["input"]
+
+
+def test_a_member_of_a_lost_batch_is_deleted_from_where_it_lies(
+    client: FlaskClient, services: Services, wiped: FlaskClient
+) -> None:
+    """Its batch is not there that it would be counted in; image and outcome go all the same."""
+    batch = client.post("/batches", data={"file": (io.BytesIO(jpeg_bytes()), "a.jpg")}).get_json()
+    path = batch["items"][0]["links"]["self"]
+    assert client.post(f"{path}/cancel").status_code == 200
+    assert len(services.objects.list_keys("uploads/") + services.objects.list_keys("results/")) == 2
+    assert wiped.delete(path).status_code == 204
+    assert services.objects.list_keys("uploads/") + services.objects.list_keys("results/") == []
 
 
 def test_a_job_without_an_outcome_is_not_denied(
