@@ -2,13 +2,16 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from api import events
+from api.context import context
 from shared.services import Services
 
 Submit = Callable[..., Any]
@@ -87,6 +90,19 @@ def test_a_quiet_stream_says_that_it_lives(
     assert body.startswith("retry: 1000\n\n")
     assert ": nothing new" in body
     assert len(told(body)) == 1
+
+
+def test_a_stopping_server_ends_its_streams(submit: Submit, app: Flask) -> None:
+    """Their clients go on elsewhere; none delays the stop until its time is over."""
+    stopping = threading.Event()
+    context(app).waiting.stop_when(stopping.is_set)
+    timer = threading.Timer(0.2, stopping.set)
+    timer.start()
+    began = time.monotonic()
+    body = app.test_client().get(submit().get_json()["links"]["events"]).get_data(as_text=True)
+    assert time.monotonic() - began < events.REREAD_SECONDS + 0.5
+    assert [job["status"] for _, job in told(body)] == ["queued"]
+    timer.join()
 
 
 def test_a_deleted_job_ends_its_streams(submit: Submit, client: FlaskClient, services: Services) -> None:
