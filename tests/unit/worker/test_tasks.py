@@ -384,6 +384,27 @@ def test_a_turn_in_which_nothing_can_be_done_is_given_up(
     assert len(asked) == 1 + 2 * MOST_FAILED
 
 
+def test_many_that_cannot_be_deleted_hold_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one could be, the store is well: those behind them are tried, too."""
+    images = [b"goes", *[b"stays"] * (MOST_FAILED + 1), b"goes"]
+    jobs = [world.accept(image) for image in images]
+    for job_id in jobs:
+        world.runner.run(job_id)
+        world.now_ms += 1000
+    objects, refused = world.services.objects, jobs[1:-1]
+    delete = objects.delete
+
+    def refuse(key: str) -> None:
+        if key.rpartition("/")[2] in refused:
+            raise ObjectStoreUnavailable("refused")
+        delete(key)
+
+    monkeypatch.setattr(objects, "delete", refuse)
+    world.now_ms += 61_000
+    assert clean_once(world.services.jobs, objects) == 2
+    assert sorted(objects.list_keys("uploads/")) == sorted(f"uploads/{job_id}" for job_id in refused)
+
+
 def test_a_heat_map_is_there_before_its_result_and_goes_with_the_image(world: World) -> None:
     """Whoever reads that the job has succeeded finds it."""
     job_id = world.accept(b"tile", explain=True)

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -139,6 +140,16 @@ def test_what_an_answer_leads_to(bench: Bench, answer: Answer, state: str) -> No
     assert (delivery.due_ms is None) == (state != "pending")
 
 
+def test_an_attempt_says_how_long_it_took(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In milliseconds: whoever looks for a slow receiver finds it."""
+    job_id = bench.job()
+    bench.deliverer.dispatch()
+    times = iter([100.0, 100.0, 101.0, 102.25])
+    monkeypatch.setattr("worker.webhook_delivery.time", SimpleNamespace(monotonic=lambda: next(times, 200.0)))
+    bench.deliverer.run(bench.messages.pop())
+    assert bench.delivery(job_id).tries[0].duration_ms == 1250
+
+
 def test_retries_are_spread_over_a_day_and_then_given_up(bench: Bench) -> None:
     """Each wait is between nothing and its place in the schedule; the last place holds on."""
     bench.answers = [Answer(500, "not_accepted")] * 10_000
@@ -153,6 +164,7 @@ def test_retries_are_spread_over_a_day_and_then_given_up(bench: Bench) -> None:
     assert bench.delivery(job_id).state == DeliveryState.FAILED
     longest = [10, 60, 300, 1800, *([7200] * len(waits))]
     assert all(0 <= wait <= most for wait, most in zip(waits, longest, strict=False))
+    assert max(waits) > 1800
     assert len({round(wait, 3) for wait in waits}) > len(waits) / 2
     hours = (bench.now_ms - began) / 3_600_000
     assert 20 < hours <= 24
@@ -161,18 +173,19 @@ def test_retries_are_spread_over_a_day_and_then_given_up(bench: Bench) -> None:
 
 
 def test_one_that_is_made_once_more_by_hand_has_the_whole_schedule_before_it(bench: Bench) -> None:
-    """Its waits begin short again, and its day anew."""
+    """Its waits begin short again, and its day anew; the event is as old as it was."""
     bench.answers = [Answer(500, "not_accepted")] * 1000
     job_id = bench.job()
     while bench.delivery(job_id).state == DeliveryState.PENDING:
         bench.turn()
         bench.now_ms = bench.delivery(job_id).due_ms or bench.now_ms
-    bench.now_ms += 1000
+    bench.now_ms += 2 * 86_400_000
     bench.deliveries.redeliver(job_subject(job_id))
     assert bench.turn() == 1
     delivery = bench.delivery(job_id)
     assert delivery.state == DeliveryState.PENDING
     assert delivery.due_ms - bench.now_ms <= 10_000
+    assert len({json.loads(body)["timestamp"] for _, body, _ in bench.sent}) == 1
 
 
 def test_who_has_told_one_goes_on_with_the_next_of_the_same_host(bench: Bench) -> None:
@@ -181,6 +194,11 @@ def test_who_has_told_one_goes_on_with_the_next_of_the_same_host(bench: Bench) -
         bench.job()
     assert bench.turn() == bench.settings.webhook_threads_per_host
     assert len(bench.sent) == 20
+    bench.job()
+    bench.deliverer.dispatch()
+    bench.job("https://another.example.org/")
+    bench.deliverer.run(bench.messages.pop())
+    assert {url for url, _, _ in bench.sent} == {URL}
 
 
 def test_a_turn_ends_so_that_another_host_has_its_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

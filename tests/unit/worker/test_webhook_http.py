@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from shared.settings import Settings
 from shared.webhook_address import (
     Address,
     parse_networks,
 )
 from tests.tls import make_certificates
+from worker.webhook_delivery import make_sender
 from worker.webhook_http import Answer, WebhookSender
 
 LOOPBACK = parse_networks("127.0.0.0/8")
@@ -169,10 +171,25 @@ def test_the_certificate_is_held_against_the_name(serve: Callable[..., Receiver]
     for certificates, expected in ((right, Answer(204, None)), (wrong, Answer(None, "tls"))):
         receiver = serve(tls=certificates.server_file)
         sending = sender(resolve=Names("127.0.0.1"), ca_file=str(certificates.ca_file))
-        assert sending.post(f"https://{NAME}:{receiver.server_port}/", b"{}", {}) == expected
+        # A name may end in the root's dot, which no certificate has.
+        for name in (NAME, f"{NAME}."):
+            assert sending.post(f"https://{name}:{receiver.server_port}/", b"{}", {}) == expected
     unknown = sender(resolve=Names("127.0.0.1"), ca_file=str(wrong.ca_file))
     receiver = serve(tls=right.server_file)
     assert unknown.post(f"https://{NAME}:{receiver.server_port}/", b"{}", {}) == Answer(None, "tls")
+
+
+def test_what_a_setting_trusts_is_trusted(serve: Callable[..., Receiver], tmp_path: Path) -> None:
+    """An authority of one's own, and a private network."""
+    certificates = make_certificates(tmp_path, "localhost")
+    receiver = serve(tls=certificates.server_file)
+    trusting = Settings(webhook_allow_cidrs="127.0.0.0/8", webhook_ca_file=certificates.ca_file)
+    for settings, expected in (
+        (trusting, Answer(204, None)),
+        (Settings(), Answer(None, "forbidden_address")),
+    ):
+        url = f"https://localhost:{receiver.server_port}/"
+        assert make_sender(settings).post(url, b"{}", {}) == expected
 
 
 @pytest.mark.parametrize(
