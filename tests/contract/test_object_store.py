@@ -1,5 +1,6 @@
 """What an object store promises, held against rclone, moto, a folder and the one in memory."""
 
+import errno
 import io
 import os
 import resource
@@ -332,6 +333,36 @@ def test_a_folder_that_is_full_or_away_is_an_outage(tmp_path: Path, monkeypatch:
     with pytest.raises(ObjectStoreUnavailable):
         store.put("a/b", b"x", "a/b")
     assert [path for path in (tmp_path / "root").rglob("*") if path.is_file()] == []
+
+
+def test_a_disk_that_cannot_be_read_is_an_outage_and_no_missing_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every job whose image lies on it would end for good as if that were lost."""
+    store = FileObjectStore(tmp_path, "bucket")
+    store.ensure_bucket()
+    store.put("a", b"an object", "image/png")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fail)
+        with pytest.raises(ObjectStoreUnavailable):
+            store.get("a", 100)
+    assert store.get("a", 100) == b"an object"
+
+
+def test_what_is_deleted_while_a_folder_is_walked_is_passed_over(tmp_path: Path) -> None:
+    """The walk goes on behind it."""
+    store = FileObjectStore(tmp_path, "bucket")
+    store.ensure_bucket()
+    for key in ("a", "b", "c"):
+        store.put(key, b"x", "text/plain")
+    walk = store.walk("")
+    assert next(walk).key == "a"
+    store.delete("b")
+    assert [item.key for item in walk] == ["c"]
 
 
 def test_a_folder_reads_what_rclone_wrote(object_server: ObjectServer) -> None:
