@@ -273,6 +273,16 @@ def test_a_host_gets_no_more_at_a_time_than_it_has_places(ledger: Ledger) -> Non
     assert len(ledger.take()) == 1
 
 
+def test_one_that_is_being_made_holds_up_no_other_of_its_host(ledger: Ledger) -> None:
+    """While the host has a free place: the next look gives the other out."""
+    for _ in range(2):
+        ledger.succeeded()
+    (first,) = ledger.deliveries.take(PLACES, 1, HOLD)
+    assert ledger.deliveries.claim(first, "t", LEASE)
+    (second,) = ledger.take()
+    assert second != first
+
+
 def test_who_has_sent_one_takes_the_next_of_the_same_host(ledger: Ledger) -> None:
     """A quick receiver does not wait for the next look."""
     for _ in range(3):
