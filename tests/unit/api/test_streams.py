@@ -88,7 +88,7 @@ def test_a_quiet_stream_says_that_it_lives(
     monkeypatch.setattr(events, "LONGEST_STREAM_SECONDS", 0.5)
     body = client.get(submit().get_json()["links"]["events"]).get_data(as_text=True)
     assert body.startswith("retry: 1000\n\n")
-    assert ": nothing new" in body
+    assert body.count(": nothing new") >= 2
     assert len(told(body)) == 1
 
 

@@ -265,6 +265,27 @@ def test_a_lost_notice_only_costs_time(
     timer.join()
 
 
+def test_a_ledger_that_goes_away_ends_no_wait(
+    submit: Submit, services: Services, finish: Finish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor a stream: both go on with the job as it was last seen, and see how it ended when it is back."""
+    monkeypatch.setattr(events, "REREAD_SECONDS", 0.05)
+    monkeypatch.setattr(events, "RECONNECT_SECONDS", 0.05)
+    job = services.jobs.get(submit().get_json()["id"])
+    room = events.WaitingRoom(Deaf(services.jobs), 10)  # type: ignore[arg-type]
+    get, until = services.jobs.get, time.monotonic() + 0.3
+
+    def away_at_first(job_id: str) -> Job:
+        if time.monotonic() < until:
+            raise JobStoreUnavailable("away")
+        return get(job_id)
+
+    monkeypatch.setattr(services.jobs, "get", away_at_first)
+    assert room.until_final(job, 0.1) == job
+    finish(job.id)
+    assert [seen and seen.status for seen in room.follow(job)] == ["queued", "succeeded"]
+
+
 def test_a_stopping_server_lets_its_waiters_go(submit: Submit, app: Flask) -> None:
     """Their clients ask again elsewhere; the wait does not delay the stop."""
     job_id = submit().get_json()["id"]
