@@ -487,7 +487,8 @@ def test_counts_and_results_follow_the_jobs(client: FlaskClient, services: Servi
     last = client.get(batch["links"]["results"], query_string={"limit": "10"})
     assert "Link" not in last.headers
     assert len(last.text.splitlines()) == 3
-    assert client.get(batch["links"]["results"], query_string={"cursor": "99"}).text == ""
+    beyond = client.get(batch["links"]["results"], query_string={"cursor": "99"})
+    assert (beyond.text, beyond.headers["X-Next-Cursor"]) == ("", "3")
 
 
 def test_results_are_tables_and_shapes_too(client: FlaskClient, finish: Finish) -> None:
@@ -523,6 +524,10 @@ def test_a_page_of_results_is_as_long_as_it_says(
         told.append([json.loads(line)["custom_id"] for line in page.text.splitlines()])
         address = page.headers.get("Link", "").partition(">")[0].removeprefix("<")
     assert told == [["0.png", "1.png", "2.png"], ["3.png", "4.png", "5.png"], ["6.png"]]
+    table = client.get(batch["links"]["results"], query_string={"limit": "3", "format": "csv"})
+    assert len(table.text.splitlines()) == 4
+    following = client.get(table.headers["Link"].partition(">")[0].removeprefix("<"))
+    assert following.text.splitlines()[0] == table.text.splitlines()[0]
 
 
 def test_a_row_has_all_that_was_found_or_why_nothing_was(client: FlaskClient, services: Services) -> None:

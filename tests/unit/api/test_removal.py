@@ -151,6 +151,25 @@ def test_an_outcome_is_served_from_the_object_store(
     assert wiped.get(f"/result/{job_id}").status_code == 410
 
 
+def test_an_outcome_past_its_retention_is_served_from_nowhere(
+    submit: Submit,
+    finish: Callable[[str], None],
+    services: Services,
+    wiped: FlaskClient,
+    clock: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may lie there until somebody compares."""
+    monkeypatch.setattr("api.lookup.wall_clock_ms", clock)
+    job_id = submit().get_json()["id"]
+    finish(job_id)
+    Archive(services.objects).put(services.jobs.get(job_id))
+    assert wiped.get(f"/result/{job_id}").status_code == 200
+    clock.advance(7 * 86_400 + 1)
+    gone = wiped.get(f"/result/{job_id}")
+    assert (gone.status_code, gone.get_json()["code"]) == (410, "RESULT_EXPIRED")
+
+
 def test_a_job_that_the_ledger_lost_can_be_run_once_more(
     submit: Submit, services: Services, client: FlaskClient, wiped: FlaskClient
 ) -> None:

@@ -38,6 +38,8 @@ def test_the_page_runs_its_own_scripts_and_styles_and_nothing_else(client: Flask
     policy = client.get("/", headers={"Accept": BROWSER}).headers["Content-Security-Policy"]
     assert "script-src 'self';" in policy
     assert "style-src 'self';" in policy
+    # Nor could it send the key's form, or what the page asks for, elsewhere.
+    assert "form-action 'self'; base-uri 'none';" in policy
     assert "unsafe" not in policy
 
 
