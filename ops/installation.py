@@ -18,16 +18,20 @@ _NAMING = ("REDIS_URL", "S3_ENDPOINT_URL", "OBJECT_STORE_DIR", "SECRETS_DIR")
 
 
 def leave_address(data_dir: Path, environment: Mapping[str, str]) -> None:
-    """Write down the variables by which the servers are found, readable by their owner alone.
+    """Write down how the servers are found and what they were told, readable by their owner alone.
 
-    Those that were given to `make up` belong to them.
+    With another bucket, model or retention than theirs a command beside them would do harm.
     """
-    given = {name: os.environ[name] for name in _NAMING if os.environ.get(name)}
+    given = {name: value for name, value in os.environ.items() if value and _is_theirs(name)}
     path = data_dir / _NAME
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         json.dump({**given, **environment}, file)
+
+
+def _is_theirs(name: str) -> bool:
+    return name in _NAMING or name.startswith("AWS_") or name.lower() in Settings.model_fields
 
 
 def forget_address(data_dir: Path) -> None:
@@ -43,7 +47,7 @@ def reach() -> Services:
 
 
 def join() -> str | None:
-    """Take the servers of `make up` into this process' environment, where that names no others itself.
+    """Take the servers and settings of `make up` as this process' own, where its environment names no others.
 
     The data directory is that of `DATA_DIR`, also where `.env` says it, as for `make up`.
 

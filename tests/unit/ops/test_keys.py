@@ -131,7 +131,7 @@ def test_the_command_finds_the_servers_of_make_up(tmp_path: Path, monkeypatch: p
     assert os.environ["HISTOQUEUE_TEST_ONLY"] == "7"
     monkeypatch.setenv("REDIS_URL", "redis://elsewhere")
     assert installation.join() is None
-    assert json.loads((tmp_path / "servers.json").read_text()) == {"HISTOQUEUE_TEST_ONLY": "7"}
+    assert json.loads((tmp_path / "servers.json").read_text())["HISTOQUEUE_TEST_ONLY"] == "7"
 
 
 def test_what_was_given_to_make_up_names_its_servers(
@@ -154,6 +154,27 @@ def test_what_was_given_to_make_up_names_its_servers(
     assert os.environ["REDIS_URL"] == "redis://mine"
     monkeypatch.setenv("OBJECT_STORE_DIR", "elsewhere")
     assert installation.join() is None
+
+
+def test_a_command_has_the_settings_of_make_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key in another bucket would open nothing, and another retention would remove what is to be kept."""
+    given = {
+        "S3_BUCKET": "tiles",
+        "S3_PREFIX": "lab/",
+        "MODEL_NAME": "colon-cnn",
+        "RESULT_RETENTION_SECONDS": "31536000",
+        "AWS_ACCESS_KEY_ID": "ours",
+    }
+    with monkeypatch.context() as makes:
+        for name, value in (given | {"EDITOR": "vi", "S3_REGION": ""}).items():
+            makes.setenv(name, value)
+        installation.leave_address(tmp_path, {"REDIS_URL": "redis://127.0.0.1:1"})
+    for name in [*given, "REDIS_URL", "S3_ENDPOINT_URL", "OBJECT_STORE_DIR", "SECRETS_DIR", "EDITOR"]:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    assert installation.join() == str(tmp_path)
+    assert {name: os.environ[name] for name in given} == given
+    assert os.environ["EDITOR"] == ""
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 101])
