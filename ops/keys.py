@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from ops.installation import reach
 from shared.api_keys import KeyStore, Scope
-from shared.errors import HistoQueueError
+from shared.errors import HistoQueueError, explain
 
 
 def create(store: KeyStore, name: str, scopes: list[str]) -> None:
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             revoke(store, chosen.id)
     except HistoQueueError as error:
-        print(f"error: {error.code}: {error}", file=sys.stderr)
+        print(f"error: {explain(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ops.installation import reach
 from ops.prepare import newest_bundled_model
-from shared.errors import HistoQueueError, InvalidModel, NoModel
+from shared.errors import HistoQueueError, InvalidModel, NoModel, explain
 from shared.model_registry import ModelRegistry
 
 
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             live = models.make_live(chosen.version)
     except HistoQueueError as error:
-        print(f"error: {error.code}: {error}", file=sys.stderr)
+        print(f"error: {explain(error)}", file=sys.stderr)
         return 1
     print(f"new jobs get {live.name} {live.version}")
     return 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ops.files import write_once
 from ops.monitoring import make_monitoring
-from shared.errors import HistoQueueError, NoModel
+from shared.errors import HistoQueueError, NoModel, explain
 from shared.object_store import WORKER_PATIENCE
 from shared.services import Services, from_settings
 from shared.settings import Settings, read_settings
@@ -112,7 +112,7 @@ def _prepare_bucket() -> int:
         try:
             print(make_bucket(services, may_publish=settings.model_bucket is None))
         except HistoQueueError as error:
-            line = f"{error.code}: {error.__cause__ or error}"
+            line = explain(error)
             if time.monotonic() > end:
                 print(f"error: {line}", file=sys.stderr)
                 return 1

@@ -7,7 +7,7 @@ changes nothing where nothing is lost, and may be run at any time, beside anythi
 import sys
 
 from ops.installation import join
-from shared.errors import HistoQueueError
+from shared.errors import HistoQueueError, explain
 from shared.logs import configure_logs
 from shared.object_store import WORKER_PATIENCE
 from shared.recovery import Sweep
@@ -23,7 +23,7 @@ def main() -> int:
     try:
         swept = Sweep(from_settings(settings, WORKER_PATIENCE), settings).run()
     except HistoQueueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {explain(error)}", file=sys.stderr)
         return 1
     if swept is None:
         print("error: another process is comparing them right now; try again in a minute", file=sys.stderr)

@@ -71,6 +71,12 @@ def cause_of(error: Exception) -> str | None:
     return str(error.__cause__) if error.__cause__ else None
 
 
+def explain(error: "HistoQueueError") -> str:
+    """Return an error in one line for the operator's terminal; of a server that is away, why it is."""
+    cause = cause_of(error) if isinstance(error, Unavailable) else None
+    return f"{error.code}: {cause or error}"
+
+
 class CallerError(HistoQueueError):
     """The request must change."""
 

@@ -177,6 +177,20 @@ def test_a_command_has_the_settings_of_make_up(tmp_path: Path, monkeypatch: pyte
     assert os.environ["EDITOR"] == ""
 
 
+def test_a_store_that_cannot_be_written_is_told_with_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who reads it is the one who can mend it."""
+    (tmp_path / "histoqueue").mkdir()
+    (tmp_path / "histoqueue/keys").write_text("no folder")
+    monkeypatch.setenv("OBJECT_STORE_DIR", str(tmp_path))
+    monkeypatch.setenv("S3_ENDPOINT_URL", "")
+    assert keys.main(["create", "--name", "lab"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: OBJECT_STORE_UNAVAILABLE: ")
+    assert line.endswith(f"File exists: '{tmp_path}/histoqueue/keys'")
+
+
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 101])
 def test_a_name_that_would_spoil_the_list_is_refused(name: str) -> None:
     """It is said before anything is made."""
