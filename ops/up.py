@@ -190,8 +190,7 @@ def main(settings_file: str | None = None) -> int:
     settings = read_settings(UpSettings)
     read_settings(Settings)  # said here, in one line, and not by each child in its log
     supervisor = Supervisor(_say)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, supervisor.ask_to_stop)
+    _hear_signals(supervisor)
     try:
         with _locked(settings.data_dir) as lock:
             supervisor.hold(lock)
@@ -210,6 +209,14 @@ def main(settings_file: str | None = None) -> int:
         return 1
     _say("stopped")
     return 0
+
+
+def _hear_signals(supervisor: Supervisor) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, supervisor.ask_to_stop)
+    # `nohup` has it ignored: all is to run on when the terminal is closed.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, supervisor.ask_to_stop)
 
 
 def _run(settings: UpSettings, supervisor: Supervisor) -> None:
@@ -353,7 +360,9 @@ def _locked(folder: Path) -> Iterator[int]:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    # A closed terminal, a pipe that nobody reads, a full disk: what runs is not ended by it.
+    with suppress(OSError):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,6 +60,33 @@ def test_a_given_server_that_does_not_answer_is_told_with_the_cause(supervisor: 
 
     with pytest.raises(up.CannotStart, match=r"the object store was not ready.*nobody listens on store:9000"):
         up._wait_for_given(supervisor, "the object store", ask)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_closed_terminal_ends_it_unless_that_is_ignored(
+    supervisor: up.Supervisor, number: signal.Signals
+) -> None:
+    """`nohup make up &` runs on."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
+    try:
+        for ignored in (False, True):
+            signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
+            up._hear_signals(supervisor)
+            is_heard = signal.getsignal(number) == supervisor.ask_to_stop
+            assert is_heard is not (ignored and number == signal.SIGHUP)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_words_that_find_no_room_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full, or a pipe that nobody reads."""
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        up._say("redis ended")
+        with suppress(OSError):
+            full.close()
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "{"])
