@@ -221,7 +221,7 @@ def _hear_signals(supervisor: Supervisor) -> None:
 
 def _run(settings: UpSettings, supervisor: Supervisor) -> None:
     _check_port(settings.port)
-    environment = _start_servers(settings, supervisor)
+    environment = {**_start_servers(settings, supervisor), **_past_the_proxy()}
     leave_address(settings.data_dir, environment)
     os.environ.update(environment)
     shared = read_settings(Settings)
@@ -275,6 +275,13 @@ def _start_servers(settings: UpSettings, supervisor: Supervisor) -> dict[str, st
         environment["WEBHOOK_SECRET"] = passwords["webhook"]
     environment["MODEL_CACHE_DIR"] = str(settings.data_dir.resolve() / "model-cache")
     return environment
+
+
+def _past_the_proxy() -> dict[str, str]:
+    """Return the variables that keep what our processes say to each other from a proxy of the environment."""
+    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    ours = listed if listed == "*" else f"{listed},{HOST}".lstrip(",")
+    return {"no_proxy": ours, "NO_PROXY": ours}
 
 
 def _start_clients(settings: UpSettings, supervisor: Supervisor) -> None:

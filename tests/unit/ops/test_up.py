@@ -1,5 +1,6 @@
 """What `make up` does about what does not start, without starting any of it."""
 
+import os
 import signal
 import sys
 import time
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.request import proxy_bypass
 
 import pytest
 
@@ -87,6 +89,30 @@ def test_words_that_find_no_room_end_nothing(monkeypatch: pytest.MonkeyPatch) ->
         up._say("redis ended")
         with suppress(OSError):
             full.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "127.0.0.1"),
+        ({"NO_PROXY": "lab.example"}, "lab.example,127.0.0.1"),
+        ({"no_proxy": "a", "NO_PROXY": "b"}, "a,127.0.0.1"),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_a_proxy_of_the_environment_stands_between_none_of_ours(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: str
+) -> None:
+    """It would be asked for 127.0.0.1, and mean itself."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"http_proxy": "http://proxy.example:3128", **given}.items():
+        monkeypatch.setenv(name, value)
+    for name, value in up._past_the_proxy().items():
+        monkeypatch.setenv(name, value)
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == expected
+    assert proxy_bypass("127.0.0.1:5000")
+    assert bool(proxy_bypass("elsewhere.example")) is (expected == "*")
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "{"])
