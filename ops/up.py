@@ -32,8 +32,8 @@ from ops.installation import forget_address, leave_address
 from ops.prepare import make_bucket, webhook_secret
 from ops.processes import Child, wait_until
 from ops.servers import HOST, NoServer, ObjectServer, RedisServer, free_port, port_is_free
-from shared.errors import HistoQueueError, cause_of
-from shared.object_store import WORKER_PATIENCE
+from shared.errors import HistoQueueError, explain
+from shared.object_store import REQUEST_PATIENCE, WORKER_PATIENCE
 from shared.services import Services, from_settings
 from shared.settings import Settings, read_settings
 
@@ -49,6 +49,8 @@ WELL_AFTER_SECONDS = 60.0
 LOGS_EVERY_SECONDS = 10.0
 START_TIMEOUT_SECONDS = 30.0
 READY_TIMEOUT_SECONDS = 180.0
+#: Who still waits for a server after this long is told why; one of ours has answered by then.
+SAY_AFTER_SECONDS = 3.0
 
 
 class Stop(Exception):
@@ -90,7 +92,7 @@ class Supervisor:
     """Keeps children running until it is told to stop."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+        self.say = say
         self._held: tuple[int, ...] = ()
         self._watched: list[_Watched] = []
         self._stopping = False
@@ -108,7 +110,7 @@ class Supervisor:
         """Start a child and keep it running from now on."""
         child.start(self._held)
         self._watched.append(_Watched(child))
-        self._say(f"  {child.name:<13} pid {child.pid:<8} log {child.log}")
+        self.say(f"  {child.name:<13} pid {child.pid:<8} log {child.log}")
 
     def look(self) -> None:
         """Start again what has ended, when its time has come.
@@ -130,9 +132,9 @@ class Supervisor:
                     watched.child.start(self._held)
                 except OSError as error:
                     # Such as no memory for it, or an end before it had read what it is told.
-                    self._say(f"{watched.child.name} did not start: {error}")
+                    self.say(f"{watched.child.name} did not start: {error}")
                     continue
-                self._say(f"{watched.child.name} runs again, pid {watched.child.pid}")
+                self.say(f"{watched.child.name} runs again, pid {watched.child.pid}")
 
     def _look_at_logs(self) -> None:
         if time.monotonic() - self._logs_seen_at < LOGS_EVERY_SECONDS:
@@ -151,7 +153,7 @@ class Supervisor:
         watched.restarts += 1
         watched.start_again_at = time.monotonic() + delay
         child = watched.child
-        self._say(f"{child.name} ended with status {child.exit_code}; again in {delay:g} s. See {child.log}")
+        self.say(f"{child.name} ended with status {child.exit_code}; again in {delay:g} s. See {child.log}")
 
     def wait_for(self, what: str, check: Callable[[], bool], timeout_seconds: float) -> None:
         """Look after the children until `check` is true.
@@ -201,8 +203,11 @@ def main(settings_file: str | None = None) -> int:
             finally:
                 supervisor.stop()
                 forget_address(settings.data_dir)
-    except (CannotStart, NoServer, HistoQueueError) as error:
+    except (CannotStart, NoServer) as error:
         _say(f"error: {error}")
+        return 1
+    except HistoQueueError as error:
+        _say(f"error: {explain(error)}")
         return 1
     except OSError as error:
         _say(f"error: {settings.data_dir} cannot be used: {error}")
@@ -225,9 +230,11 @@ def _run(settings: UpSettings, supervisor: Supervisor) -> None:
     leave_address(settings.data_dir, environment)
     os.environ.update(environment)
     shared = read_settings(Settings)
+    # With little patience: one that hangs is not to hold up Ctrl-C.
+    asked = from_settings(shared, REQUEST_PATIENCE)
+    _wait_for_given(supervisor, "the object store", lambda: _ask_store(asked))
+    _wait_for_given(supervisor, "Redis", asked.jobs.ping)
     services = from_settings(shared, WORKER_PATIENCE)
-    _wait_for_given(supervisor, "the object store", lambda: _ask_store(services))
-    _wait_for_given(supervisor, "Redis", services.jobs.ping)
     _say(f"  {make_bucket(services, may_publish=shared.model_bucket is None)}")
     _start_clients(settings, supervisor)
     url = f"http://{HOST}:{settings.port}"
@@ -320,14 +327,17 @@ def _passwords(path: Path) -> dict[str, str]:
 
 def _wait_for_given(supervisor: Supervisor, what: str, ask: Callable[[], object]) -> None:
     """Wait for a server that may not be a child of ours: only its client knows why it does not answer."""
-    why = ""
+    began, why, said = time.monotonic(), "", ""
 
     def answers() -> bool:
-        nonlocal why
+        nonlocal why, said
         try:
             ask()
         except HistoQueueError as error:
-            why = cause_of(error) or str(error)
+            why = explain(error)
+            if why != said and time.monotonic() - began > SAY_AFTER_SECONDS:
+                supervisor.say(f"waiting for {what}: {why}")
+                said = why
             return False
         return True
 

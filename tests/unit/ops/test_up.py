@@ -64,6 +64,27 @@ def test_a_given_server_that_does_not_answer_is_told_with_the_cause(supervisor: 
         up._wait_for_given(supervisor, "the object store", ask)
 
 
+def test_what_a_given_server_is_waited_for_is_said_meanwhile(
+    supervisor: up.Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each cause, and not at once: a server of ours is only starting."""
+    monkeypatch.setattr(up, "SAY_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(up, "START_TIMEOUT_SECONDS", 1.0)
+    asked: list[float] = []
+    SAID.clear()
+
+    def ask() -> None:
+        asked.append(time.monotonic())
+        if len(asked) < 8:
+            assert SAID or asked[-1] - asked[0] < 0.3
+            raise ObjectStoreUnavailable("away") from ConnectionError("nobody listens on store:9000")
+
+    up._wait_for_given(supervisor, "the object store", ask)
+    assert SAID == [
+        "waiting for the object store: OBJECT_STORE_UNAVAILABLE: nobody listens on store:9000",
+    ]
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_closed_terminal_ends_it_unless_that_is_ignored(
     supervisor: up.Supervisor, number: signal.Signals
