@@ -32,7 +32,7 @@ from ops.installation import forget_address, leave_address
 from ops.prepare import make_bucket, webhook_secret
 from ops.processes import Child, wait_until
 from ops.servers import HOST, NoServer, ObjectServer, RedisServer, free_port, port_is_free
-from shared.errors import HistoQueueError, explain
+from shared.errors import HistoQueueError, InvalidModel, NoModel, explain
 from shared.object_store import REQUEST_PATIENCE, WORKER_PATIENCE
 from shared.services import Services, from_settings
 from shared.settings import Settings, read_settings
@@ -234,8 +234,7 @@ def _run(settings: UpSettings, supervisor: Supervisor) -> None:
     asked = from_settings(shared, REQUEST_PATIENCE)
     _wait_for_given(supervisor, "the object store", lambda: _ask_store(asked))
     _wait_for_given(supervisor, "Redis", asked.jobs.ping)
-    services = from_settings(shared, WORKER_PATIENCE)
-    _say(f"  {make_bucket(services, may_publish=shared.model_bucket is None)}")
+    _prepare_model(supervisor, from_settings(shared, WORKER_PATIENCE), shared.model_bucket is None)
     _start_clients(settings, supervisor)
     url = f"http://{HOST}:{settings.port}"
     supervisor.wait_for("the system", lambda: _is_ready(url), READY_TIMEOUT_SECONDS)
@@ -289,6 +288,30 @@ def _past_the_proxy() -> dict[str, str]:
     listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     ours = listed if listed == "*" else f"{listed},{HOST}".lstrip(",")
     return {"no_proxy": ours, "NO_PROXY": ours}
+
+
+def _prepare_model(supervisor: Supervisor, services: Services, may_publish: bool) -> None:
+    """Publish the bundled model where there is none; one of another name is the operator's to publish.
+
+    Raises:
+        Stop: if a signal came before there was one.
+    """
+    try:
+        _say(f"  {make_bucket(services, may_publish)}")
+    except (NoModel, InvalidModel) as error:
+        _say(f"waiting for a model: {error}")
+        _say("  in another terminal: .venv/bin/python -m ops.models publish FOLDER")
+        while not _has_model(services):
+            supervisor.look()
+            time.sleep(0.5)
+
+
+def _has_model(services: Services) -> bool:
+    try:
+        services.models.live()
+    except HistoQueueError:
+        return False
+    return True
 
 
 def _start_clients(settings: UpSettings, supervisor: Supervisor) -> None:

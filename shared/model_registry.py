@@ -111,10 +111,16 @@ class ModelRegistry:
         One that is published is checked, and what is damaged or missing of it is put there once more.
 
         Raises:
-            InvalidModel: if a file is missing or altered, or another build of this version is published.
+            InvalidModel: if a file is missing or altered, it is another model's version, or another build of
+                this version is published.
         """
         text = _read_local(folder / MANIFEST_NAME)
         manifest = parse_manifest(text)
+        if manifest.name != self._name:
+            raise InvalidModel(
+                f"Expected a version of {self._name}, which MODEL_NAME names. "
+                f"Found: {manifest.name} {manifest.version}"
+            )
         is_published = manifest.version in self.versions()
         if is_published and self._read_manifest(manifest.version) != text:
             raise InvalidModel(

@@ -124,7 +124,7 @@ def html_page() -> bytes:
     return b"<!doctype html><html><head><title>502</title></head><body>Bad Gateway</body></html>"
 
 
-def write_model(folder: Path, version: str = "1.0.0") -> Path:
+def write_model(folder: Path, version: str = "1.0.0", model: str = "lung-cnn") -> Path:
     """Write a version whose weights are no weights: the API never opens them."""
     folder.mkdir()
     files = {"weights.keras": f"weights of {version}".encode(), "golden-0.png": b"golden tile"}
@@ -133,7 +133,7 @@ def write_model(folder: Path, version: str = "1.0.0") -> Path:
     names = ("lung_n", "lung_aca", "lung_scc")
     identity = tuple(tuple(float(row == column) for column in range(6)) for row in range(6))
     manifest = Manifest(
-        name="lung-cnn",
+        name=model,
         version=version,
         created_at="2026-01-01T00:00:00Z",
         licence="Apache-2.0",

@@ -15,6 +15,9 @@ import pytest
 from ops import up
 from ops.processes import Child
 from shared.errors import ObjectStoreUnavailable
+from shared.services import in_memory
+from shared.settings import Settings
+from tests.factories import write_model
 
 
 @pytest.fixture
@@ -83,6 +86,25 @@ def test_what_a_given_server_is_waited_for_is_said_meanwhile(
     assert SAID == [
         "waiting for the object store: OBJECT_STORE_UNAVAILABLE: nobody listens on store:9000",
     ]
+
+
+def test_a_model_of_another_name_is_waited_for(
+    supervisor: up.Supervisor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundled one is not it; the command that publishes one needs the servers that run."""
+    services = in_memory(Settings(model_name="colon-cnn"))
+    folder = write_model(tmp_path / "one", model="colon-cnn")
+    seen: list[str] = []
+
+    def look() -> None:
+        seen.append(capsys.readouterr().out)
+        services.models.publish(folder)
+
+    supervisor.look = look  # type: ignore[method-assign]
+    up._prepare_model(supervisor, services, may_publish=True)
+    assert services.models.live().name == "colon-cnn"
+    assert "waiting for a model: Expected a version of colon-cnn" in seen[0]
+    assert "ops.models publish FOLDER" in seen[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])

@@ -64,6 +64,15 @@ def test_versions_are_in_the_order_of_their_numbers(registry: ModelRegistry, tmp
     assert registry.live().version == "1.2.0"
 
 
+def test_another_models_version_is_refused_before_any_of_it_is_stored(
+    registry: ModelRegistry, store: MemoryObjectStore, tmp_path: Path
+) -> None:
+    """Under our name it would be listed for ever, and its number be taken."""
+    with pytest.raises(InvalidModel, match=r"a version of lung-cnn.*Found: colon-cnn 1\.0\.0"):
+        registry.publish(write_model(tmp_path / "other", model="colon-cnn"))
+    assert store.list_keys("") == []
+
+
 def test_a_version_never_changes(registry: ModelRegistry, live: ModelRef, tmp_path: Path) -> None:
     """Publishing the same files again is fine; other files under the same number are refused."""
     assert registry.publish(tmp_path / "one") == live
