@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError
+
 from shared.deliveries import Deliveries
 from shared.deliveries_redis import RedisDeliveries
 from shared.job_store import JobStore
@@ -40,6 +42,9 @@ def from_settings(settings: Settings, patience: Patience, connections: int = 32)
     """Return the real services; nothing is connected before it is used.
 
     `connections` is how many threads may use the object store at once.
+
+    Raises:
+        SystemExit: where what AWS' own settings say is no credential.
     """
     client = connect(settings.redis_url.get_secret_value(), REDIS_TIMEOUT_SECONDS, settings.redis_ca_path)
     images_in = settings.object_store_dir
@@ -69,7 +74,12 @@ def _open_bucket(
         encryption=settings.s3_encryption,
         kms_key_id=settings.s3_kms_key_id,
     )
-    return S3ObjectStore(bucket, settings.s3_endpoint_url, settings.s3_region, patience, connections, options)
+    where = (bucket, settings.s3_endpoint_url, settings.s3_region)
+    try:
+        return S3ObjectStore(*where, patience, connections, options)
+    except BotoCoreError as error:
+        # What AWS' own variables and files say: a profile that is not there, half of a key.
+        raise SystemExit(f"error: the object store's credentials: {error}") from None
 
 
 def in_memory(settings: Settings, clock_ms: Callable[[], int] = wall_clock_ms) -> Services:

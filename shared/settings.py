@@ -2,7 +2,10 @@
 
 import base64
 import os
+import re
+from pathlib import Path
 from typing import Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,12 +17,19 @@ from shared.webhook_address import Network, parse_networks
 OUR_FOLDERS = frozenset({"uploads", "results", "heatmaps", "quarantine", "batches", "models", "keys"})
 #: Folders, each with its slash.
 _PREFIX = r"^([A-Za-z0-9._-]+/)*$"
+#: A bucket, which may be a folder of that name.
+_BUCKET = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+#: The parts of a host's name as boto3 takes them, or an IPv6 address; then perhaps a port.
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_SERVER = re.compile(rf"https?://({_LABEL}(\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?/?")
+#: A hundred years. A date further away could not be written.
+_LONGEST_SECONDS = 100 * 365 * 86_400
 
 
 class Settings(BaseSettings):
     """The settings that the API and the workers share; each field is the variable of the same name."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
     # --- where things are ---
     #: Broker and ledger; carries the password, so it is never logged.
@@ -30,19 +40,19 @@ class Settings(BaseSettings):
     #: models, too: for one machine.
     object_store_dir: str | None = None
     #: Empty means AWS S3. Credentials come from boto3's usual chain.
-    s3_endpoint_url: str | None = Field(default=None, pattern=r"^https?://[^@/?#]+/?$")
+    s3_endpoint_url: str | None = None
     #: The authorities that an https:// endpoint's certificate is checked by; None means the system's.
     s3_ca_file: FilePath | None = None
     s3_region: str = "us-east-1"
     #: Holds `uploads/` and, unless `model_bucket` is set, `models/`.
-    s3_bucket: str = Field(default="histoqueue", min_length=3, max_length=63)
+    s3_bucket: str = Field(default="histoqueue", min_length=3, max_length=63, pattern=_BUCKET)
     #: In front of every key in that bucket, so that it may hold other things too.
     s3_prefix: str = Field(default="", pattern=_PREFIX)
     #: How the server is asked to encrypt; None leaves it to the bucket.
     s3_encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = None
     s3_kms_key_id: str | None = None
     #: Another bucket for the models; it is only ever read.
-    model_bucket: str | None = Field(default=None, min_length=3, max_length=63)
+    model_bucket: str | None = Field(default=None, min_length=3, max_length=63, pattern=_BUCKET)
     model_prefix: str | None = Field(default=None, pattern=_PREFIX)
     model_name: str = Field(default="lung-cnn", pattern=r"^[a-z][a-z0-9-]*$")
 
@@ -69,14 +79,14 @@ class Settings(BaseSettings):
 
     # --- how long ---
     #: How long a job may wait in the queue where the caller does not say.
-    job_expires_seconds: float = Field(default=86_400, gt=0)
+    job_expires_seconds: float = Field(default=86_400, gt=0, le=_LONGEST_SECONDS)
     #: How long an image is kept after its job has ended.
-    image_retention_seconds: float = Field(default=86_400, ge=0)
+    image_retention_seconds: float = Field(default=86_400, ge=0, le=_LONGEST_SECONDS)
     #: How long a result is kept, and how long its id then answers 410.
-    result_retention_seconds: float = Field(default=7 * 86_400, gt=0)
-    tombstone_seconds: float = Field(default=7 * 86_400, gt=0)
+    result_retention_seconds: float = Field(default=7 * 86_400, gt=0, le=_LONGEST_SECONDS)
+    tombstone_seconds: float = Field(default=7 * 86_400, gt=0, le=_LONGEST_SECONDS)
     #: How long an image that ended the engine is kept for whoever mends it.
-    quarantine_retention_seconds: float = Field(default=30 * 86_400, ge=0)
+    quarantine_retention_seconds: float = Field(default=30 * 86_400, ge=0, le=_LONGEST_SECONDS)
     #: A claimed job whose worker is silent this long is run again.
     lease_seconds: float = Field(default=15, ge=2)
     #: One claim may hold a job this long at the most, renewals included.
@@ -112,7 +122,7 @@ class Settings(BaseSettings):
     #: The longest wait before each retry, in seconds; the last holds for all that follow.
     webhook_retry_seconds: str = Field(default="10,60,300,1800,7200", pattern=r"^[0-9]{1,6}(,[0-9]{1,6})*$")
     #: How long after its event a delivery is tried.
-    webhook_give_up_seconds: float = Field(default=86_400, gt=0)
+    webhook_give_up_seconds: float = Field(default=86_400, gt=0, le=_LONGEST_SECONDS)
     #: Deliveries that one process sends at the same time, and that all of them send to one host.
     webhook_threads: int = Field(default=16, ge=1, le=256)
     webhook_threads_per_host: int = Field(default=4, ge=1)
@@ -132,6 +142,16 @@ class Settings(BaseSettings):
     def _is_redis_url(cls, value: SecretStr) -> SecretStr:
         RedisAddress.parse(value.get_secret_value())
         return value
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _is_a_server(cls, value: str | None) -> str | None:
+        if value is None or _is_server(value):
+            return value
+        # Such as http://object_store:9000, which boto3 knows no end point for.
+        raise ValueError(
+            "expected http:// or https://, a host (of letters, digits, dots and hyphens) and perhaps a port"
+        )
 
     @field_validator("webhook_secret")
     @classmethod
@@ -211,6 +231,13 @@ class Settings(BaseSettings):
         return (self.model_prefix or "") if self.model_bucket else self.s3_prefix
 
 
+def _is_server(text: str) -> bool:
+    try:
+        return _SERVER.fullmatch(text) is not None and urlsplit(text).port != 0
+    except ValueError:  # a port over 65535, or no address in the brackets
+        return False
+
+
 def _is_webhook_secret(text: str) -> bool:
     prefix, _, encoded = text.partition("_")
     try:
@@ -228,9 +255,12 @@ def read_settings(kind: type[AnySettings]) -> AnySettings:
     Raises:
         SystemExit: naming each variable and what was expected, and never a value that may be secret.
     """
+    # A file of this folder stands for the variable of its name: what compose mounts.
+    secrets = os.environ.get("SECRETS_DIR") or None
+    if secrets and not Path(secrets).expanduser().is_dir():
+        raise SystemExit(f"error: SECRETS_DIR: expected a folder. Received: {secrets}")
     try:
-        # A file of this folder stands for the variable of its name: what compose mounts.
-        return kind(_secrets_dir=os.environ.get("SECRETS_DIR"))
+        return kind(_secrets_dir=secrets)
     except ValidationError as error:
         wrong = [
             f"error: {str(item['loc'][0] if item['loc'] else 'settings').upper()}: {item['msg']}"

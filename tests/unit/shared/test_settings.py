@@ -2,6 +2,8 @@
 
 import pytest
 
+from shared.object_store import WORKER_PATIENCE
+from shared.services import from_settings
 from shared.settings import Settings, read_settings
 
 
@@ -23,10 +25,22 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("MAX_BATCH_SIZE", "0"),
         ("MAX_BATCH_SIZE", "many"),
         ("LEASE_SECONDS", "-1"),
+        ("RESULT_RETENTION_SECONDS", "inf"),
+        ("RESULT_RETENTION_SECONDS", "1e12"),
+        ("JOB_EXPIRES_SECONDS", "999999999999"),
+        ("ENGINE_TIMEOUT_SECONDS", "inf"),
         ("LOG_LEVEL", "LOUD"),
         ("MODEL_NAME", "../other"),
         ("S3_ENDPOINT_URL", "s3.example.org"),
         ("S3_ENDPOINT_URL", "https://key:secret@s3.example.org"),
+        ("S3_ENDPOINT_URL", "http://object_store:9000"),
+        ("S3_ENDPOINT_URL", "http://s3.example.org:90000"),
+        ("S3_ENDPOINT_URL", "http://s3.example.org:x"),
+        ("S3_ENDPOINT_URL", "http://s3.example.org/path"),
+        ("S3_ENDPOINT_URL", "http://[::x]:9000"),
+        ("S3_BUCKET", "our tiles"),
+        ("S3_BUCKET", ".partial"),
+        ("S3_BUCKET", "../elsewhere"),
         ("S3_CA_FILE", "/nowhere/ca.pem"),
         ("S3_PREFIX", "no-slash"),
         ("S3_PREFIX", "/first/"),
@@ -49,6 +63,41 @@ def test_a_bad_value_ends_the_program_in_one_line(
     text = str(ended.value)
     assert text.startswith(f"error: {name}: ")
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://127.0.0.1:9000", "https://s3.eu-central-1.amazonaws.com/", "http://store", "http://[::1]:9000"],
+)
+def test_an_address_that_is_taken_is_one_that_boto3_takes(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """What it does not take it says in a traceback."""
+    monkeypatch.setenv("S3_ENDPOINT_URL", address)
+    monkeypatch.setenv("OBJECT_STORE_DIR", "")
+    from_settings(read_settings(Settings), WORKER_PATIENCE)
+
+
+def test_half_of_a_key_ends_the_program_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so does a profile that is not there."""
+    monkeypatch.setenv("S3_ENDPOINT_URL", "http://127.0.0.1:9000")
+    monkeypatch.setenv("OBJECT_STORE_DIR", "")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
+    with pytest.raises(SystemExit, match=r"^error: .+missing: AWS_SECRET_ACCESS_KEY$"):
+        from_settings(read_settings(Settings), WORKER_PATIENCE)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(SystemExit, match=r"^error: .+profile \(nobody\) could not be found$"):
+        from_settings(read_settings(Settings), WORKER_PATIENCE)
+
+
+@pytest.mark.parametrize("place", ["/nowhere", __file__])
+def test_a_folder_of_secrets_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Without it the servers would be asked without a password."""
+    monkeypatch.setenv("SECRETS_DIR", place)
+    with pytest.raises(SystemExit, match=r"^error: SECRETS_DIR: expected a folder\. Received: "):
+        read_settings(Settings)
 
 
 def test_every_bad_value_is_named_and_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
