@@ -202,7 +202,7 @@ def _answering(missing_is_an_answer: bool = False) -> Iterator[None]:
             raise
         raise ObjectStoreUnavailable("The object store's folder is not there. Ask again later.") from None
     except OSError as error:
-        # The text names a path of this machine: for the log, not for a client.
+        # Why, and not where: the whole text names a path of this machine, and is for the log.
         raise ObjectStoreUnavailable(
-            "The object store cannot be read or written. Ask again later."
+            f"The object store cannot be read or written: {error.strerror or 'no reason'}. Ask again later."
         ) from error

@@ -268,8 +268,9 @@ def test_a_folder_that_takes_nothing_more_does_not_answer(tmp_path: Path) -> Non
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, before[1]))
     try:
-        with pytest.raises(ObjectStoreUnavailable, match="cannot be read or written"):
+        with pytest.raises(ObjectStoreUnavailable, match="read or written: File too large") as refused:
             store.ping()
+        assert str(tmp_path) not in str(refused.value)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     store.ping()
