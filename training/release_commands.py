@@ -4,10 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from shared.errors import Unavailable
-from shared.object_store import WORKER_PATIENCE
-from shared.services import from_settings
-from shared.settings import Settings, read_settings
+from ops.installation import reach
+from shared.errors import Unavailable, explain
 from training.convert import add_converted
 from training.cross_evaluate import evaluate_folds
 from training.cross_validation import is_cross_validation, reopen_cross_validation
@@ -83,12 +81,13 @@ def publish(options: argparse.Namespace) -> None:
 
 
 def _publish_into_bucket(folder: Path, version: str) -> None:
-    models = from_settings(read_settings(Settings), WORKER_PATIENCE).models
+    models = reach().models
     try:
         reference = models.publish(folder)
     except Unavailable as error:
         raise TrainingError(
-            f"{error} {folder} is whole: `publish --version {version} --bucket`, without --run, tries again."
+            f"{explain(error)}. {folder} is whole: "
+            f"`publish --version {version} --bucket`, without --run, tries again."
         ) from error
     print(f"live in the bucket: {reference.name} {reference.version}")
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from ops.installation import leave_address
 from ops.servers import ObjectServer, free_port
 from shared.manifest import MANIFEST_NAME, parse_manifest
 from shared.model_registry import ModelRegistry
@@ -48,9 +49,12 @@ def bucket(object_server: ObjectServer) -> str:
 
 
 def publish(
-    folder: Path, bucket: str, version: str, *more: str, url: str = ""
+    folder: Path, bucket: str, version: str, *more: str, url: str = "", beside: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command as an operator does, with the server's address and keys in the environment."""
+    """Run the command as an operator does, with the server's address and keys in the environment.
+
+    With `beside` there are none: they are looked for in this data directory.
+    """
     paths = [
         "--data",
         str(folder / "data"),
@@ -62,7 +66,9 @@ def publish(
     return subprocess.run(
         [sys.executable, "-m", "training", "publish", *paths, "--version", version, "--bucket", *more],
         cwd=ROOT,
-        env={**os.environ, "S3_BUCKET": bucket, **({"S3_ENDPOINT_URL": url} if url else {})},
+        env={"PATH": os.environ["PATH"], "DATA_DIR": str(beside)}
+        if beside
+        else {**os.environ, "S3_BUCKET": bucket, **({"S3_ENDPOINT_URL": url} if url else {})},
         capture_output=True,
         text=True,
         timeout=300,
@@ -127,6 +133,17 @@ def test_a_store_that_is_away_costs_nothing_but_the_upload(
     done = publish(evaluated, bucket, "0.0.4")
     assert done.returncode == 0, done.stderr
     assert registry(object_server, bucket).live().version == "0.0.4"
+
+
+def test_the_servers_of_make_up_are_found(
+    evaluated: Path, object_server: ObjectServer, bucket: str, tmp_path: Path
+) -> None:
+    """As by every other command beside them."""
+    leave_address(tmp_path, {**object_server.environment(), "S3_BUCKET": bucket})
+    done = publish(evaluated, bucket, "0.0.6", "--run", str(evaluated / "run"), beside=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"using the servers of `make up` in {tmp_path}" in done.stderr
+    assert registry(object_server, bucket).live().version == "0.0.6"
 
 
 def test_an_altered_file_never_reaches_the_bucket(
