@@ -1,6 +1,7 @@
 """The documentation cannot lie: what it lists is what there is."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import get_args
 
@@ -73,6 +74,16 @@ def test_every_make_target_explains_itself() -> None:
     assert declared
     for target in declared[1].split():
         assert re.search(rf"^{target}:.*## \S", makefile, re.MULTILINE), target
+
+
+def test_a_model_is_not_trained_for_hours_under_a_number_that_nobody_chose() -> None:
+    """A version never changes, so there is no number that is right for everybody."""
+    done = subprocess.run(["make", "-n", "train"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "VERSION=2.0.0" in done.stderr
+    named = ["make", "-n", "train", "VERSION=3.2.1"]
+    done = subprocess.run(named, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("--version 3.2.1")
 
 
 def test_no_committed_text_names_a_registry() -> None:
