@@ -1,7 +1,7 @@
 """`python -m ops.prepare`: what a new installation needs before its servers start, and is not needed again.
 
 python -m ops.prepare webhook-secret      print a new secret to sign webhooks with
-python -m ops.prepare passwords FOLDER [MONITORING]
+python -m ops.prepare passwords FOLDER [MONITORING [WEBHOOKS]]
                                           make the passwords, and each program's settings with them
 python -m ops.prepare bucket              make the bucket, and fill it with the bundled model if it has none
 """
@@ -50,6 +50,15 @@ def make_passwords(folder: Path, redis_host: str = REDIS_HOST) -> bool:
     return True
 
 
+def share_with_webhooks(servers: Path, folder: Path) -> None:
+    """Copy what telling webhooks takes, without the object store's key, into a `folder` that it mounts alone.
+
+    It sends to hosts that users name.
+    """
+    for name in ("redis_url", "webhook_secret"):
+        write_once(folder / name, (servers / name).read_text(), anew=True)
+
+
 def webhook_secret() -> str:
     """Return a new secret as Standard Webhooks writes it."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
@@ -90,12 +99,15 @@ def main(arguments: list[str] | None = None) -> int:
     passwords = commands.add_parser("passwords")
     passwords.add_argument("folder", type=Path)
     passwords.add_argument("monitoring", type=Path, nargs="?", help="what only Prometheus and its like mount")
+    passwords.add_argument("webhooks", type=Path, nargs="?", help="what only the service webhooks mounts")
     commands.add_parser("bucket")
     chosen = parser.parse_args(arguments)
     if chosen.command == "passwords":
         made = make_passwords(chosen.folder)
         if chosen.monitoring:
             make_monitoring(chosen.folder, chosen.monitoring, REDIS_HOST)
+        if chosen.webhooks:
+            share_with_webhooks(chosen.folder, chosen.webhooks)
         print("made passwords" if made else "passwords are there already")
         return 0
     if chosen.command == "webhook-secret":

@@ -30,3 +30,11 @@ def test_settings_of_a_file_reach_ours(name: str) -> None:
 def test_nobody_gains_rights(name: str) -> None:
     """By a program that belongs to root."""
     assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_what_tells_webhooks_has_no_key_of_the_object_store() -> None:
+    """It needs none, and sends to hosts that users name: a volume of its own, and nothing of `.env`."""
+    service = SERVICES["webhooks"]
+    assert service["volumes"] == ["webhooks:/run/histoqueue:ro"]
+    given = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"}
+    assert given.items() <= service["environment"].items()

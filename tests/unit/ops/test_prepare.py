@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ops import prepare
-from ops.prepare import make_bucket, make_passwords, newest_bundled_model
+from ops.prepare import main, make_bucket, make_passwords, newest_bundled_model
 from shared.errors import NoModel
 from shared.services import in_memory
 from shared.settings import Settings, read_settings
@@ -49,6 +49,21 @@ def test_two_installations_share_no_password(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         make_passwords(tmp_path / name)
     assert (tmp_path / "a/redis_url").read_text() != (tmp_path / "b/redis_url").read_text()
+
+
+def test_what_tells_webhooks_is_given_no_key_of_the_object_store(tmp_path: Path) -> None:
+    """As compose calls it, again and again; a secret that was changed is changed there, too."""
+    folders = [tmp_path / name for name in ("servers", "watchers", "webhooks")]
+    for folder in folders:
+        folder.mkdir()
+    servers, _, webhooks = folders
+    for secret in ("whsec_" + "A" * 32, "whsec_" + "B" * 32):
+        assert main(["passwords", *map(str, folders)]) == 0
+        assert sorted(path.name for path in webhooks.iterdir()) == ["redis_url", "webhook_secret"]
+        for path in webhooks.iterdir():
+            assert path.read_text() == (servers / path.name).read_text()
+        (servers / "webhook_secret").unlink()
+        (servers / "webhook_secret").write_text(secret)
 
 
 def test_a_file_stands_for_the_variable_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
