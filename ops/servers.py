@@ -82,7 +82,7 @@ class RedisServer:
                 f"bind {HOST}",
                 f"port {self.port}",
                 f'requirepass "{self.password}"',
-                f'dir "{self.folder}"',
+                f"dir {_quoted(str(self.folder))}",
                 "appendonly yes",
                 # Every accepted job is on the disk before its 202 is sent.
                 "appendfsync always",
@@ -104,6 +104,12 @@ class RedisServer:
                 return bool(client.ping())
         except redis.RedisError:
             return False
+
+
+def _quoted(text: str) -> str:
+    """Return a word as Redis' settings have it, whatever is in it."""
+    escaped = text.replace("\\", r"\\").replace('"', r"\"")
+    return f'"{escaped}"'
 
 
 def redis_program() -> str:
