@@ -68,6 +68,8 @@ class UpSettings(BaseSettings):
 
     port: Annotated[int, Field(ge=1, le=65535)] = 5000
     data_dir: Path = Path(".data")
+    #: Processes of the API; gunicorn itself reads it, and takes none for a number.
+    web_concurrency: Annotated[int, Field(ge=1)] = 1
     #: Where given, that server is used and none is started.
     redis_url: str | None = None
     s3_endpoint_url: str | None = None
@@ -279,6 +281,7 @@ def _start_servers(settings: UpSettings, supervisor: Supervisor) -> dict[str, st
             environment["OBJECT_STORE_DIR"] = str(store.folder)
     if settings.webhook_secret is None:
         environment["WEBHOOK_SECRET"] = passwords["webhook"]
+    environment["WEB_CONCURRENCY"] = str(settings.web_concurrency)
     environment["MODEL_CACHE_DIR"] = str(settings.data_dir.resolve() / "model-cache")
     return environment
 
