@@ -34,6 +34,7 @@ def cancel_job(services: Services, job_id: str) -> Canceled:
         raise JobAlreadyFinal(
             f"Expected a queued or running job. This one has ended as {job.status}."
         ) from None
+    _log.info("job_canceled", job_id=job_id)
     keep_outcome(services, canceled.job)
     return canceled
 
@@ -65,7 +66,9 @@ def delete_job(services: Services, settings: Settings, job_id: str) -> None:
             raise
         services.objects.delete(job.spec.input.key)
         archive.forget(job_id)
+        _log.info("job_deleted", job_id=job_id)
         return
+    _log.info("job_deleted", job_id=job_id)
     try:
         services.objects.delete(image_key)
         archive.forget(job_id)

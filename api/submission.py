@@ -125,6 +125,7 @@ def _answer(jobs: JobStore, new: NewJob, answered_by: str) -> Submitted | None:
         return None
     if not created.replayed:
         count_cached(1)
+        _log.info("job_accepted", job_id=created.job.id, answered_by=answered_by)
         return Submitted(created.job, replayed=False)
     return Submitted(jobs.get(created.job.id), replayed=True)
 

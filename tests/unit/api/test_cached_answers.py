@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from structlog.testing import capture_logs
 
 from api import create_app
 from shared.archive import Archive
@@ -47,6 +48,14 @@ def test_the_same_image_is_answered_at_once(
     assert client.get(job["links"]["self"]).get_json() == job
     assert services.objects.list_keys("") == stored
     assert len(services.queue.messages) == queued  # type: ignore[attr-defined]
+
+
+def test_the_log_has_the_id_of_a_job_that_no_worker_had(submit: Submit, answered: dict[str, Any]) -> None:
+    """And of the one whose answer it is."""
+    with capture_logs() as logs:
+        job_id = submit().get_json()["id"]
+    (entry,) = (entry for entry in logs if entry["event"] == "job_accepted")
+    assert (entry["job_id"], entry["answered_by"]) == (job_id, answered["id"])
 
 
 @pytest.mark.parametrize("options", ["cache=false", "mpp=0.5", "explain=true"])

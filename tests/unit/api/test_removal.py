@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from structlog.testing import capture_logs
 
 from api import create_app
 from shared.archive import Archive
@@ -36,6 +37,16 @@ def test_a_deleted_job_leaves_nothing_and_answers_410(
     assert (gone.status_code, gone.get_json()["code"]) == (410, "RESULT_EXPIRED")
     assert b"patient-7" not in gone.data
     assert client.delete(f"/result/{job_id}").status_code == 204
+
+
+def test_the_log_says_what_became_of_a_job_that_no_worker_had(submit: Submit, client: FlaskClient) -> None:
+    """By its id: the line of a request names its route alone."""
+    canceled, deleted = (submit().get_json()["id"] for _ in range(2))
+    with capture_logs() as logs:
+        client.post(f"/result/{canceled}/cancel")
+        client.delete(f"/result/{deleted}")
+    told = [(entry["event"], entry["job_id"]) for entry in logs if "job_id" in entry]
+    assert told == [("job_canceled", canceled), ("job_deleted", deleted)]
 
 
 def test_deleting_an_open_job_cancels_it(submit: Submit, client: FlaskClient, services: Services) -> None:
