@@ -190,7 +190,11 @@ class Supervisor:
 def main(settings_file: str | None = None) -> int:
     """Run it all; returns the exit status."""
     if settings_file:
-        load_dotenv(settings_file)
+        try:
+            load_dotenv(settings_file)
+        except UnicodeDecodeError as error:
+            _say(f"error: {settings_file}: expected text in UTF-8. Found: {error}")
+            return 1
     settings = read_settings(UpSettings)
     read_settings(Settings)  # said here, in one line, and not by each child in its log
     supervisor = Supervisor(_say)

@@ -79,6 +79,10 @@ def test_settings_may_come_from_a_file_and_the_environment_comes_first(tmp_path:
     assert "error: PORT" not in ended.stderr
     ended = run_up(str(tmp_path / "none"), DATA_DIR=str(tmp_path), PORT="99999")
     assert "error: PORT" in ended.stderr
+    file.write_bytes("# für den Entwurf\n".encode("latin-1"))
+    ended = run_up(str(file), DATA_DIR=str(tmp_path), PORT=str(free_port()))
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert ended.stdout.startswith(f"error: {file}: expected text in UTF-8.")
 
 
 def is_alive(process: psutil.Process) -> bool:
