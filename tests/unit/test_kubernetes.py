@@ -116,6 +116,19 @@ def test_every_pod_is_behind_one_policy_for_what_goes_out() -> None:
     assert set(chosen["Ingress"]) == set(labels)
 
 
+def test_the_steps_name_the_ports_that_are_open() -> None:
+    """What lies at another one seems not to answer. The stores that the pages describe lie at these."""
+    anywhere = [
+        {port["port"] for port in rule["ports"]}
+        for rule in named("NetworkPolicy-histoqueue")["spec"]["egress"]
+    ]
+    said = re.search(r"those of `base/network.yaml` \(([0-9,; ]+)\)", README)
+    assert said
+    assert set(map(int, re.findall(r"\d+", said[1]))) == set().union(*anywhere) - {53}
+    page = (FOLDER.parents[1] / "docs/how-to/object-store.md").read_text()
+    assert set(map(int, re.findall(r"_URL=http://\S+:(\d+)", page))) < set().union(*anywhere)
+
+
 def test_what_tells_webhooks_gets_nowhere_inside() -> None:
     """The second lock is no wider than the first: what the program never sends to, the network keeps out."""
     policy = named("NetworkPolicy-histoqueue-webhooks")["spec"]
