@@ -141,8 +141,9 @@ class _FormReader:
         self._field = None
         items = self._intake.items
         if event.name != FIELD:
+            # A part may have no name at all.
             raise InvalidRequest(
-                f"Expected files in the field {FIELD!r} alone. Received: {event.name[:40]!r}"
+                f"Expected files in the field {FIELD!r} alone. Received: {(event.name or '')[:40]!r}"
             )
         if len(items) >= self._settings.max_batch_items:
             raise too_many(self._settings.max_batch_items)

@@ -86,7 +86,8 @@ def read_options(query: MultiDict[str, str], form: MultiDict[str, str], kind: ty
     for name, value in [*query.items(multi=True), *form.items(multi=True)]:
         if name not in kind.model_fields:
             known = ", ".join(kind.model_fields)
-            raise InvalidRequest(f"Expected only the options {known}. Received: {name[:40]!r}")
+            # A part of a form may have no name at all.
+            raise InvalidRequest(f"Expected only the options {known}. Received: {(name or '')[:40]!r}")
         if name in given:
             raise InvalidRequest(f"Expected the option {name} once. It came more than once.")
         if "\N{REPLACEMENT CHARACTER}" in value:

@@ -73,8 +73,10 @@ def _form_file(request: UploadRequest, max_bytes: int) -> BinaryIO:
         if _is_over_limit(request):
             raise too_large(max_bytes) from None
         raise InvalidRequest(f"Expected one {FIELD} and a few short options. Received: more") from None
-    if [name for name, _ in files] != [FIELD]:
-        received = ", ".join(repr(name[:40]) for name, _ in files) or "no file, or a form that breaks off"
+    # A part may have no name at all.
+    names = [name or "" for name, _ in files]
+    if names != [FIELD]:
+        received = ", ".join(repr(name[:40]) for name in names) or "no file, or a form that breaks off"
         raise InvalidRequest(
             f"Expected a form with exactly one file, in the field {FIELD!r}. Received: {received}"
         )

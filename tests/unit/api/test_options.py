@@ -87,6 +87,20 @@ def test_text_that_is_not_utf_8_is_refused(client: FlaskClient, path: str) -> No
     assert "UTF-8" in answer.get_json()["detail"]
 
 
+@pytest.mark.parametrize("filename", [b"", b'; filename="a.png"'])
+@pytest.mark.parametrize("path", ["/predict", "/batches"])
+def test_a_part_of_a_form_that_has_no_name_is_refused(
+    client: FlaskClient, path: str, filename: bytes
+) -> None:
+    """Be it a file or an option; a form's sound file goes before it."""
+    body = b"".join(
+        b"--x\r\nContent-Disposition: form-data%s\r\n\r\n%s\r\n" % (said, jpeg_bytes())
+        for said in (b'; name="file"; filename="b.png"', filename)
+    )
+    answer = client.post(path, data=body + b"--x--\r\n", content_type="multipart/form-data; boundary=x")
+    assert (answer.status_code, answer.json["code"]) == (400, "INVALID_REQUEST")
+
+
 def test_the_same_option_twice_is_refused(client: FlaskClient, submit: Submit) -> None:
     """Whether both stand in the query or one stands in the form."""
     assert submit(path="/predict?mpp=1&mpp=1").status_code == 400
