@@ -9,7 +9,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, send_from_directory, url_for
+from flask import Blueprint, Response, jsonify, request, send_from_directory, url_for
 from pydantic.json_schema import models_json_schema
 
 from api.access import PUBLIC, SCOPES
@@ -34,13 +34,13 @@ _ERRORS = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 _ERROR = """<h2 id="{anchor}">{title}</h2>
 <p><code>{code}</code>, status {status}, {retry}. {advice}</p>
 """
-_START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", validatorUrl: null});\n'
+_START = 'SwaggerUIBundle({{url: "{document}", dom_id: "#swagger-ui", validatorUrl: null}});\n'
 
 
 @bp.get("/openapi.json")
 def document() -> Response:
-    """Return the contract as OpenAPI 3.1."""
-    return jsonify(openapi_document())
+    """Return the contract as OpenAPI 3.1; its paths lie below where the application is mounted."""
+    return jsonify({**openapi_document(), "servers": [{"url": request.script_root or "/"}]})
 
 
 @bp.get("/docs")
@@ -76,7 +76,8 @@ def errors() -> Response:
 def asset(name: str) -> Response:
     """Return a script or a style of that page."""
     if name == "start.js":
-        return Response(_START, content_type="text/javascript; charset=utf-8")
+        script = _START.format(document=url_for("openapi.document"))
+        return Response(script, content_type="text/javascript; charset=utf-8")
     return send_from_directory(_ASSETS, name)
 
 

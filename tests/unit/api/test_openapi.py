@@ -64,6 +64,16 @@ def test_the_page_brings_its_own_assets(client: FlaskClient) -> None:
             assert answer.status_code == 200
 
 
+def test_the_page_reads_the_document_where_the_server_is_mounted(client: FlaskClient) -> None:
+    """Its script, and what is built from the document, ask below the prefix as every link does."""
+    mounted = {"SCRIPT_NAME": "/tiles"}
+    script = client.get("/docs/start.js", environ_overrides=mounted).text
+    assert 'url: "/tiles/openapi.json"' in script
+    document: Any = client.get("/openapi.json", environ_overrides=mounted).get_json()
+    assert document["servers"] == [{"url": "/tiles"}]
+    assert client.get("/openapi.json").get_json()["servers"] == [{"url": "/"}]
+
+
 @pytest.mark.parametrize("name", ["../__init__.py", "..%2f__init__.py", "css", "nothing.js", "/etc/passwd"])
 def test_nothing_but_the_assets_is_served(client: FlaskClient, name: str) -> None:
     """A path leads to no other file."""
