@@ -17,6 +17,8 @@ from gunicorn.http import (  # type: ignore[import-untyped]  # gunicorn ships no
 )
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
+from shared.problems import problem_body
+
 #: The longest wait and a slow upload fit; one that trickles in longer would keep its thread for ever.
 LONGEST_REQUEST_SECONDS = 90
 #: A batch is as long as it has items.
@@ -202,17 +204,10 @@ def _hang_up(sock: socket.socket) -> None:
 
 def _refusal(status: int, reason: str) -> bytes:
     code = "INTERNAL" if status == 500 else "INVALID_REQUEST"
-    body = json.dumps(
-        {
-            "type": f"{os.environ.get('SCRIPT_NAME', '')}/docs/errors#{code.lower().replace('_', '-')}",
-            "title": reason,
-            "status": status,
-            "detail": "Expected a well-formed HTTP/1.1 request, within the limits of the server.",
-            "code": code,
-            "retryable": status == 500,
-            "request_id": None,
-        }
-    ).encode()
+    detail = "Expected a well-formed HTTP/1.1 request, within the limits of the server."
+    # Its path may be what could not be read.
+    problem = problem_body(code, detail, "", None, status, os.environ.get("SCRIPT_NAME", ""))
+    body = json.dumps(problem).encode()
     head = (
         f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"

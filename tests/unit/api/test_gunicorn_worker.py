@@ -16,6 +16,7 @@ from gunicorn.http.errors import InvalidRequestLine, LimitRequestHeaders
 from gunicorn.workers.gthread import ThreadWorker
 
 from api import gunicorn_conf
+from api.contract import Problem
 from api.gunicorn_worker import (
     LINGER_SECONDS,
     LONGEST_BATCH_SECONDS,
@@ -25,6 +26,7 @@ from api.gunicorn_worker import (
 )
 from ops.processes import Child, wait_until
 from ops.servers import HOST, free_port
+from shared.problems import PROBLEMS
 
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -270,6 +272,8 @@ def test_what_never_reached_the_application_is_refused_as_a_problem(
     problem = json.loads(body)
     assert (problem["status"], problem["code"]) == (status, code)
     assert problem["type"].startswith("/tiles/docs/errors#")
+    assert problem["title"] == PROBLEMS[code].title
+    assert problem.keys() >= Problem.model_fields.keys()
 
 
 def test_the_server_has_room_for_all_that_wait() -> None:
