@@ -52,7 +52,7 @@ def receive(
     elif request.mimetype == "application/json":
         most = min(settings.max_batch_bytes, settings.max_batch_items * _MOST_KEY_BYTES)
         intake = KeysIntake(_spooled(request, most).read(), settings, objects)
-    elif not request.mimetype and not request.stream.read(1):
+    elif not request.mimetype and not _block(request, settings.max_batch_bytes):
         raise InvalidRequest("Expected a form, an archive or a list of keys. Received: no body")
     else:
         raise UnsupportedImageFormat(

@@ -116,12 +116,14 @@ def test_a_batch_that_is_answered_at_once_needs_no_waiting(
 
 
 def test_what_is_no_batch_is_told_what_would_be(client: FlaskClient) -> None:
-    """415 with the types that are taken here, which are not those of a single image; 400 without a body."""
+    """415 with the types and 413 with the limit that hold here, no single image's; 400 for nothing."""
     refused = client.post("/batches", data=jpeg_bytes(), content_type="image/jpeg")
     assert (refused.status_code, refused.json["code"]) == (415, "UNSUPPORTED_IMAGE_FORMAT")
     assert refused.headers["Accept"] == "multipart/form-data, application/zip, application/json"
     assert client.post("/batches", data=jpeg_bytes()).status_code == 415
     assert client.post("/batches").status_code == 400
+    large = client.post("/batches", data=bytes(2_000_001))
+    assert (large.status_code, large.json["code"]) == (413, "BATCH_TOO_LARGE")
 
 
 def test_a_batch_that_was_begun_and_not_kept_is_kept_by_the_next_request(
