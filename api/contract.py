@@ -195,4 +195,29 @@ class SubmittedBatch(Batch):
     problems: list[ItemProblem]
 
 
-SCHEMAS = (Problem, Job, Deliveries, BatchDeliveries, Batch, SubmittedBatch)
+class MemberProblem(Problem):
+    """Why a job of a batch stays as it was."""
+
+    id: str
+
+
+class _ChangedBatch(Batch):
+    """A batch, and what a request did to its jobs."""
+
+    left: int = Field(description="Jobs that were not reached: the same request again goes on with them.")
+    problems: list[MemberProblem]
+
+
+class CanceledBatch(_ChangedBatch):
+    """A batch whose open jobs are ended."""
+
+    canceled: int
+
+
+class RetriedBatch(_ChangedBatch):
+    """A batch whose jobs without a result are queued once more."""
+
+    retried: int
+
+
+SCHEMAS = (Problem, Job, Deliveries, BatchDeliveries, Batch, SubmittedBatch, CanceledBatch, RetriedBatch)

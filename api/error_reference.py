@@ -22,7 +22,7 @@ Every answer that is neither 2xx nor 3xx is `application/problem+json` (RFC 9457
 | `code` | the word for programs; the ones below are all there are |
 | `retryable` | the same request may succeed later; `Retry-After` says in how many seconds |
 | `request_id` | finds the request in the log |
-| `limit` | with `REQUEST_TOO_LARGE`, `IMAGE_TOO_LARGE`, `QUEUE_FULL`, `QUOTA_REACHED`: the most |
+| `limit` | with `REQUEST_TOO_LARGE`, `IMAGE_TOO_LARGE`, and with every 429: the most |
 | `queue_depth` | with `QUEUE_FULL`, `QUOTA_REACHED`: how many jobs are open, of the key with the latter |
 | `problems` | with `NOTHING_VALID`: one for each of the first 100 items, with its `custom_id` |
 | `reasons`, `checks` | with `NOT_READY`: what is missing |

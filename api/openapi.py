@@ -21,6 +21,21 @@ from shared.problems import PROBLEMS, anchor
 from shared.schemas import Priority
 
 bp = Blueprint("openapi", __name__)
+_NUMBER = {"type": "integer"}
+#: What some problems say beside the members that all have: a schema, and the codes that have it.
+_MEMBERS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "limit": (
+        _NUMBER,
+        {"REQUEST_TOO_LARGE", "IMAGE_TOO_LARGE", "QUEUE_FULL", "QUOTA_REACHED", "RATE_LIMITED"},
+    ),
+    "queue_depth": (_NUMBER, {"QUEUE_FULL", "QUOTA_REACHED"}),
+    "problems": (
+        {"type": "array", "items": {"$ref": "#/components/schemas/ItemProblem"}},
+        {"NOTHING_VALID"},
+    ),
+    "reasons": ({"type": "array", "items": {"type": "string"}}, {"NOT_READY"}),
+    "checks": ({"type": "object", "additionalProperties": {"type": "string"}}, {"NOT_READY"}),
+}
 _ASSETS = str(files("flask_openapi3_swagger") / "templates" / "swagger")
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>HistoQueue</title>
 <link rel="stylesheet" href="{style}"></head><body><div id="swagger-ui"></div>
@@ -163,12 +178,14 @@ def _problem(status: int, codes: list[str]) -> dict[str, Any]:
     headers = (
         {"Retry-After": {"schema": {"type": "integer"}, "required": True}} if status in (429, 503) else {}
     )
-    if status == 401:
-        headers = {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}}
+    if status in (401, 415):
+        name = "WWW-Authenticate" if status == 401 else "Accept"
+        headers = {name: {"schema": {"type": "string"}, "required": True}}
+    members = {name: schema for name, (schema, having) in _MEMBERS.items() if having & set(codes)}
     schema = {
         "allOf": [
             {"$ref": "#/components/schemas/Problem"},
-            {"properties": {"code": {"enum": codes}, "status": {"const": status}}},
+            {"properties": {"code": {"enum": codes}, "status": {"const": status}, **members}},
         ]
     }
     return {

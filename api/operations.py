@@ -8,6 +8,7 @@ from api.options import BatchOptions, Options
 
 _JSON = "application/json"
 _TEXT = {"type": "string"}
+_BINARY = {"type": "string", "format": "binary"}
 #: A version that is published.
 MODEL_VERSION = {"type": "string", "format": "model-version"}
 _EVENTS = {
@@ -58,6 +59,10 @@ def _job(description: str, **headers: Any) -> Any:
     return _answer(description, _JOB, ETag=_header(_TEXT), **headers)
 
 
+def _final(description: str, **headers: Any) -> Any:
+    return _job(description, Expires=_header(_TEXT), **headers)
+
+
 @dataclass(frozen=True)
 class Operation:
     """One method of one path; `endpoint` is the view's name in the application."""
@@ -77,14 +82,11 @@ class Operation:
 
 
 _IMAGES = {
-    **{
-        kind: {"schema": {"type": "string", "format": "binary"}}
-        for kind in ("image/jpeg", "image/png", "image/tiff")
-    },
+    **{kind: {"schema": _BINARY} for kind in ("image/jpeg", "image/png", "image/tiff")},
     "multipart/form-data": {
         "schema": {
             "type": "object",
-            "properties": {"file": {"type": "string", "format": "binary"}},
+            "properties": {"file": _BINARY},
             "required": ["file"],
             "additionalProperties": False,
         }
@@ -106,7 +108,7 @@ _MANY = {
             "additionalProperties": False,
         }
     },
-    "application/zip": {"schema": {"type": "string", "format": "binary"}},
+    "application/zip": {"schema": _BINARY},
     _JSON: {
         "schema": {
             "type": "object",
@@ -129,8 +131,11 @@ _LOCATION = {"Location": _header(_TEXT)}
 _SOON = {"Retry-After": _header({"type": "integer", "minimum": 1, "maximum": 30})}
 _MET: dict[str, Any] = {"Preference-Applied": {"schema": _TEXT}}
 _REPLAYED: dict[str, Any] = {"Idempotency-Replayed": {"schema": {"type": "string", "enum": ["true"]}}}
-#: While the batch is open.
+#: While the batch, or the job, is open.
 _WHILE_OPEN: dict[str, Any] = {"Retry-After": {"schema": {"type": "integer", "minimum": 1, "maximum": 30}}}
+_UNCHANGED = _answer(
+    "Still the version of If-None-Match", None, ETag=_header(_TEXT), Expires={"schema": _TEXT}, **_WHILE_OPEN
+)
 _OBJECT = {"type": "object"}
 
 OPERATIONS = (
@@ -141,7 +146,7 @@ OPERATIONS = (
         "Submit one image",
         {
             "202": _job("Stored, recorded and queued", **_LOCATION, **_SOON, **_REPLAYED),
-            "200": _job("Final by now", **_LOCATION, **_MET, **_REPLAYED),
+            "200": _final("Final by now", **_LOCATION, **_MET, **_REPLAYED),
         },
         (
             "INVALID_REQUEST",
@@ -175,9 +180,9 @@ OPERATIONS = (
         "jobs.result",
         "Read a job",
         {
-            "200": _job("Final", Expires=_header(_TEXT), **_MET),
+            "200": _final("Final", **_MET),
             "202": _job("Queued or running", **_SOON),
-            "304": _answer("Still the version of If-None-Match", None),
+            "304": _UNCHANGED,
         },
         ("INVALID_REQUEST", *_FIND),
         (_ID, _WAIT, _PREFER, {"name": "If-None-Match", "in": "header", "schema": _TEXT}),
@@ -209,9 +214,9 @@ OPERATIONS = (
         "jobs.heatmap",
         "See where the network looked",
         {
-            "200": _answer("The heat map", {"type": "string", "format": "binary"}, "image/png"),
+            "200": _answer("The heat map", _BINARY, "image/png", ETag=_header(_TEXT), Expires=_header(_TEXT)),
             "202": _job("Queued or running", **_SOON),
-            "304": _answer("Still the version of If-None-Match", None),
+            "304": _UNCHANGED,
         },
         ("NO_HEATMAP", "OBJECT_STORE_UNAVAILABLE", *_FIND),
         (_ID, {"name": "If-None-Match", "in": "header", "schema": _TEXT}),
@@ -221,7 +226,7 @@ OPERATIONS = (
         "/result/{id}/cancel",
         "jobs.cancel",
         "End a job for good",
-        {"200": _job("It had not started"), "202": _job("It was running; its outcome is refused")},
+        {"200": _final("It had not started"), "202": _final("It was running; its outcome is refused")},
         ("JOB_ALREADY_FINAL", *_FIND),
         (_ID,),
     ),
@@ -309,13 +314,19 @@ OPERATIONS = (
             f"/batches/{{id}}/{verb}",
             f"batches.{verb}",
             summary,
-            {"202": _answer("How many there were, and how many are left to another request", _BATCH)},
-            problems,
+            {
+                "202": _answer(
+                    "How many there were, and how many are left to another request",
+                    {"$ref": f"#/components/schemas/{schema}"},
+                    **_WHILE_OPEN,
+                )
+            },
+            _FIND_BATCH,
             (_ID,),
         )
-        for verb, summary, problems in (
-            ("cancel", "End every open job of a batch for good", _FIND_BATCH),
-            ("retry", "Queue what failed or expired once more", _FIND_BATCH),
+        for verb, summary, schema in (
+            ("cancel", "End every open job of a batch for good", "CanceledBatch"),
+            ("retry", "Queue what failed or expired once more", "RetriedBatch"),
         )
     ),
     Operation(
@@ -407,5 +418,7 @@ OPERATIONS = (
         {"200": _answer("Yes", _OBJECT)},
         ("NOT_READY",),
     ),
-    Operation("get", "/", "web.index", "Where to begin", {"200": _answer("Links", _OBJECT)}),
+    Operation(
+        "get", "/", "web.index", "Where to begin", {"200": _answer("Links", _OBJECT, Vary=_header(_TEXT))}
+    ),
 )

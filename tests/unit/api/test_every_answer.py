@@ -29,6 +29,12 @@ from tests.unit.api.test_models import publish_with_card
 
 DOCUMENT = openapi_document()
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
+#: Headers that are on every answer, say how a body is written, or are for what lies in between.
+ALIKE = {
+    *("Content-Type", "Content-Length", "Cache-Control", "X-Request-Id", "X-HistoQueue-Notice"),
+    *("X-Content-Type-Options", "X-Frame-Options", "Referrer-Policy", "Content-Security-Policy"),
+    *("Cross-Origin-Resource-Policy", "X-Accel-Buffering"),
+}
 #: Answered alike by every route that needs a key.
 BY_ACCESS = ("401", "403", "429", "503")
 
@@ -331,15 +337,26 @@ def check(answer: Any, row: Row) -> None:
     assert str(answer.status_code) == status, answer.get_data(as_text=True)
     missing = [name for name, header in wanted["headers"].items() if header.get("required")]
     assert [name for name in missing if name not in answer.headers] == []
-    assert answer.mimetype in wanted.get("content", {answer.mimetype: None})
+    assert set(answer.headers.keys()) - ALIKE <= wanted["headers"].keys()
+    content = wanted.get("content", {answer.mimetype: {}})
+    assert answer.mimetype in content
+    members = members_of(content[answer.mimetype].get("schema", {}))
+    assert not (answer.is_json and members) or answer.get_json().keys() <= members
     if answer.mimetype == "application/problem+json":
         codes = wanted["content"][answer.mimetype]["schema"]["allOf"][1]["properties"]["code"]["enum"]
         assert answer.get_json()["code"] in codes
 
 
+def members_of(schema: dict[str, Any]) -> set[str]:
+    """Return what an object of this schema may have; nothing where that is left open."""
+    if "$ref" in schema:
+        return members_of(DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+    return set(schema.get("properties", ())).union(*map(members_of, schema.get("allOf", ())))
+
+
 @pytest.mark.parametrize("row", ROWS, ids=" ".join)
 def test_an_answer_of_a_route_is_given_as_stated(world: World, row: Row) -> None:
-    """Status, headers, type, and for a problem its code."""
+    """Status, headers, type, members, and for a problem its code."""
     with ROWS[row](world) as answer:
         check(answer, row)
 
