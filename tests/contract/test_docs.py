@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+from api.openapi import openapi_document
 from shared.settings import Settings
 from worker.engine.pipeline import QualityFigures
 from worker.engine.quality import Reason
@@ -57,6 +58,20 @@ def test_every_reason_and_every_measurement_of_a_result_is_documented() -> None:
     assert set(rows) == {"low_confidence", *get_args(Reason)}
     example = page[page.index('"quality": {') : page.index('"error": null')]
     assert set(re.findall(r'"(\w+)":', example)) == {"quality", *QualityFigures.__annotations__}
+
+
+@pytest.mark.parametrize(
+    ("heading", "path", "method"),
+    [("## POST /predict", "/predict", "post"), ("## GET /result/&lt;id&gt;\n", "/result/{id}", "get")],
+)
+def test_every_status_of_a_submission_and_of_its_result_is_documented(
+    heading: str, path: str, method: str
+) -> None:
+    """What all routes answer alike stands in front of the tables."""
+    page = (ROOT / "docs/reference/http-api.md").read_text()
+    section = page[page.index(heading) :].partition("\n## ")[0]
+    stated = openapi_document()["paths"][path][method]["responses"].keys() - {"401", "403", "429", "500"}
+    assert stated <= set(re.findall(r"^\| (\d{3})(?: \||,)", section, re.MULTILINE))
 
 
 @pytest.mark.parametrize("command", ["make up", "make test"])
