@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from typing import Any
 
 from api.context import NOTICE
@@ -43,8 +44,15 @@ _OTHER = (204, 121, 167)
 
 
 def lines(jobs: JobStore, batch_id: str, start: int, count: int, form: str) -> Iterator[str]:
-    """Yield the members that ended as the ends from `start` on, in this form; each job once."""
-    return _WRITERS[form](_ended(jobs, batch_id, start, count))
+    """Return the members that ended as the ends from `start` on, in this form; each job once.
+
+    Raises:
+        Unavailable: if the ledger is away, here and while the lines are read.
+    """
+    ended = _ended(jobs, batch_id, start, count)
+    # Read now, while the answer may still be another one.
+    first = list(islice(ended, 1))
+    return _WRITERS[form](chain(first, ended))
 
 
 def _ended(jobs: JobStore, batch_id: str, start: int, count: int) -> Iterator[Job]:

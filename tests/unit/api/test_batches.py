@@ -593,6 +593,23 @@ def test_no_cell_of_a_table_is_run_by_a_spreadsheet(client: FlaskClient, finish:
     assert row["custom_id"] == f"'{begin}1.png"
 
 
+@pytest.mark.parametrize("form", ["ndjson", "csv", "geojson"])
+def test_results_that_cannot_be_read_are_told_before_the_first_line(
+    client: FlaskClient, services: Services, finish: Finish, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """A ledger that goes away once the batch was found is a 503 too, and no answer that breaks off."""
+    batch = send_files(client, TILES).json
+    finish(batch["items"][0]["id"])
+
+    def away(*_: object) -> None:
+        raise JobStoreUnavailable("away")
+
+    monkeypatch.setattr(services.jobs, "ended", away)
+    answer = client.get(f"{batch['links']['results']}?format={form}")
+    assert (answer.status_code, answer.json["code"]) == (503, "JOB_STORE_UNAVAILABLE")
+    assert answer.headers["Retry-After"] == "5"
+
+
 def test_a_full_queue_takes_what_there_is_room_for(client: FlaskClient, services: Services) -> None:
     """The rest are problems that may be tried again; the same request with its key accepts them later."""
     tiles = {f"{number}.png": png_bytes(32, 32, seed=number) for number in range(25)}
