@@ -203,8 +203,10 @@ def _hang_up(sock: socket.socket) -> None:
 
 
 def _refusal(status: int, reason: str) -> bytes:
-    code = "INTERNAL" if status == 500 else "INVALID_REQUEST"
-    detail = "Expected a well-formed HTTP/1.1 request, within the limits of the server."
+    code, detail = "INTERNAL", "The server broke; its log says why."
+    if status != 500:
+        code = "INVALID_REQUEST"
+        detail = "Expected a well-formed HTTP/1.1 request, within the limits of the server."
     # Its path may be what could not be read.
     problem = problem_body(code, detail, "", None, status, os.environ.get("SCRIPT_NAME", ""))
     body = json.dumps(problem).encode()

@@ -274,6 +274,7 @@ def test_what_never_reached_the_application_is_refused_as_a_problem(
     assert problem["type"].startswith("/tiles/docs/errors#")
     assert problem["title"] == PROBLEMS[code].title
     assert problem.keys() >= Problem.model_fields.keys()
+    assert ("well-formed" in problem["detail"]) == (status != 500)
 
 
 def test_the_server_has_room_for_all_that_wait() -> None:
