@@ -1,6 +1,7 @@
 """One message to a sender: tell a webhook of an event, book the outcome, go on with the next of its host."""
 
 import json
+import os
 import random
 import secrets
 import time
@@ -44,6 +45,8 @@ class Deliverer:
         self._publish = publish
         self._send = send or make_sender(settings).post
         self._signers = [Webhook(secret) for secret in settings.webhook_secrets]
+        # Where the API is mounted: gunicorn's own variable.
+        self._root = os.environ.get("SCRIPT_NAME", "")
 
     def dispatch(self) -> int:
         """Publish a message for each delivery whose time has come; return how many."""
@@ -132,7 +135,9 @@ class Deliverer:
 
     def _data(self, about: Job | Batch) -> dict[str, Any]:
         """Return what the subject's own route answers."""
-        return batch_body(about) if isinstance(about, Batch) else job_body(about, self._settings)
+        if isinstance(about, Batch):
+            return batch_body(about, self._root)
+        return job_body(about, self._settings, root=self._root)
 
     def _verdict(self, delivery: Delivery, answer: Answer) -> tuple[DeliveryState, float]:
         """Return what becomes of the delivery, and in how many seconds it is tried again."""

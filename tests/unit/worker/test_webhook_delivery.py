@@ -101,6 +101,19 @@ def test_the_body_is_the_event_with_the_job_as_its_route_answers(bench: Bench) -
     assert b"receiver.example.org" not in body
 
 
+def test_links_lead_below_where_the_server_is_mounted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its own answers do: whoever is told follows them."""
+    monkeypatch.setenv("SCRIPT_NAME", "/tiles")
+    deliverer = Deliverer(bench.deliveries, bench.settings, bench.messages.append, bench.send)
+    job_id = bench.job()
+    deliverer.dispatch()
+    deliverer.run(bench.messages.pop())
+    ((_, body, _),) = bench.sent
+    job = json.loads(body)["data"]
+    assert job["links"]["self"] == f"/tiles/result/{job_id}"
+    assert job["error"]["type"].startswith("/tiles/docs/errors#")
+
+
 def test_every_secret_signs(bench: Bench) -> None:
     """So a secret can be changed while receivers know one of the two."""
     bench.job()
