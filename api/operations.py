@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from api.batch_items import LONGEST_NAME
 from api.batch_results import MEDIA_TYPES, MOST_RESULTS
 from api.options import BatchOptions, Options
 
@@ -92,6 +93,9 @@ _IMAGES = {
         }
     },
 }
+_KEY = {"type": "string", "format": "object-key"}
+#: No length: one that is too long is a problem of its item, and not of the request.
+_NAME = {"type": "string", "format": "printable", "description": f"1 to {LONGEST_NAME} printable characters."}
 _MANY = {
     "multipart/form-data": {
         "schema": {
@@ -115,7 +119,17 @@ _MANY = {
             "properties": {
                 "keys": {
                     "type": "array",
-                    "items": {"type": "string", "format": "object-key"},
+                    "items": {
+                        "anyOf": [
+                            _KEY,
+                            {
+                                "type": "object",
+                                "properties": {"key": _KEY, "custom_id": _NAME},
+                                "required": ["key"],
+                                "additionalProperties": False,
+                            },
+                        ]
+                    },
                     "minItems": 1,
                     "uniqueItems": True,
                 }

@@ -39,6 +39,14 @@ def test_every_option_is_in_the_document() -> None:
     assert (by_name["mpp"]["minimum"], by_name["mpp"]["maximum"]) == (0.05, 10)
 
 
+def test_a_key_of_a_batch_may_have_a_name() -> None:
+    """It is a string, or an object with the two members that the server takes."""
+    body = openapi_document()["paths"]["/batches"]["post"]["requestBody"]["content"]["application/json"]
+    plain, named = body["schema"]["properties"]["keys"]["items"]["anyOf"]
+    assert plain["type"] == "string"
+    assert (named["properties"].keys(), named["required"]) == ({"key", "custom_id"}, ["key"])
+
+
 def test_every_problem_that_a_request_can_have_is_in_the_document() -> None:
     """Those that only a job has, and those that no route of ours answers, apart."""
     text = str(openapi_document()["paths"])
