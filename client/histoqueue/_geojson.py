@@ -68,7 +68,7 @@ def feature(path: str, row: Mapping[str, Any], layout: Layout) -> dict[str, Any]
     return {
         "type": "Feature",
         # QuPath takes a UUID for the object's own.
-        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{path}\n{row.get('job_id')}")),
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{printable(path)}\n{row.get('job_id')}")),
         "geometry": {"type": "Polygon", "coordinates": [corners]},
         "properties": {
             "objectType": "tile",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Protocol
+
+from ._export import printable
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Manifest:
     temporary file of SQLite, not in memory.
 
     Raises:
-        ValueError: if a column is missing or a number is none.
+        ValueError: if it is no table, a column is missing or a number is none.
         OSError: if the file cannot be read.
     """
 
@@ -75,11 +78,16 @@ class Manifest:
         self._db = sqlite3.connect("")
         self._db.execute("CREATE TABLE places (file TEXT PRIMARY KEY, x, y, w, h) WITHOUT ROWID")
         with path.open(newline="", encoding="utf-8-sig") as file:
-            self._db.executemany("INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?)", _table(path, file))
+            lines = _table(path, file)
+            try:
+                self._db.executemany("INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?)", lines)
+            except csv.Error as error:
+                raise ValueError(f"Expected a table in {path}. Received: {error}") from error
 
     def of(self, path: str) -> Place | None:
         """Return where the tile lies; None where no line names its file."""
-        parts = PurePath(path).parts
+        # As the results show it: SQLite takes no name that is no text.
+        parts = PurePath(printable(path)).parts
         for start in range(len(parts)):
             name = PurePath(*parts[start:]).as_posix()
             found = self._db.execute("SELECT x, y, w, h FROM places WHERE file = ?", (name,)).fetchone()
@@ -94,18 +102,26 @@ def _table(path: Path, file: Iterator[str]) -> Iterator[tuple[str, float, float,
         raise ValueError(f"Expected the columns file, x, y in {path}. Received: {reader.fieldnames}")
     for line in reader:
         place = _place(line["x"], line["y"], line.get("w"), line.get("h"))
-        if place is None:
-            raise ValueError(f"Expected numbers in line {reader.line_num} of {path}. Received: {line}")
+        if place is None or line["file"] is None:
+            expected = f"a file's name and numbers in line {reader.line_num} of {path}"
+            raise ValueError(f"Expected {expected}. Received: {line}")
         yield PurePath(line["file"]).as_posix(), place.x, place.y, place.width, place.height
 
 
 def _place(x: str | None, y: str | None, width: str | None, height: str | None) -> Place | None:
     try:
         return Place(
-            float(x or ""),
-            float(y or ""),
-            float(width) if width else None,
-            float(height) if height else None,
+            _number(x or ""),
+            _number(y or ""),
+            _number(width) if width else None,
+            _number(height) if height else None,
         )
     except ValueError:
         return None
+
+
+def _number(text: str) -> float:
+    """Return a number that JSON can hold, which `nan` and `inf` are not."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(text)
+    return number

@@ -445,6 +445,19 @@ def test_a_name_that_is_no_text_is_a_file_like_any_other(client: Client, tiles: 
     assert "tiles/\\xe4.png" in table()
 
 
+@pytest.mark.parametrize("places", ["pattern", "table"])
+def test_a_name_that_is_no_text_has_its_place(places: str, client: Client, tiles: Path) -> None:
+    """It is found by its name as the results show it, and costs no other tile its place."""
+    Path(os.fsdecode(os.fsencode(str(tiles)) + b"/x9_y9_\xe4.png")).write_bytes(png_bytes())
+    Path("places.csv").write_text("file,x,y\nx9_y9_\\xe4.png,9,9\nx0_y0.png,0,0\n")
+    of_table = places == "table"
+    finder = Manifest(Path("places.csv")) if of_table else NamePattern(r"x(?P<x>\d+)_y(?P<y>\d+)")
+    run(client, "tiles", outs=("r.geojson",), layout=Layout(finder))
+    found = json.loads(Path("r.geojson").read_text())["features"]
+    assert len(found) == (2 if of_table else 4)
+    assert "tiles/x9_y9_\\xe4.png" in [one["properties"]["name"] for one in found]
+
+
 def test_files_come_from_folders_patterns_and_lists(bad_tiles: Path) -> None:
     """Hidden files and other suffixes are left out of a folder, and nothing that is named is."""
     (bad_tiles / ".hidden.png").touch()
@@ -661,7 +674,17 @@ def test_a_tile_has_a_class_only_where_the_model_is_sure(row: dict[str, Any], na
     assert found["properties"]["classification"]["name"] == name
 
 
-@pytest.mark.parametrize("text", ["file,x\na,1\n", "file,x,y\na,1,north\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,x\na,1\n",
+        "file,x,y\na,1,north\n",
+        "file,x,y\na,nan,1\n",
+        "file,x,y,w,h\na,1,1,inf,1\n",
+        "x,y,file\n1,1\n",
+        'file,x,y\n"a,1,1\n' + "b,1,1\n" * 30_000,
+    ],
+)
 def test_a_table_of_places_is_checked(text: str, tmp_path: Path) -> None:
     """Before anything is submitted."""
     path = tmp_path / "places.csv"
