@@ -122,8 +122,8 @@ def _corners(path: str, row: Mapping[str, Any], layout: Layout) -> list[list[flo
     image = row.get("input") or {}
     sizes = [image[name] * layout.downsample if image.get(name) else None for name in ("width", "height")]
     stated = layout.tile_size or (None, None)
-    width = place.width or stated[0] or sizes[0]
-    height = place.height or stated[1] or sizes[1]
+    width = place.width or sizes[0] or stated[0]
+    height = place.height or sizes[1] or stated[1]
     if not width or not height:
         return None
     left, top, right, bottom = place.x, place.y, place.x + width, place.y + height

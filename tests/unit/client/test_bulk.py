@@ -674,6 +674,17 @@ def test_a_tile_has_a_class_only_where_the_model_is_sure(row: dict[str, Any], na
     assert found["properties"]["classification"]["name"] == name
 
 
+def test_the_size_of_an_image_counts_before_the_one_that_is_stated() -> None:
+    """A tile at the slide's border is smaller; what was never looked at has no other size."""
+    layout = Layout(NamePattern(r"x(?P<x>\d+)_y(?P<y>\d+)"), tile_size=(256, 256))
+    border = feature("x0_y0.png", {"input": {"width": 100, "height": 256}}, layout)
+    unread = feature("x0_y0.png", {"status": "unreadable"}, layout)
+    assert border is not None
+    assert unread is not None
+    assert border["geometry"]["coordinates"][0][2] == [100, 256]
+    assert unread["geometry"]["coordinates"][0][2] == [256, 256]
+
+
 @pytest.mark.parametrize(
     "text",
     [
