@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ._export import write_csv, write_ndjson, written_whole
 from ._geojson import Layout, write_geojson
-from ._journal import Journal, discard
+from ._journal import Journal
 from ._pool import run_over
 from ._scan import SUFFIXES, check, scan
 from ._sender import Sender
@@ -120,9 +120,7 @@ class Bulk:
             ValueError: if a source is neither there nor a pattern that matches, or if they hold no file.
         """
         check(self._sources)
-        if self._restart:
-            discard(self.journal_path)
-        with Journal(self.journal_path, self._options) as journal:
+        with Journal(self.journal_path, self._options, self._restart) as journal:
             if self._retry_failed:
                 journal.retry_failed()
             journal.add(scan(self._sources))

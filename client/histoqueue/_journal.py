@@ -59,11 +59,13 @@ class Entry(NamedTuple):
 class Journal:
     """One run, open in one process at a time; use it in a `with` block, which keeps what is written.
 
+    With `restart` it begins empty, whatever it held.
+
     Raises:
         JournalError: if the file is no journal, holds answers of a run with other options, or is in use.
     """
 
-    def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, options: Mapping[str, Any], restart: bool = False) -> None:
         self.path = path
         try:
             self._db = sqlite3.connect(path, timeout=0.5, isolation_level=None)
@@ -76,6 +78,10 @@ class Journal:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("BEGIN EXCLUSIVE")
+            if restart:
+                # Not by deleting the file, which another run may have open.
+                self._db.execute("DROP TABLE IF EXISTS items")
+                self._db.execute("DROP TABLE IF EXISTS meta")
             self._create(options)
             self.commit()
         except BaseException as error:
@@ -229,9 +235,3 @@ def _size_in(stamp: str) -> int:
     """Return the bytes of a file by its stamp; 0 where they could not be asked."""
     size = stamp.partition(":")[0]
     return int(size) if size.isdigit() else 0
-
-
-def discard(path: Path) -> None:
-    """Delete a journal with what SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -230,6 +230,22 @@ def test_one_run_at_a_time(client: Client, tiles: Path) -> None:
     run(client, "tiles")
 
 
+def test_a_restart_does_not_take_the_journal_from_a_run(client: Client, tiles: Path) -> None:
+    """What that one has done stays kept; and what is no journal is not deleted for being in the way."""
+
+    class Intruder:
+        def show(self, summary: Summary, is_last: bool = False) -> None:
+            with pytest.raises(JournalError, match="alone"):
+                run(client, "tiles", restart=True)
+
+    run(client, "tiles", progress=Intruder())
+    assert run(client, "tiles").done_now == 0
+    Path("notes.txt").write_text("my notes, which are long enough to be read as a header" * 20)
+    with pytest.raises(JournalError, match="Expected a journal"):
+        run(client, "tiles", journal=Path("notes.txt"), restart=True)
+    assert Path("notes.txt").read_text().startswith("my notes")
+
+
 def test_a_file_that_is_no_journal_is_left_alone(client: Client, tiles: Path) -> None:
     """It may be anything."""
     Path("results.csv.journal").write_text("my notes, which are long enough to be read as a header" * 20)
