@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from typing import TextIO
@@ -11,6 +12,8 @@ from ._bulk import Summary
 
 #: Between two lines where nobody watches.
 _LOG_SECONDS = 10.0
+#: Of a terminal that does not tell its width.
+_COLUMNS = 80
 
 
 class ProgressLine:
@@ -26,7 +29,10 @@ class ProgressLine:
     def show(self, summary: Summary, is_last: bool = False) -> None:
         """Show it, if it is time to."""
         text = describe(summary)
-        if self._is_drawn:
+        if self._stream is not None and self._is_drawn:
+            if not is_last:
+                # What goes on in the next line cannot be drawn again.
+                text = text[: _columns(self._stream) - 1]
             end = "\n" if is_last else ""
             self._write(f"\r{text:<{self._width}}{end}")
             self._width = len(text)
@@ -40,6 +46,13 @@ class ProgressLine:
             if self._stream is not None:
                 self._stream.write(text)
                 self._stream.flush()
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+    except (OSError, ValueError):
+        return _COLUMNS
 
 
 def describe(summary: Summary) -> str:

@@ -1,13 +1,16 @@
 """The command: data on standard output, the rest on standard error, and a status that says how it went."""
 
 import email.utils
+import fcntl
 import hashlib
 import io
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from flask import Response, request
 from histoqueue import Client, _doctor, _http
 from histoqueue._bulk import Summary
 from histoqueue._cli import main
-from histoqueue._progress import ProgressLine
+from histoqueue._progress import ProgressLine, describe
 
 from ops.processes import wait_until
 from tests import api_server
@@ -469,6 +472,19 @@ def test_progress_is_drawn_again_for_who_watches() -> None:
     assert first == "100 of 2000 files, 50.0/s, 0:00:38 left"
     assert last.rstrip(" \n") == "2000 of 2000 files, 50.0/s"
     assert len(last.rstrip("\n")) >= len(first)
+
+
+def test_progress_keeps_to_one_line_of_a_narrow_terminal() -> None:
+    """A longer one could not be drawn again: each would push the last up. At the end all of it is said."""
+    leader, follower = os.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    with open(leader, "rb", buffering=0) as reader, open(follower, "w") as stream:  # noqa: PTH123 - no paths
+        line = ProgressLine(stream)
+        summary = Summary(2000, 100, {"INVALID_IMAGE": 2, "UNREADABLE_FILE": 3}, 100, 2.0)
+        line.show(summary)
+        assert reader.read(1000).decode() == "\r105 of 2000 files, 50.0/s, 0:00:37 left"
+        line.show(summary, is_last=True)
+        assert reader.read(1000).decode().strip() == describe(summary)
 
 
 def test_progress_is_rare_in_a_log() -> None:
