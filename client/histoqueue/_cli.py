@@ -61,18 +61,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Client(
             chosen.server, patience=patience, concurrency=getattr(chosen, "concurrency", 2)
         ) as client:
-            return _COMMANDS[chosen.command](client, chosen)
+            status = _COMMANDS[chosen.command](client, chosen)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return status
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has enough; the interpreter must not complain of it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output has enough.
         return ALL_SUCCEEDED
     except (HistoQueueError, ValueError, OSError, sqlite3.Error, httpx2.InvalidURL, ImportError) as error:
         # The last two are about a proxy that the environment names.
         _say(f"error: {error}")
         return _status_of(error)
+    finally:
+        _drop_what_is_held_back()
+
+
+def _drop_what_is_held_back() -> None:
+    """Drop what nobody can be given: the interpreter would try it at its end, and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _take_any_name() -> None:

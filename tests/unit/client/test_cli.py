@@ -350,11 +350,12 @@ def test_an_image_without_a_class_has_no_heat_map_and_is_no_failure(
     assert list(Path("maps").iterdir()) == []
 
 
-def test_a_reader_that_has_enough_ends_it_quietly(server: ApiServer, tiles: Path) -> None:
-    """As in `histoqueue predict ... | head -1`."""
-    command = f"{sys.executable} -m histoqueue predict --json tile.png tiles/*.png | true"
+@pytest.mark.parametrize("command", ["predict tile.png", "predict --json tile.png", "models"])
+def test_a_reader_that_has_enough_ends_it_quietly(command: str, server: ApiServer, tiles: Path) -> None:
+    """As in `histoqueue predict ... | head -1`, however much of it was written when the reader left."""
+    line = f"set -o pipefail; {sys.executable} -m histoqueue {command} | true"
     done = subprocess.run(
-        ["bash", "-c", command],
+        ["bash", "-c", line],
         check=True,
         capture_output=True,
         text=True,
@@ -362,6 +363,19 @@ def test_a_reader_that_has_enough_ends_it_quietly(server: ApiServer, tiles: Path
         env=environment(),
     )
     assert done.stderr == ""
+
+
+def test_an_answer_that_cannot_be_written_is_told(server: ApiServer, tiles: Path) -> None:
+    """In one line, and by the status: a full disk is no success."""
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m histoqueue models > /dev/full"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+    )
+    assert (done.returncode, done.stderr) == (2, "error: [Errno 28] No space left on device\n")
 
 
 def test_a_list_that_is_closed_is_empty(server: ApiServer, tiles: Path) -> None:
@@ -453,8 +467,8 @@ def test_a_slip_leaves_nothing_to_go_on_with(
 
 
 def environment() -> dict[str, str]:
-    """Return an environment in which the command is found."""
-    return {**os.environ, "PYTHONPATH": str(ROOT / "client")}
+    """Return an environment in which the command is found, and holds its output back as it does elsewhere."""
+    return {**os.environ, "PYTHONPATH": str(ROOT / "client"), "PYTHONUNBUFFERED": ""}
 
 
 def test_progress_is_drawn_again_for_who_watches() -> None:
