@@ -87,7 +87,7 @@ class Answer:
             problem = Problem.from_json(self.json())
         except UnexpectedAnswer:
             problem = Problem("")
-        if not problem.code:
+        if not (problem.code and isinstance(problem.code, str)):
             text = f"Expected an answer of HistoQueue. Received: status {self.status}, {self._start()}"
             kind = _OF_OTHERS.get(self.status, UnexpectedAnswer)
             if self.status not in (401, 403):

@@ -217,6 +217,9 @@ def test_words_of_another_are_understood_by_their_status(
     """A proxy has a limit of its own; another service has no such route."""
     with pytest.raises(kind, match=f"status {status}, '<html>'"):
         converse(Answer(status, {}, b"<html>")).hold(submission(patience))
+    # As Kubernetes says it, and what stands in its cluster under a wrong address.
+    with pytest.raises(kind, match=f"status {status}, .*Failure"):
+        converse(answer(status, {"status": "Failure", "code": status})).hold(submission(patience))
 
 
 def test_a_wait_is_asked_for_with_the_submission(patience: Patience, converse: Any) -> None:
