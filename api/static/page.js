@@ -6,6 +6,8 @@ const LANES = 4;
 /** Seconds that one request waits for a job. */
 const WAIT_SECONDS = 15;
 const SLOWEST_RETRY_SECONDS = 30;
+/** The server is busy or away, as itself or a proxy before it says. */
+const TEMPORARY = new Set([408, 429, 502, 503, 504]);
 const KEPT = "histoqueue.jobs";
 const KEY = "histoqueue.key";
 const FINAL = new Set(["succeeded", "failed", "canceled", "expired"]);
@@ -22,6 +24,7 @@ const root = document.body.dataset.root;
 const $ = (id) => document.getElementById(id);
 const rows = [];
 const waiting = [];
+const memory = new Map();
 let lanes = 0;
 let labels = {};
 let keyGiven = null;
@@ -29,15 +32,18 @@ let keyGiven = null;
 /** Ask the server, and again while it is away, busy, or wants a key. `say` gets a word about each wait. */
 async function ask(path, options = {}, say = () => {}) {
   for (let tries = 0; ; tries += 1) {
-    const key = sessionStorage.getItem(KEY);
+    const key = recall(KEY);
     const headers = { Accept: "application/json", ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
     const answer = await fetch(path, { ...options, headers, cache: "no-store" }).catch(() => null);
     if (answer?.ok) return answer;
+    if (!answer && options.file) await checkReadable(options.file);
     const problem = await problemOf(answer);
-    if (answer?.status === 401) {
+    if (answer?.status === 401 || (answer?.status === 403 && key)) {
       say("It waits for an API key.");
-      await askForKey();
-    } else if (!answer || answer.status === 429 || answer.status === 503) {
+      const refused = answer.status === 403 ? problem.detail : "The server does not know this key.";
+      // One that was given since then has not been tried.
+      if (key === recall(KEY)) await askForKey(key && refused);
+    } else if (!answer || TEMPORARY.has(answer.status)) {
       const seconds = Number(answer?.headers.get("Retry-After")) || Math.min(2 ** tries, SLOWEST_RETRY_SECONDS);
       say(`${answer ? `${problem.title}.` : "The server does not answer."} Again in ${seconds} s.`);
       await new Promise((resolve) => { setTimeout(resolve, seconds * 1000); });
@@ -45,6 +51,34 @@ async function ask(path, options = {}, say = () => {}) {
       throw new Error(problem.detail ? `${problem.title}. ${problem.detail}` : problem.title);
     }
   }
+}
+
+/** Return what this tab keeps over a reload. */
+function recall(name) {
+  try {
+    return sessionStorage.getItem(name);
+  } catch {
+    return memory.get(name) ?? null;
+  }
+}
+
+/** Keep it, in this page alone where the browser keeps nothing for a site, or no more. */
+function keep(name, value) {
+  memory.set(name, value);
+  try {
+    sessionStorage.setItem(name, value);
+  } catch {
+    // The jobs are on the server all the same.
+  }
+}
+
+/** Fail for a file that a request could not send: to the request that looks like a server that is away. */
+async function checkReadable(file) {
+  const reader = file.stream().getReader();
+  await reader.read().catch(() => {
+    throw new Error("It cannot be read: it is a folder, or was moved or changed since it was given.");
+  });
+  await reader.cancel();
 }
 
 /** Return the server's own object (RFC 9457), or something like it where another program answers. */
@@ -58,14 +92,15 @@ async function problemOf(answer) {
 }
 
 /** Show the form for a key; the same promise for everybody who waits for one. */
-function askForKey() {
+function askForKey(refused) {
   if (!keyGiven) {
     $("access").hidden = false;
+    $("refused").textContent = refused ?? "";
     $("key").focus();
     keyGiven = new Promise((resolve) => {
       $("access").addEventListener("submit", (event) => {
         event.preventDefault();
-        sessionStorage.setItem(KEY, $("key").value.trim());
+        keep(KEY, $("key").value.trim());
         $("key").value = "";
         $("access").hidden = true;
         keyGiven = null;
@@ -150,7 +185,8 @@ class Row {
     const form = new FormData();
     form.append("file", this.file, this.name);
     for (const [name, value] of Object.entries(this.options)) form.append(name, value);
-    const options = { method: "POST", body: form, headers: { "Idempotency-Key": this.idempotencyKey } };
+    const headers = { "Idempotency-Key": this.idempotencyKey };
+    const options = { method: "POST", body: form, headers, file: this.file };
     this.say("On its way.");
     return (await ask(`${root}/predict`, options, (text) => this.say(text))).json();
   }
@@ -210,7 +246,7 @@ class Row {
     this.part("cancel").hidden = !job?.links.cancel;
     this.part("retry").hidden = !job?.links.retry;
     this.part("delete").hidden = !(job && FINAL.has(job.status));
-    this.part("link").hidden = !job || Boolean(sessionStorage.getItem(KEY));
+    this.part("link").hidden = !job || Boolean(recall(KEY));
     if (job) this.part("link").href = job.links.self;
     summarise();
   }
@@ -305,11 +341,11 @@ function wordOf({ status, result }) {
 /** Keep which jobs stand on this page, for this tab alone: a reload finds them again on the server. */
 function remember() {
   const kept = rows.filter((row) => row.job).map((row) => ({ name: row.name, self: row.job.links.self }));
-  sessionStorage.setItem(KEPT, JSON.stringify(kept));
+  keep(KEPT, JSON.stringify(kept));
 }
 
 function restore() {
-  for (const { name, self } of JSON.parse(sessionStorage.getItem(KEPT) ?? "[]")) {
+  for (const { name, self } of JSON.parse(recall(KEPT) ?? "[]")) {
     const row = new Row(name);
     rows.push(row);
     row.job = { status: "queued", links: { self } };
@@ -363,7 +399,7 @@ async function describeServer() {
   labels = Object.fromEntries(live.classes.map(({ name, label }) => [name, label]));
   rows.forEach((row) => row.show());
   $("model").textContent = `Model: ${models.name} ${models.live}. `;
-  if (live.links.card && !sessionStorage.getItem(KEY)) {
+  if (live.links.card && !recall(KEY)) {
     const card = element("a", "What it scores, and where it fails");
     card.href = live.links.card;
     $("model").append(card);

@@ -3,10 +3,12 @@
 import csv
 import io
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from flask import Response, request
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -235,6 +237,94 @@ def test_where_there_are_keys_the_page_asks_for_one(opened: Opened, server: ApiS
     expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
     expect(page.get_by_label("API key")).to_be_hidden()
     assert not [address for address in addresses if key in address]
+
+
+def test_a_key_that_is_refused_is_said_to_be(opened: Opened, server: ApiServer) -> None:
+    """Wrong, or with characters that no request can carry: the page asks for another, and then goes on."""
+    keys = KeyStore(server.services.objects)
+    _, key = keys.create("page", frozenset({Scope.SUBMIT, Scope.READ}))
+    _, reader = keys.create("dashboard", frozenset({Scope.READ}))
+    page = opened("40")
+    give(page, tile("one.png"))
+    page.get_by_label("API key").fill(reader)
+    page.get_by_role("button", name="Use this key").click()
+    expect(page.get_by_role("alert")).to_contain_text("Expected a key with the scope submit.")
+    page.get_by_label("API key").fill("of-another-installation")
+    page.get_by_role("button", name="Use this key").click()
+    expect(page.get_by_role("alert")).to_have_text("The server does not know this key.")
+    expect(page.get_by_label("API key")).to_be_focused()
+    page.get_by_label("API key").fill(f"{key}\u2019")
+    page.get_by_role("button", name="Use this key").click()
+    expect(page.locator("#key:invalid")).to_be_focused()
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Use this key").click()
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_folder_or_a_file_that_is_gone_is_no_server_that_is_away(
+    opened: Opened, server: ApiServer, tmp_path: Path
+) -> None:
+    """It is said to be unreadable, at once, and holds nothing up."""
+    folder = tmp_path / "slide 7"
+    folder.mkdir()
+    gone = tmp_path / "gone.png"
+    gone.write_bytes(png(7))
+    page = opened("Failed to load resource")
+    server.is_working.clear()
+    give(page, *(tile(f"{number}.png") for number in range(4)))
+    expect(page.get_by_text("In the queue")).to_have_count(4, timeout=20_000)
+    page.locator("#files").set_input_files([gone])
+    gone.unlink()
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 200, "y": 300, "data": data})
+    server.is_working.set()
+    for name in ("gone.png", "slide 7"):
+        row = page.get_by_role("listitem").filter(has=page.get_by_role("heading", name=name))
+        expect(row).to_contain_text("It cannot be read", timeout=20_000)
+    expect(page.locator("#summary")).to_have_text("4 Lung adenocarcinoma, 2 not submitted")
+
+
+def test_a_browser_that_keeps_nothing_for_a_page_shows_it_all_the_same(
+    browser: Browser, server: ApiServer
+) -> None:
+    """As one that blocks every site's data; only a reload then forgets."""
+    context = browser.new_context()
+    context.add_init_script(
+        "Object.defineProperty(window, 'sessionStorage',"
+        " {get() { throw new DOMException('Access is denied for this document.', 'SecurityError'); }});"
+    )
+    _, key = KeyStore(server.services.objects).create("page", frozenset({Scope.SUBMIT, Scope.READ}))
+    page = context.new_page()
+    page.goto(server.url)
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Use this key").click()
+    give(page, tile("one.png"))
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+    context.close()
+
+
+def test_a_proxy_without_its_server_is_a_server_that_is_away(opened: Opened, server: ApiServer) -> None:
+    """A restart behind one: the tile waits, and so does a job that is being followed."""
+    away: list[str] = []
+
+    def bad_gateway() -> Response | None:
+        if request.path == "/predict" or request.path.startswith("/result/"):
+            away.append(request.method)
+            if away.count(request.method) == 1:
+                return Response("<html>Bad Gateway", status=502)
+        return None
+
+    server.app.before_request(bad_gateway)
+    server.is_working.clear()
+    page = opened("502")
+    give(page, tile("patient.png"))
+    expect(page.get_by_role("listitem")).to_contain_text("In the queue", timeout=30_000)
+    server.is_working.set()
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma", timeout=20_000)
+    assert len(server.jobs) == 1
 
 
 def test_without_scripts_the_form_still_submits_a_tile(browser: Browser, server: ApiServer) -> None:
