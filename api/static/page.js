@@ -133,11 +133,15 @@ class Row {
   }
 
   on(name, action) {
-    this.part(name).addEventListener("click", async () => {
-      this.part(name).disabled = true;
+    const button = this.part(name);
+    button.addEventListener("click", async () => {
+      const hadFocus = document.activeElement === button;
+      const next = this.element.nextElementSibling ?? this.element.previousElementSibling;
+      button.disabled = true;
       this.note("");
       await action().catch((error) => this.note(error.message));
-      this.part(name).disabled = false;
+      button.disabled = false;
+      if (hadFocus) giveFocusBack([button, ...buttonsIn(this.element), ...buttonsIn(next), $("files")]);
     });
   }
 
@@ -250,6 +254,16 @@ class Row {
     if (job) this.part("link").href = job.links.self;
     summarise();
   }
+}
+
+function buttonsIn(row) {
+  return row?.querySelectorAll("button") ?? [];
+}
+
+/** Focus the first of these that can be seen, where a button that went or was disabled lost the focus. */
+function giveFocusBack(elements) {
+  // Neither the body nor what is hidden has an `offsetParent`.
+  if (!document.activeElement.offsetParent) elements.find((element) => element.offsetParent)?.focus();
 }
 
 function outcomeOf({ status, queue, result, error }) {
@@ -449,6 +463,7 @@ function main() {
   $("save").addEventListener("click", save);
   $("clear").addEventListener("click", () => {
     for (const row of rows.filter((item) => !item.isOpen)) row.leave();
+    giveFocusBack([$("clear"), $("files")]);
   });
   restore();
   describeServer().catch((error) => { $("model").textContent = error.message; });

@@ -327,6 +327,26 @@ def test_a_proxy_without_its_server_is_a_server_that_is_away(opened: Opened, ser
     assert len(server.jobs) == 1
 
 
+def test_a_button_that_was_pressed_by_key_keeps_the_focus(opened: Opened) -> None:
+    """So that the next press is of the same one; where a row goes, the next thing to press has it."""
+    page = opened()
+    page.get_by_label("Heat map: where the network looked, not why").check()
+    give(page, tile("one.png"), tile("two.png"))
+    expect(page.locator("#summary")).to_have_text("2 Lung adenocarcinoma")
+    button = page.get_by_role("button", name="Heat map").first
+    button.press("Enter")
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(button).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(button).to_have_attribute("aria-pressed", "false")
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete from the server").first.press("Enter")
+    expect(page.get_by_role("heading", level=3)).to_have_count(1)
+    expect(page.get_by_role("button", name="Heat map")).to_be_focused()
+    page.get_by_role("button", name="Take ended ones off this page").press("Enter")
+    expect(page.get_by_label("Tiles of lung tissue")).to_be_focused()
+
+
 def test_without_scripts_the_form_still_submits_a_tile(browser: Browser, server: ApiServer) -> None:
     """The answer is the job."""
     context = browser.new_context(java_script_enabled=False)
