@@ -217,6 +217,7 @@ class Row {
 
   /** Take it off the page. */
   leave() {
+    if (this.gone) return;
     this.gone = true;
     this.element.remove();
     for (const image of this.element.querySelectorAll("img[src]")) URL.revokeObjectURL(image.src);

@@ -327,6 +327,27 @@ def test_a_proxy_without_its_server_is_a_server_that_is_away(opened: Opened, ser
     assert len(server.jobs) == 1
 
 
+def test_a_tile_that_is_taken_off_while_it_is_deleted_takes_no_other_with_it(
+    opened: Opened, server: ApiServer
+) -> None:
+    """Neither from the count nor from the table."""
+    let_go = threading.Event()
+    server.app.before_request(lambda: let_go.wait(10) and None if request.method == "DELETE" else None)
+    page = opened()
+    give(page, tile("one.png"))
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete from the server").click()
+    page.get_by_role("button", name="Take ended ones off this page").click()
+    give(page, tile("two.png"))
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+    with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+        let_go.set()
+    expect(page.get_by_role("heading", name="two.png")).to_be_visible()
+    page.wait_for_timeout(200)
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+
+
 def test_a_button_that_was_pressed_by_key_keeps_the_focus(opened: Opened) -> None:
     """So that the next press is of the same one; where a row goes, the next thing to press has it."""
     page = opened()
