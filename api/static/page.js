@@ -198,6 +198,7 @@ class Row {
   take(job) {
     this.job = job;
     this.said = "";
+    this.wrong = false;
     remember();
     this.show();
   }
@@ -340,12 +341,18 @@ function submit(files, options) {
 function summarise() {
   $("jobs").hidden = !rows.length;
   const found = new Map();
-  for (const { job, wrong } of rows) {
-    const said = wrong ? "not submitted" : !job || !FINAL.has(job.status) ? "open" : wordOf(job);
+  for (const row of rows) {
+    const said = row.isOpen ? "open" : row.wrong ? statusOf(row) : wordOf(row.job);
     found.set(said, (found.get(said) ?? 0) + 1);
   }
   const text = [...found].map(([said, count]) => `${count} ${said}`).join(", ");
   if ($("summary").textContent !== text) $("summary").textContent = text;
+}
+
+/** Return how a row stands; how a job stands that could not be asked for is not known. */
+function statusOf({ job, wrong }) {
+  if (wrong) return job ? "unknown" : "not submitted";
+  return job?.status ?? "open";
 }
 
 function wordOf({ status, result }) {
@@ -374,11 +381,11 @@ function csv() {
   const classes = [...new Set(rows.flatMap(({ job }) => Object.keys(job?.result?.probabilities ?? {})))];
   const head = ["file", "status", "class", "label", "confidence", "verdict", "reasons"];
   const tail = ["model_version", "job_id", "error", "notice"];
-  const lines = rows.map(({ name, job, wrong, said }) => {
+  const lines = rows.map((row) => {
+    const { name, job, wrong, said } = row;
     const result = job?.result ?? {};
-    const status = job?.status ?? (wrong ? "not submitted" : "open");
     return [
-      name, status, result.class, result.label, result.confidence, result.verdict, result.reasons?.join(" "),
+      name, statusOf(row), result.class, result.label, result.confidence, result.verdict, result.reasons?.join(" "),
       ...classes.map((item) => result.probabilities?.[item]),
       job?.model?.version, job?.id, job?.error?.detail ?? (wrong ? said : ""), document.querySelector(".notice").textContent,
     ];

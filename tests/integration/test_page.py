@@ -176,6 +176,23 @@ def test_a_reload_finds_the_jobs_again_and_one_can_be_deleted(opened: Opened, se
     expect(page.get_by_role("listitem")).to_have_count(0)
 
 
+def test_a_job_that_the_server_has_dropped_is_not_called_open_or_unsubmitted(
+    opened: Opened, server: ApiServer
+) -> None:
+    """Neither in the count nor in the table: it was submitted, and how it ended is known no more."""
+    page = opened("410")
+    give(page, tile("old.png"))
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+    server.ahead_ms = int(server.settings.result_retention_seconds * 1000) + 1000
+    page.reload()
+    expect(page.locator("#summary")).to_have_text("1 unknown")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save as CSV").click()
+    (row,) = csv.DictReader(Path(saved.value.path()).read_text(encoding="utf-8").splitlines())
+    assert row["status"] == "unknown"
+    assert "expired" in row["error"] or "retention" in row["error"]
+
+
 def test_a_busy_server_is_asked_again_when_it_says(
     opened: Opened, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
