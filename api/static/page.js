@@ -468,6 +468,10 @@ function main() {
     const blob = await (await fetch(new URL("example.png", import.meta.url))).blob();
     submit([new File([blob], "drawn-example.png", { type: "image/png" })], options());
   });
+  // What is on the server is found again; a file that has not been sent is this page's alone.
+  window.addEventListener("beforeunload", (event) => {
+    if (rows.some((row) => row.isOpen && !row.job)) event.preventDefault();
+  });
   $("save").addEventListener("click", save);
   $("clear").addEventListener("click", () => {
     for (const row of rows.filter((item) => !item.isOpen)) row.leave();

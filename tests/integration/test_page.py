@@ -193,6 +193,23 @@ def test_a_job_that_the_server_has_dropped_is_not_called_open_or_unsubmitted(
     assert "expired" in row["error"] or "retention" in row["error"]
 
 
+def test_who_leaves_before_every_tile_was_sent_is_asked(opened: Opened, server: ApiServer) -> None:
+    """What was sent is found again after a reload; the others are files that only this page has."""
+    server.is_working.clear()
+    page = opened()
+    give(page, *(tile(f"{number}.png") for number in range(5)))
+    expect(page.get_by_text("In the queue")).to_have_count(4, timeout=20_000)
+    page.get_by_label("Heat map").check()  # a browser asks only who has used the page
+    with page.expect_event("dialog") as asked:
+        page.evaluate("setTimeout(() => location.reload())")
+    assert asked.value.type == "beforeunload"
+    asked.value.dismiss()
+    server.is_working.set()
+    expect(page.locator("#summary")).to_have_text("5 Lung adenocarcinoma", timeout=20_000)
+    page.reload()
+    expect(page.locator("#summary")).to_have_text("5 Lung adenocarcinoma")
+
+
 def test_a_busy_server_is_asked_again_when_it_says(
     opened: Opened, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
