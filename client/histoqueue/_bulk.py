@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,8 +100,7 @@ class Bulk:
             if out.is_dir():
                 raise ValueError(f"Expected a file to write results to. Received the folder {out}")
         for path in [*outs, *([journal] if journal else [])]:
-            if not path.absolute().parent.is_dir():
-                raise ValueError(f"Expected a folder that exists. Received: {path.parent}")
+            _check_folder_of(path)
         for source in sources:
             if heatmaps and Path(source).is_dir() and _is_in(heatmaps, Path(source)):
                 # They would be the next call's tiles.
@@ -173,6 +173,14 @@ class Bulk:
                 write_geojson(file, journal.rows, self._layout)
             else:
                 write_ndjson(file, journal.rows)
+
+
+def _check_folder_of(path: Path) -> None:
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"Expected a folder that exists. Received: {path.parent}")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"Expected a folder that can be written to. Received: {path.parent}")
 
 
 def _is_in(path: Path, folder: Path) -> bool:

@@ -128,8 +128,12 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._db.execute("COMMIT")
+        # A full disk has ended the transaction already.
+        if self._db.in_transaction:
+            self._db.execute("COMMIT")
         self._db.close()
+        if isinstance(error, sqlite3.Error):
+            raise JournalError(f"Expected to write to {self.path}. Received: {error}") from error
 
     def commit(self) -> None:
         """Keep what was written so far, whatever happens to this process."""

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import resource
 import sqlite3
 import sys
 import tracemalloc
@@ -588,13 +589,22 @@ def test_results_are_whole_or_not_there(client: Client, tiles: Path, monkeypatch
         (("results.geojson",), "--coordinates"),
         (("nowhere/results.csv",), "Expected a folder"),
         (("results.csv", "folder.csv"), "Received the folder"),
+        (("results.csv", "locked/results.csv"), "Expected a folder that can be written to. Received: locked"),
     ],
 )
 def test_a_run_that_cannot_end_well_does_not_begin(
-    outs: tuple[str, ...], text: str, server: ApiServer, client: Client, tiles: Path
+    outs: tuple[str, ...],
+    text: str,
+    server: ApiServer,
+    client: Client,
+    tiles: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing is submitted for a file that could not be written."""
     Path("folder.csv").mkdir()
+    Path("locked").mkdir()
+    # Whoever runs the tests may be allowed to write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked")
     with pytest.raises(ValueError, match=text):
         run(client, "tiles", outs=outs)
     assert server.jobs == []
@@ -638,6 +648,22 @@ def test_a_journal_that_cannot_be_opened_is_named(client: Client, tiles: Path) -
         run(client, "tiles", journal=Path("folder"))
     with pytest.raises(ValueError, match="Expected a folder that exists"):
         run(client, "tiles", journal=Path("nowhere/journal"))
+
+
+def test_a_disk_that_is_full_is_said_to_be(tmp_path: Path) -> None:
+    """And which file it was; what was kept before stays."""
+    path, limits = tmp_path / "journal", resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Journal(path, {}) as journal:
+        journal.add([Found("a.png", "1:1")])
+    journal = Journal(path, {})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+    try:
+        with pytest.raises(JournalError, match=r"Expected to write to .*journal\. Received: disk"), journal:
+            journal.add(Found(f"{number:0200}", "1:1") for number in range(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with Journal(path, {}) as journal:
+        assert journal.counts() == {None: 1}
 
 
 def test_a_tile_lies_where_its_name_or_the_table_says(client: Client, bad_tiles: Path) -> None:
