@@ -103,11 +103,13 @@ def answer_of(response: httpx2.Response) -> Answer | Unanswered:
     """Return a response as a value."""
     if response.is_redirect:
         return Unanswered(
-            f"the server redirects to {response.headers.get('Location')}; use that as its address"
+            f"the server redirects to {response.headers.get('Location')}; use that as its address",
+            is_lasting=response.status_code in (301, 308),
         )
     return Answer(response.status_code, response.headers, response.content)
 
 
 def no_answer(error: httpx2.HTTPError) -> Unanswered:
     """Return what went wrong on the way."""
-    return Unanswered(f"{error} ({type(error).__name__})" if str(error) else type(error).__name__)
+    reason = f"{error} ({type(error).__name__})" if str(error) else type(error).__name__
+    return Unanswered(reason, is_lasting="CERTIFICATE_VERIFY_FAILED" in reason)

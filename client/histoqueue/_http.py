@@ -106,6 +106,8 @@ class Unanswered:
     """No answer: the server was not reached, or did not answer in time."""
 
     reason: str
+    #: It will be the same at the next try.
+    is_lasting: bool = False
 
     def error(self) -> HistoQueueError:
         """Return the error that this is."""

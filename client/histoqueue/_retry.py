@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ._errors import Unavailable
-from ._http import Answer, Flow, Pause, Request
+from ._http import Answer, Flow, Pause, Request, Unanswered
 
 #: A fault inside the server may be due to this very image: it is not asked about for as long as a full queue.
 MOST_FAULTS = 4
@@ -51,7 +51,8 @@ def exchange(request: Request, patience: Patience) -> Flow[Answer]:
         assert answer is not None, "a request was replied to as if it were a pause"  # noqa: S101
         error = answer.error()
         pause = patience.pause_seconds(attempt, error.retry_after_seconds)
-        if not (request.repeat and error.is_temporary):
+        is_lasting = isinstance(answer, Unanswered) and answer.is_lasting
+        if is_lasting or not (request.repeat and error.is_temporary):
             raise error
         if attempt + 1 >= MOST_FAULTS and not isinstance(error, Unavailable):
             raise error

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import io
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,7 @@ from histoqueue._connection import Connection
 
 from tests.api_server import FAILING_WIDTH, HEATMAP, ApiServer
 from tests.factories import png_bytes
+from tests.tls import TlsFront, make_certificates
 
 
 @pytest.mark.parametrize("source", ["text", "path", "bytes", "file"])
@@ -345,12 +347,33 @@ def test_the_api_key_goes_to_its_server_alone(monkeypatch: pytest.MonkeyPatch) -
     assert len(asked) == 1
 
 
-def test_a_redirect_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not followed: it might lead a key, or a patient's image, elsewhere."""
-    moved = httpx2.Response(308, headers={"Location": "https://lab"})
-    client = Client("http://lab", transport=httpx2.MockTransport(lambda request: moved), patience=0)
+@pytest.mark.parametrize(("status", "times"), [(301, 1), (308, 1), (302, 2)])
+def test_a_redirect_is_explained(status: int, times: int) -> None:
+    """It is not followed: it might lead a key, or an image, elsewhere. One for a while is waited for."""
+    asked = []
+
+    def move(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        return httpx2.Response(status, headers={"Location": "https://lab"})
+
+    client = Client("http://lab", transport=httpx2.MockTransport(move), patience=1)
     with client, pytest.raises(ServerUnreachable, match="redirects to https://lab"):
         client.submit(b"\xff\xd8\xff")
+    assert min(len(asked), 2) == times
+
+
+def test_a_certificate_that_is_not_trusted_is_told_at_once(server: ApiServer, tmp_path: Path) -> None:
+    """Time mends none."""
+    front, began = TlsFront(make_certificates(tmp_path / "tls"), server.port), time.monotonic()
+    try:
+        with (
+            Client(f"https://127.0.0.1:{front.port}", patience=20) as client,
+            pytest.raises(ServerUnreachable, match="certificate verify failed"),
+        ):
+            client.submit(png_bytes())
+    finally:
+        front.close()
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(
