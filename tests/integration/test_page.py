@@ -193,6 +193,39 @@ def test_a_job_that_the_server_has_dropped_is_not_called_open_or_unsubmitted(
     assert "expired" in row["error"] or "retention" in row["error"]
 
 
+def test_a_job_that_was_lost_from_sight_is_followed_again_once_something_is_done_with_it(
+    opened: Opened, server: ApiServer
+) -> None:
+    """A fault of the server ended that; canceled and tried again, it counts as what it is."""
+    faults: list[str] = []
+
+    def fail_once() -> Response | None:
+        if request.path.startswith("/result/") and not faults:
+            faults.append(request.path)
+            return Response("oops", status=500)
+        return None
+
+    server.app.before_request(fail_once)
+    server.is_working.clear()
+    page = opened("500")
+    give(page, tile("one.png"))
+    expect(page.get_by_text("The server answered 500")).to_be_visible(timeout=20_000)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#summary")).to_have_text("1 canceled")
+    server.is_working.set()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+
+
+def test_the_page_fits_a_narrow_window(opened: Opened) -> None:
+    """As a page that is enlarged four times has: nothing lies beside it, whatever a file is called."""
+    page = opened()
+    page.set_viewport_size({"width": 320, "height": 600})
+    give(page, tile(f"{'a' * 200}.png"))
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+
+
 def test_who_leaves_before_every_tile_was_sent_is_asked(opened: Opened, server: ApiServer) -> None:
     """What was sent is found again after a reload; the others are files that only this page has."""
     server.is_working.clear()
