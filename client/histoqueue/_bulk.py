@@ -109,6 +109,8 @@ class Bulk:
         self._concurrency, self._layout, self._heatmaps = concurrency, layout, heatmaps
         self._retry_failed, self._restart, self._progress = retry_failed, restart, progress
         self.journal_path = journal or Path(f"{outs[0]}.journal")
+        #: Whether the journal holds what came of any file.
+        self.has_answers = False
 
     def run(self) -> Summary:
         """Do what is to be done, then write the files.
@@ -136,6 +138,7 @@ class Bulk:
         began = time.monotonic()
         counts = {code: number for code, number in journal.counts().items() if code is not None}
         total, before = sum(journal.counts().values()), sum(counts.values())
+        self.has_answers = before > 0
 
         def summary() -> Summary:
             failures = {code: number for code, number in sorted(counts.items()) if code}
@@ -151,6 +154,7 @@ class Bulk:
             for entries in run_over(sender.entries_of, parcels, requests, _TICK_SECONDS):
                 for entry in entries or ():
                     journal.record(entry)
+                    self.has_answers = True
                     counts[entry.code] = counts.get(entry.code, 0) + 1
                 if time.monotonic() - looked_at >= _TICK_SECONDS:
                     looked_at = time.monotonic()

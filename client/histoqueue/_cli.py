@@ -186,8 +186,9 @@ def _submit(client: Client, chosen: Namespace) -> int:
     )
     try:
         summary = bulk.run()
-    except (KeyboardInterrupt, Unavailable):
-        if bulk.journal_path.exists() and not chosen.quiet:
+    except BaseException as error:
+        goes_on = bulk.has_answers or isinstance(error, (KeyboardInterrupt, Unavailable))
+        if goes_on and bulk.journal_path.exists() and not chosen.quiet:
             _say(f"What is done is kept in {bulk.journal_path}: the same command goes on from there.")
         raise
     return SOME_FAILED if summary.failed else ALL_SUCCEEDED

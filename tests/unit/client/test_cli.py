@@ -456,6 +456,26 @@ def test_ctrl_c_is_status_130(server: ApiServer, tiles: Path) -> None:
     assert "Traceback" not in said
 
 
+def test_a_key_that_is_withdrawn_costs_nothing_that_is_done(
+    server: ApiServer, tiles: Path, capsys: Output
+) -> None:
+    """There is no file of results yet: so where they are is told, as after Ctrl-C."""
+    answered = []
+
+    def withdraw(answer: Response) -> Response:
+        if answered:
+            return Response("no", status=401)
+        answered.append(request.path)
+        return answer
+
+    server.app.after_request(withdraw)
+    assert main(["submit", "tile.png", "tiles", "--out", "r.csv", "--concurrency", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "1 of 4 files" in said
+    assert "the same command goes on" in said
+    assert "401" in said
+
+
 @pytest.mark.parametrize("wrong", [["tiles", "--mpp", "99"], ["nowhere"]])
 def test_a_slip_leaves_nothing_to_go_on_with(
     wrong: list[str], server: ApiServer, tiles: Path, capsys: Output
