@@ -38,6 +38,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 @contextmanager
 def written_whole(path: Path) -> Iterator[TextIO]:
     """Open a text file that takes its name only when everything is in it and on the disk."""
+    # A link is to lead to it still.
+    path = path.resolve()
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:

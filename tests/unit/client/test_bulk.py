@@ -582,6 +582,16 @@ def test_results_are_whole_or_not_there(client: Client, tiles: Path, monkeypatch
     assert run(client, "tiles").done_now == 0
 
 
+def test_a_link_to_a_file_of_results_stays_one(client: Client, tiles: Path) -> None:
+    """What it leads to is written, as on the large disk where there is room for it."""
+    Path("large disk").mkdir()
+    Path("results.csv").symlink_to("large disk/results.csv")
+    run(client, "tiles")
+    assert Path("results.csv").is_symlink()
+    assert len(table("large disk/results.csv")) == 3
+    assert [path.name for path in Path("large disk").iterdir()] == ["results.csv"]
+
+
 @pytest.mark.parametrize(
     ("outs", "text"),
     [
