@@ -6,6 +6,8 @@ from typing import Any
 import structlog
 from celery import Celery, bootsteps, signals
 
+#: What reading an entry raises that is no message.
+_GARBAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _log = structlog.get_logger(__name__)
 
 
@@ -20,20 +22,32 @@ class OurWays(bootsteps.StartStopStep):
         # A lost connection ends no thread: each goes on to its outcome. kombu would publish their messages
         # again, one after the other, and call those lost that it cannot.
         channel.do_restore = False
-        channel.handlers["BRPOP"] = _passing_over_garbage(channel.handlers["BRPOP"])
+        channel.handlers["BRPOP"] = _passing_over_garbage(channel)
 
 
-def _passing_over_garbage(read: Callable[..., object]) -> Callable[..., object]:
+def _passing_over_garbage(channel: Any) -> Callable[..., object]:
     """Return what reads an entry of the queue and drops one that is no message; kombu ends the process."""
+    read, qos = channel.handlers["BRPOP"], channel.qos
+    append = qos.append
+    counted: list[str] = []
+
+    def count(message: object, tag: str) -> None:
+        append(message, tag)
+        counted.append(tag)
 
     def read_or_drop(**options: Any) -> object:
+        counted.clear()
         try:
             return read(**options)
-        except (ValueError, KeyError, TypeError) as error:
+        except _GARBAGE as error:
             # It has left the queue. If a job stood behind it, the reaper misses its message and publishes it.
             _log.error("message_unreadable", error=f"{type(error).__name__}: {error}")
+            for tag in counted:
+                # As one that is under way; nobody else will answer for it.
+                qos.ack(tag)
             return True
 
+    qos.append = count
     return read_or_drop
 
 

@@ -19,7 +19,10 @@ from shared.job_store_redis import RedisJobStore
 from shared.model_registry import ModelRegistry
 from shared.object_store_files import FileObjectStore
 from shared.schemas import InputInfo, JobSpec, ModelRef, NewJob, new_job_id
+from shared.settings import Settings
+from shared.task_queue import INFER_TASK
 from tests.factories import write_model
+from worker.lifecycle import jobs_at_once
 
 pytestmark = pytest.mark.integration
 
@@ -92,24 +95,47 @@ def site(tmp_path: Path, redis_server: RedisServer, redis_client: redis.Redis) -
         worker.stop(20)
 
 
-def test_what_is_no_message_is_dropped_with_a_line(site: Site) -> None:
-    """Whoever can write to the queue ends no worker by it."""
-    garbage = ["not json", b"\xff\xfe", "5", "[]", "{}", '{"properties": {}}', '{"properties": 5}']
-    headless = {
+def entry(**parts: object) -> str:
+    """Return an entry of the queue that is like ours but for these parts."""
+    message = {
         "body": "W10=",
-        "headers": None,
+        "headers": {"task": INFER_TASK, "id": "no job"},
         "content-type": "application/json",
         "content-encoding": "utf-8",
         "properties": {
-            "delivery_tag": "1",
+            "delivery_tag": new_job_id(),
             "delivery_info": {"exchange": "", "routing_key": "x"},
             "body_encoding": "base64",
         },
     }
-    for entry in [*garbage, json.dumps(headless)]:
-        site.redis.lpush(keys.INFERENCE_QUEUE, entry)
+    properties = {name: parts.pop(name) for name in tuple(parts) if name in message["properties"]}
+    return json.dumps(message | parts | {"properties": message["properties"] | properties})
+
+
+def test_what_is_no_message_is_dropped_with_a_line(site: Site) -> None:
+    """Whoever can write to the queue ends no worker by it."""
+    garbage = [
+        *("not json", b"\xff\xfe", "5", "[]", "{}", '{"properties": {}}', '{"properties": 5}', "[" * 100_000),
+        '{"properties": "text", "body": "text"}',
+        *(entry(headers=[1]), entry(headers={"task": []}), entry(headers={"task": "other"})),
+        *(entry(body_encoding="rot13"), entry(delivery_tag=[])),
+    ]
+    for each in garbage:
+        site.redis.lpush(keys.INFERENCE_QUEUE, each)
     assert site.still_works(), site.log()
     assert site.log().count("message_unreadable") == len(garbage)
+    others = (None, {"task": INFER_TASK}, {"task": "other", "id": "no job"})
+    site.redis.lpush(keys.INFERENCE_QUEUE, entry(), *(entry(headers=headers) for headers in others))
+    assert site.still_works(), site.log()
+    assert site.log().count("message_unreadable") == len(garbage)
+
+
+@pytest.mark.parametrize("headers", [{"task": ["text"], "id": "no job"}, {"task": "other"}])
+def test_what_is_no_message_takes_nobodys_place(site: Site, headers: dict[str, object]) -> None:
+    """A worker that counted them among those under way would take no more, and look well."""
+    for _ in range(2 * jobs_at_once(Settings())):
+        site.redis.lpush(keys.INFERENCE_QUEUE, entry(headers=headers))
+    assert site.still_works(), site.log()
 
 
 def test_a_redis_that_may_only_be_read_for_a_while_ends_no_worker(site: Site) -> None:

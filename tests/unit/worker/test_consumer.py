@@ -1,12 +1,15 @@
-"""How a process of ours ends when Celery has."""
+"""How a process of ours ends when Celery has, and what it does with what is no message."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from celery import signals
+from kombu.transport.virtual import QoS
 
-from worker.consumer import consume
+from worker.consumer import OurWays, consume
 
 
 @dataclass(frozen=True)
@@ -41,3 +44,22 @@ def test_a_worker_that_an_error_ended_says_so(status: int) -> None:
     with pytest.raises(SystemExit) as caught:
         consume(App(status), "worker", 1, "INFO")  # type: ignore[arg-type]
     assert caught.value.code == 1
+
+
+@pytest.mark.parametrize("tags", ["abcd", "aaaa", "aabb"])
+def test_what_nobody_answers_for_takes_nobodys_place(tags: str) -> None:
+    """It counts as one that is under way before Celery stumbles over it, whatever in it that is."""
+    waiting = iter(tags)
+
+    def read() -> None:
+        message = SimpleNamespace(delivery_tag=next(waiting))
+        channel.qos.append(message, message.delivery_tag)
+        raise TypeError("argument of type 'int' is not iterable")
+
+    channel: Any = SimpleNamespace(handlers={"BRPOP": read}, do_restore=True)
+    channel.qos = QoS(channel, prefetch_count=2)
+    channel.qos.append(SimpleNamespace(delivery_tag="under way"), "under way")
+    OurWays.start(SimpleNamespace(), SimpleNamespace(task_consumer=SimpleNamespace(channel=channel)))  # type: ignore[arg-type]
+    for _ in tags:
+        assert channel.handlers["BRPOP"]()
+        assert channel.qos.can_consume_max_estimate() == 1
