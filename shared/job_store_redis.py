@@ -252,8 +252,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
 
     def due(self, heads: Heads, limit: int) -> list[str]:
         with answering():
-            seconds, micros = self._redis.time()
-            now = self._clock() if self._clock else seconds * 1000 + micros // 1000
+            now = self._ask_now_ms()
             pipe = self._redis.pipeline(transaction=False)
             for index, until in (
                 (keys.LEASED, now),
@@ -266,20 +265,22 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
 
     def reap(self, job_ids: Sequence[str], heads: Heads) -> list[str]:
         published = []
+        found = [heads.get(priority) for priority in Priority]
+        times = ["" if head_ms is None else head_ms for head_ms in found]
         for job_id in job_ids:
-            now_ms = int(self._redis_now_ms())
-            watermarks = [_watermark(heads, priority, now_ms) for priority in Priority]
-            (answer,) = self._call_many("reap", [Call(job_id, (MOST_LOST_WORKERS, *watermarks))])
+            arguments = (MOST_LOST_WORKERS, *times, REPUBLISH_AFTER_MS)
+            (answer,) = self._call_many("reap", [Call(job_id, arguments)])
             if isinstance(answer, redis.RedisError):
                 _log.error("job_not_reaped", job_id=job_id, error=str(answer))
-                self._look_later(job_id, now_ms + _LOOK_AGAIN_MS)
+                self._look_later(job_id)
             elif answer[0] == "published":
                 published.append(job_id)
         return published
 
-    def _look_later(self, job_id: str, time_ms: int) -> None:
-        """Keep a job from being due before this time, wherever it stands."""
+    def _look_later(self, job_id: str) -> None:
+        """Keep a job from being due for a while, wherever it stands."""
         with answering():
+            time_ms = self._ask_now_ms() + _LOOK_AGAIN_MS
             pipe = self._redis.pipeline(transaction=False)
             for index in (keys.LEASED, *_PUBLISHED.values(), keys.OPEN):
                 pipe.zadd(index, {job_id: time_ms}, xx=True, gt=True)

@@ -86,9 +86,15 @@ class RedisLedger:
             return self._clock()
         if self._clock_lead_ms is None:
             with answering():
-                seconds, micros = self._redis.time()
-            self._clock_lead_ms = seconds * 1000 + micros / 1000 - monotonic_ms()
+                self._clock_lead_ms = self._ask_now_ms() - monotonic_ms()
         return monotonic_ms() + self._clock_lead_ms
+
+    def _ask_now_ms(self) -> int:
+        """Return Redis' time, asked for: an estimate is wrong since that was set, or this machine slept."""
+        if self._clock:
+            return self._clock()
+        seconds, micros = self._redis.time()
+        return int(seconds) * 1000 + int(micros) // 1000
 
     def _call(self, name: str, job_id: str, *arguments: str | float, extra_keys: Sequence[str] = ()) -> Any:
         (answer,) = self._call_all(name, [Call(job_id, arguments, extra_keys)])

@@ -1,7 +1,7 @@
 -- Look after one job that seems to have neither a message nor a worker, and publish it again where it has none.
 -- Only ever updates what is there.
--- ARGV: 4 most lost workers; the watermarks (ms) of the queues of 5 interactive and 6 bulk jobs: every
--- message that was published before it has left its queue.
+-- ARGV: 4 most lost workers; when the message that leaves each queue next was published (ms; '': it is empty), of
+-- 5 interactive and 6 bulk jobs; 7 ms after which a message that has left its queue is taken to be lost.
 if redis.call('EXISTS', job) == 0 or not is_open() then
   forget()
   return {'dropped', now}
@@ -23,8 +23,9 @@ else
   if due and tonumber(due) > now then
     return {'kept', now}
   end
-  local watermark = tonumber(priority() == 'bulk' and ARGV[6] or ARGV[5])
-  if not due and number('published_at_ms') >= watermark then
+  -- Every message that was published before it has left its queue.
+  local head = tonumber(priority() == 'bulk' and ARGV[6] or ARGV[5]) or now
+  if not due and number('published_at_ms') >= math.min(now, head) - tonumber(ARGV[7]) then
     return {'kept', now}
   end
 end

@@ -13,7 +13,7 @@ import redis
 
 from ops.processes import Child, wait_until
 from ops.servers import RedisServer, free_port
-from shared import keys
+from shared import job_store_redis, keys, redis_ledger
 from shared.errors import (
     IdempotencyKeyReused,
     JobAlreadyFinal,
@@ -930,6 +930,19 @@ def test_a_comparison_is_made_by_one_and_then_not_for_a_while(store: JobStore, c
     assert not store.end_sweep(is_whole=True)
     assert store.begin_sweep(60)
     assert store.end_sweep(is_whole=False)
+
+
+@pytest.mark.integration
+def test_a_lost_message_is_found_whatever_became_of_redis_clock(
+    limited_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was set an hour ahead since this process asked; or the machine slept, and counted none of that."""
+    monkeypatch.setattr(job_store_redis, "REPUBLISH_AFTER_MS", 10)
+    store = RedisJobStore(limited_client)
+    store.found()
+    job = accept(store)
+    monkeypatch.setattr(redis_ledger, "monotonic_ms", lambda: time.monotonic_ns() / 1_000_000 - 3_600_000)
+    assert wait_until(lambda: reap(store) == [job.id], 2)
 
 
 @pytest.mark.integration
