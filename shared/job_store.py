@@ -291,7 +291,10 @@ class JobStore(BatchStore, Protocol):
         """Take the right to compare them; False if somebody has it. It lapses after so long."""
 
     def hold_sweep(self, seconds: float) -> bool:
-        """Prolong that right; False if it lapsed, or the ledger lost its data meanwhile."""
+        """Prolong that right; False if it lapsed, or the ledger lost its data meanwhile.
+
+        Also where somebody else has taken it since.
+        """
 
     def end_sweep(self, is_whole: bool) -> bool:
         """Give that right back, and where the ledger `is_whole` now note that; False as for `hold_sweep`."""

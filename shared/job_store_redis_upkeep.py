@@ -1,5 +1,6 @@
 """The upkeep of the ledger on Redis: what is to be archived, dropped, compared and counted."""
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -33,6 +34,8 @@ class RedisUpkeep(RedisLedger):
     def __init__(self, client: redis.Redis, clock_ms: Callable[[], int] | None = None) -> None:
         super().__init__(client, clock_ms)
         self._memory_reading: tuple[float, float] | None = None
+        #: What stands in Redis while this process has the right to compare; nobody else's is the same.
+        self._right = ""
 
     def _spec(self, job_id: str) -> JobSpec | None:
         with answering():
@@ -84,9 +87,12 @@ class RedisUpkeep(RedisLedger):
         return swept is None or self._server() not in ("", swept)
 
     def begin_sweep(self, seconds: float) -> bool:
-        server = self._server()
+        right = f"{secrets.token_hex(8)} {self._server()}"
         with answering():
-            return bool(self._redis.set(keys.SWEEPING, server, nx=True, px=milliseconds(seconds)))
+            has_right = bool(self._redis.set(keys.SWEEPING, right, nx=True, px=milliseconds(seconds)))
+        if has_right:
+            self._right = right
+        return has_right
 
     def _server(self) -> str:
         """Return what names this run of this server; empty where it does not tell.
@@ -102,13 +108,14 @@ class RedisUpkeep(RedisLedger):
 
     def hold_sweep(self, seconds: float) -> bool:
         with answering():
-            return bool(self._redis.pexpire(keys.SWEEPING, milliseconds(seconds)))
+            # Where data was lost, somebody else may have begun anew by now.
+            is_ours = self._redis.get(keys.SWEEPING) == self._right
+            return is_ours and bool(self._redis.pexpire(keys.SWEEPING, milliseconds(seconds)))
 
     def end_sweep(self, is_whole: bool) -> bool:
         extra = [keys.SWEEPING, keys.SWEPT]
-        return bool(
-            self._call("swept", "", int(is_whole), milliseconds(SWEEP_EVERY_SECONDS), extra_keys=extra)
-        )
+        said = (int(is_whole), milliseconds(SWEEP_EVERY_SECONDS), self._right)
+        return bool(self._call("swept", "", *said, extra_keys=extra))
 
     def totals(self) -> Totals:
         with answering():

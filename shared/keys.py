@@ -19,10 +19,10 @@ UNARCHIVED = "jobs:unarchived"
 #: String: there once everything that the object store knows is in the ledger. A Redis that lost its data
 #: lost this too.
 FOUNDED = "jobs:founded"
-#: String with a time to live: somebody compares the object store with the ledger right now. It is the name of
-#: the server's run.
+#: String with a time to live: somebody compares the object store with the ledger right now. It is a word of
+#: whoever does, and the name of the server's run.
 SWEEPING = "jobs:sweeping"
-#: The same for a comparison that was made lately.
+#: The name of the run where a comparison was made lately.
 SWEPT = "jobs:swept"
 #: Hash: number of a ten-second interval -> jobs that ended in it; with `:bulk` behind it, bulk ones alone.
 DRAINED = "jobs:drained"

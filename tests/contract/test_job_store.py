@@ -946,6 +946,21 @@ def test_a_lost_message_is_found_whatever_became_of_redis_clock(
 
 
 @pytest.mark.integration
+def test_a_comparison_that_a_loss_of_data_overtook_speaks_for_nobody_elses(redis_client: redis.Redis) -> None:
+    """Another worker has begun anew: what this one had put into the ledger before is gone again."""
+    overtaken, other = RedisJobStore(redis_client), RedisJobStore(redis_client)
+    assert overtaken.begin_sweep(60)
+    redis_client.flushdb()
+    assert other.begin_sweep(60)
+    assert not overtaken.hold_sweep(60)
+    assert not overtaken.end_sweep(is_whole=True)
+    assert not other.is_founded()
+    assert other.hold_sweep(60)
+    assert other.end_sweep(is_whole=True)
+    assert other.is_founded()
+
+
+@pytest.mark.integration
 def test_a_comparison_is_due_at_once_where_another_server_answers(own_redis: OwnRedis) -> None:
     """One that took over, or was started again, may lack the last writes: nothing else would tell."""
     client, child = own_redis
