@@ -301,9 +301,9 @@ def remembered(services: Services, settings: Settings, job_id: str, call: Callab
         return founded(services, call)
     except (JobNotFound, LedgerRebuilding):
         job = Archive(services.objects).get(job_id)
-        kept = settings.image_retention_seconds, settings.tombstone_seconds
-        if job is None or not services.jobs.restore_ended(job, *kept):
-            raise
+        if job is not None:
+            services.jobs.restore_ended(job, settings.image_retention_seconds, settings.tombstone_seconds)
+        # Once more in any case: another request may have been quicker.
         return call()
 
 

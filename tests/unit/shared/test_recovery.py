@@ -3,6 +3,7 @@
 import io
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from shared.recovery import (
     Swept,
     found_if_empty,
     founded,
+    remembered,
     sweep_when_due,
 )
 from shared.schemas import (
@@ -209,6 +211,42 @@ def test_a_ledger_that_lost_its_data_does_not_deny_a_job(world: World) -> None:
     world.sweep()
     with pytest.raises(JobNotFound):
         jobs.get(new_job_id())
+
+
+def test_a_lost_job_is_known_to_each_of_several_requests_that_come_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them takes it in; whoever comes second to that is answered no worse."""
+    job = world.finish(world.accept())
+    world.wipe()
+    jobs = world.services.jobs
+    restore_ended = jobs.restore_ended
+
+    def come_second(*what: Any) -> bool:
+        assert restore_ended(*what)
+        return restore_ended(*what)
+
+    monkeypatch.setattr(jobs, "restore_ended", come_second)
+    assert remembered(world.services, SETTINGS, job.id, lambda: jobs.get(job.id)) == job
+
+
+def test_a_lost_job_that_another_request_has_just_deleted_is_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deletion that is repeated is no mistake of the caller's."""
+    job = world.finish(world.accept())
+    world.wipe()
+    jobs, archive = world.services.jobs, Archive(world.services.objects)
+    get = world.services.objects.get
+
+    def delete_first(key: str, max_bytes: int) -> bytes:
+        jobs.restore_ended(job, 60, 600)
+        jobs.delete(job.id)
+        archive.forget(job.id)
+        return get(key, max_bytes)
+
+    monkeypatch.setattr(world.services.objects, "get", delete_first)
+    assert remembered(world.services, SETTINGS, job.id, lambda: jobs.delete(job.id)) == job.spec.input.key
 
 
 def test_a_new_installation_is_whole_at_once(world: World) -> None:
