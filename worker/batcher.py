@@ -133,9 +133,9 @@ class Batcher:
         busy_since = self._busy_since
         if busy_since is not None:
             busy_since = max(busy_since, self._engine.progressed_at)
-        return not self._thread.is_alive() or (
-            busy_since is not None and time.monotonic() - busy_since > limit_seconds
-        )
+        # One that has drained has ended well; the outcomes of its last micro-batch may still be on their way.
+        has_died = not self._thread.is_alive() and not self.is_draining
+        return has_died or (busy_since is not None and time.monotonic() - busy_since > limit_seconds)
 
     def _feed(self) -> None:
         while not self.is_draining:

@@ -16,6 +16,7 @@ from shared.task_queue import INFER_TASK
 from worker import lifecycle
 from worker.app import make_app, start_or_exit
 from worker.intake import Intake
+from worker.leases import Lease
 from worker.lifecycle import Worker
 from worker.supervisor import EngineSupervisor
 
@@ -149,6 +150,20 @@ def test_a_stopped_worker_has_withdrawn_and_left_no_engine(worker: Worker, servi
     assert services.workers.live() == []
     assert worker.supervisor.pid is None
     assert worker.is_draining
+
+
+def test_a_worker_that_drains_keeps_what_it_holds(
+    worker: Worker, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A heat map may still be on its way to a slow store: the job is nobody else's before that is over."""
+    renewed = threading.Event()
+    monkeypatch.setattr(services.jobs, "renew", lambda *_: renewed.set() or True)
+    worker.leases._lease_seconds = 0.03
+    worker.start()
+    worker.drain()
+    worker.batcher.join(5)
+    worker.leases.add(Lease("one"))
+    assert renewed.wait(2)
 
 
 def test_a_stuck_worker_ends_itself(worker: Worker, ended: list[int]) -> None:
