@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -75,7 +76,11 @@ class LeaseKeeper:
                     self.remove(lease)
 
     def _keep(self) -> None:
-        while not self._stopped.wait(self._lease_seconds / 3):
+        every_seconds = self._lease_seconds / 3
+        due = time.monotonic() + every_seconds
+        while not self._stopped.wait(max(0.0, due - time.monotonic())):
+            # From its beginning on: a turn that waits for Redis in vain uses up the time of the leases.
+            due = time.monotonic() + every_seconds
             if self._is_stuck():
                 _log.error("worker_stuck", held=len(self._leases))
             else:

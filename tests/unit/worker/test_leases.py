@@ -1,6 +1,7 @@
 """The thread that keeps leases, beside what may go wrong with the ledger."""
 
 import threading
+import time
 
 import pytest
 
@@ -54,6 +55,25 @@ def test_a_lease_that_cannot_be_renewed_costs_no_other_its_own() -> None:
         ledger.errors["b"] = error
         keeper.renew_all()
     assert sorted(ledger.renewed) == ["a", "a", "c", "c"]
+
+
+def test_a_renewal_that_waited_in_vain_is_made_again_at_once() -> None:
+    """It was due all that time: a ledger that hung for a third of a lease has cost nobody one."""
+    ledger, gave_up = Ledger(), threading.Event()
+
+    def hang(*_: object) -> bool:
+        time.sleep(0.6)
+        del ledger.renew  # type: ignore[method-assign]
+        gave_up.set()
+        raise JobStoreUnavailable("hung")
+
+    ledger.renew = hang  # type: ignore[method-assign]
+    keeper = LeaseKeeper(ledger, 1.8, lambda: False)
+    keeper.add(Lease("one"))
+    keeper.start()
+    assert gave_up.wait(5)
+    assert wait_until(lambda: bool(ledger.renewed), 0.3)
+    keeper.stop()
 
 
 def test_a_worker_that_is_stuck_lets_go() -> None:
