@@ -407,7 +407,7 @@ def _note_how_eta_held(job: Job, standing: object, seconds: float) -> None:
         return
     try:
         eta = eta_seconds(job.spec.priority, Standing.of(standing))
-    except ValueError:
+    except (ValueError, ArithmeticError):
         # Not a message of ours.
         return
     if eta is not None:

@@ -887,6 +887,23 @@ def test_how_well_a_forecast_held_is_measured(world: World, standing: object, co
     assert eta_errors("-5.0") == 0
 
 
+def test_a_forecast_that_nobody_made_spoils_no_others_outcome(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can write to the queue can put any number there, also one that no division takes."""
+    forged, good = world.accept(b"forged"), world.accept(b"good")
+    monkeypatch.setattr(world.runner._answered, "_call", lambda: None)
+    before = attempts()
+    with world.runner._claiming:
+        world.runner.take(Message(forged, [1, 0, 10**400, 0, 60_000]))
+        world.runner.take(Message(good))
+    while len(world.runner._answered._items) < 2:
+        time.sleep(0.001)
+    world.runner._pool.submit(world.runner._conclude_answered)
+    world.runner.stop()
+    assert attempts()[0] - before[0] == 2
+
+
 def test_a_job_that_is_handed_back_says_nothing_of_the_forecast(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
