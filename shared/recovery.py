@@ -39,6 +39,8 @@ IN_FLIGHT_SECONDS = 10.0
 BROKEN_OFF_SECONDS = 3600.0
 #: Without a sign of life for so long, a comparison counts as broken off, and somebody else begins another.
 SILENCE_SECONDS = 60.0
+#: So often whoever compares says that it does, between two objects.
+HOLD_EVERY_SECONDS = 5.0
 #: A Redis that lost its last writes, as after a failover, lost no batch that was begun before this.
 LATEST_BATCHES_SECONDS = 86_400
 #: No job waits longer in the queue.
@@ -88,6 +90,7 @@ class Sweep:
         self._clock = clock_ms
         self._sleep = sleep
         self._swept = Swept()
+        self._held_at_ms = 0
         #: Batches whose members are looked for -> whether the ledger knows that it has them all.
         self._batches_looked_at: dict[str, bool] = {}
         #: Those of which every member was accepted, though the ledger does not know it.
@@ -163,6 +166,8 @@ class Sweep:
     def _restore_members(self, item: StoredObject, batch_id: str) -> None:
         found = self._batches.read(item.key)
         for job_id in self._jobs.unknown(found if isinstance(found, list) else []):
+            if not self._holds_on():
+                return
             job = self._archive.get(job_id)
             expires_at_ms = job.expires_at_ms if job else None
             if job and job.spec.batch == batch_id and (expires_at_ms or 0) > self._clock():
@@ -181,14 +186,15 @@ class Sweep:
     def _sweep_uploads(self) -> bool:
         in_flight: list[StoredObject] = []
         with ThreadPoolExecutor(_READERS, thread_name_prefix="sweep") as pool:
-            for items in self._unknown_to_the_ledger(UPLOADS):
-                kept = zip(items, pool.map(self._read, items), strict=True)
-                in_flight += [item for item, found in kept if not self._settle(item, found)]
+            for items in _some(self._unknown_to_the_ledger(UPLOADS), _READERS):
+                for item, upload in zip(items, pool.map(self._read, items), strict=True):
+                    if self._holds_on() and not self._settle(item, upload):
+                        in_flight.append(item)
         if in_flight:
             # Whatever request had just stored them has recorded them by then, or never will.
             self._sleep(IN_FLIGHT_SECONDS)
             for item in in_flight:
-                if self._jobs.unknown([_job_id(item)]):
+                if self._holds_on() and self._jobs.unknown([_job_id(item)]):
                     self._settle(item, self._read(item), is_patient=False)
         return self._jobs.hold_sweep(SILENCE_SECONDS)
 
@@ -240,9 +246,8 @@ class Sweep:
         _log.info("job_restored", job_id=created.job.id)
 
     def _sweep_unknown(self, prefix: str, seconds: float) -> bool:
-        for items in self._unknown_to_the_ledger(prefix):
-            for item in items:
-                self._remove_after(item, seconds)
+        for item in self._unknown_to_the_ledger(prefix):
+            self._remove_after(item, seconds)
         return self._jobs.hold_sweep(SILENCE_SECONDS)
 
     def _sweep_quarantine(self) -> bool:
@@ -258,13 +263,25 @@ class Sweep:
             self._swept.removed += 1
         return is_old
 
-    def _unknown_to_the_ledger(self, prefix: str) -> Iterator[list[StoredObject]]:
-        """Yield, some at a time, the objects whose job has no record; ends early if data is lost again."""
-        for items in _some(self._objects.walk(prefix)):
+    def _unknown_to_the_ledger(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects whose job has no record; ends early if data is lost again."""
+        for items in _some(self._objects.walk(prefix), _AT_ONCE):
             if not self._jobs.hold_sweep(SILENCE_SECONDS):
                 return
             by_id = {_job_id(item): item for item in items if is_job_id(_job_id(item))}
-            yield [by_id[job_id] for job_id in self._jobs.unknown(list(by_id))]
+            for job_id in self._jobs.unknown(list(by_id)):
+                # What is done about each may take seconds, where the store is far away.
+                if not self._holds_on():
+                    return
+                yield by_id[job_id]
+
+    def _holds_on(self) -> bool:
+        """Prolong the right to compare, where that is some time ago; False as for `hold_sweep`."""
+        now_ms = self._clock()
+        if abs(now_ms - self._held_at_ms) > HOLD_EVERY_SECONDS * 1000:
+            self._held_at_ms = now_ms
+            return self._jobs.hold_sweep(SILENCE_SECONDS)
+        return True
 
 
 def sweep_when_due(services: Services, settings: Settings) -> Swept | None:
@@ -311,7 +328,7 @@ def _job_id(item: StoredObject) -> str:
     return item.key.rpartition("/")[2].partition(".")[0]
 
 
-def _some(items: Iterable[StoredObject]) -> Iterator[list[StoredObject]]:
+def _some(items: Iterable[StoredObject], at_once: int) -> Iterator[list[StoredObject]]:
     iterator = iter(items)
-    while some := list(islice(iterator, _AT_ONCE)):
+    while some := list(islice(iterator, at_once)):
         yield some

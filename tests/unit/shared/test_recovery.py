@@ -351,6 +351,7 @@ def test_a_comparison_that_takes_long_keeps_its_right_to_compare(
         return get(key, max_bytes)
 
     monkeypatch.setattr("shared.recovery._AT_ONCE", 1)
+    monkeypatch.setattr("shared.recovery._READERS", 1)
     monkeypatch.setattr(world.services.objects, "get", get_slowly)
     assert world.sweep() == Swept(restored=3)
 
@@ -426,6 +427,25 @@ def test_a_second_loss_in_the_middle_leaves_the_ledger_unfounded(world: World) -
     assert not jobs.is_founded()
     assert world.sweep() is not None
     assert jobs.is_founded()
+
+
+def test_a_store_that_answers_slowly_does_not_cost_the_right_to_compare(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second for each of so many objects is longer than a silence that counts as an end."""
+    objects = world.services.objects
+    new = [world.finish(world.accept()) for _ in range(2 * int(SILENCE_SECONDS))]
+    world.wipe()
+    get = objects.get
+
+    def get_slowly(key: str, max_bytes: int) -> bytes:
+        world.advance(1)
+        return get(key, max_bytes)
+
+    monkeypatch.setattr(objects, "get", get_slowly)
+    assert world.sweep() is not None
+    assert world.services.jobs.is_founded()
+    assert len(objects.list_keys(RESULTS)) == len(new)
 
 
 def test_a_store_that_goes_away_ends_the_comparison_and_the_next_one_goes_on(
