@@ -9,6 +9,7 @@ without anybody to delete it. Taking a job in twice makes one job.
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -160,8 +161,19 @@ class Sweep:
                 return
         begun = self._batches.read(item.key)
         if isinstance(begun, BegunBatch) and (is_lost or self._clock() < begun.kept_until_ms):
-            self._jobs.create_batch(begun.batch, begun.begun_at_ms)
+            self._begin_again(begun)
             self._batches_looked_at[batch_id] = False
+
+    def _begin_again(self, begun: BegunBatch) -> None:
+        batch, begun_at_ms = begun.batch, begun.begun_at_ms
+        is_begun = False
+        # The ledger forgets a batch, and its key, before what is kept of it here goes.
+        if self._clock() < begun.kept_until_ms:
+            with suppress(IdempotencyKeyReused):
+                is_begun = self._jobs.create_batch(batch, begun_at_ms) == batch.id
+        if not is_begun:
+            # Its key may be another batch's by now.
+            self._jobs.create_batch(batch.model_copy(update={"idempotency": None}), begun_at_ms)
 
     def _restore_members(self, item: StoredObject, batch_id: str) -> None:
         found = self._batches.read(item.key)

@@ -468,7 +468,7 @@ def test_a_store_that_goes_away_ends_the_comparison_and_the_next_one_goes_on(
 
 
 def begin_batch(
-    world: World, members: int, is_whole: bool = True, key: str = "batch"
+    world: World, members: int, is_whole: bool = True, key: str = "batch", fingerprint: str = "f"
 ) -> tuple[NewBatch, list[NewJob]]:
     """Do what the API does with a batch."""
     batch = NewBatch(
@@ -477,7 +477,7 @@ def begin_batch(
         expires_in_seconds=HOUR,
         retention_seconds=600,
         tombstone_seconds=600,
-        idempotency=Idempotency(key=key, fingerprint="f"),
+        idempotency=Idempotency(key=key, fingerprint=fingerprint),
     )
     world.services.jobs.create_batch(batch)
     archive = BatchArchive(world.services.objects)
@@ -516,6 +516,34 @@ def test_a_batch_that_waits_for_long_comes_back_too(world: World) -> None:
     assert world.sweep() == Swept(restored=2)
     assert sorted(world.services.jobs.members(batch.id, 0, 10)) == sorted(job.id for job in jobs)
     assert world.services.jobs.batch(batch.id).is_whole
+
+
+@pytest.mark.parametrize("fingerprint", ["f", "another"])
+def test_a_key_that_was_used_anew_keeps_no_batch_from_coming_back(world: World, fingerprint: str) -> None:
+    """A ledger that lost its last writes had lost the first batch when the second one came."""
+    begun = []
+    for each in ("f", fingerprint):
+        begun.append(begin_batch(world, 1, fingerprint=each)[0])
+        world.wipe()
+        world.services.jobs.found()
+    world.wipe()
+    world.advance(20)
+    assert world.sweep() == Swept(restored=2)
+    for batch in begun:
+        assert world.services.jobs.batch(batch.id).counts[JobStatus.QUEUED] == 1
+
+
+def test_a_key_comes_back_with_the_batch_that_has_it(world: World) -> None:
+    """The ledger had forgotten the earlier ones; the object store keeps them for some days more."""
+    for _ in range(5):
+        begin_batch(world, 1)
+        world.wipe()
+        world.services.jobs.found()
+    world.advance(1201)
+    latest, _ = begin_batch(world, 1)
+    world.wipe()
+    assert world.sweep() is not None
+    assert world.services.jobs.create_batch(latest) == latest.id
 
 
 def test_a_batch_that_is_being_restored_is_not_completed_by_who_reads_it(
