@@ -9,7 +9,7 @@ without anybody to delete it. Taking a job in twice makes one job.
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -25,7 +25,9 @@ from shared.errors import (
     IdempotencyKeyReused,
     JobNotFound,
     LedgerRebuilding,
+    ObjectStoreUnavailable,
     ResultExpired,
+    cause_of,
 )
 from shared.object_store import StoredObject
 from shared.schemas import Job, NewJob, is_job_id, wall_clock_ms
@@ -46,6 +48,8 @@ HOLD_EVERY_SECONDS = 5.0
 LATEST_BATCHES_SECONDS = 86_400
 #: No job waits longer in the queue.
 LONGEST_WAIT_SECONDS = 7 * 86_400
+#: So many refusals of the store are told one by one: it may refuse every removal, for want of a right.
+MOST_TOLD = 10
 _AT_ONCE = 200
 #: So many uploads are read side by side: a server takes its time over each.
 _READERS = 8
@@ -71,6 +75,8 @@ class Swept:
     removed: int = 0
     #: Uploads that hold no job which this version understands; left alone.
     not_understood: int = 0
+    #: What the store would not remove; it is tried again by the next one.
+    refused: int = 0
 
 
 class Sweep:
@@ -92,6 +98,8 @@ class Sweep:
         self._sleep = sleep
         self._swept = Swept()
         self._held_at_ms = 0
+        #: So many objects could not be read.
+        self._passed_over = 0
         #: Batches whose members are looked for -> whether the ledger knows that it has them all.
         self._batches_looked_at: dict[str, bool] = {}
         #: Those of which every member was accepted, though the ledger does not know it.
@@ -101,7 +109,8 @@ class Sweep:
         """Compare, and declare the ledger whole; None if somebody else is at it, or data was lost again.
 
         Raises:
-            Unavailable: if the ledger or the object store goes away; nothing is lost by it.
+            Unavailable: if the ledger or the object store goes away, or an object cannot be read; nothing is
+                lost by it.
         """
         if not self._jobs.begin_sweep(SILENCE_SECONDS):
             return None
@@ -110,6 +119,7 @@ class Sweep:
             is_whole = (
                 self._sweep_batches()
                 and self._sweep_uploads()
+                and self._has_read_all()
                 and self._seal_batches()
                 and self._sweep_unknown(RESULTS, self._settings.result_retention_seconds)
                 and self._sweep_unknown(HEATMAPS, self._settings.image_retention_seconds)
@@ -123,6 +133,12 @@ class Sweep:
         _log.info("swept", **vars(self._swept))
         return self._swept
 
+    def _has_read_all(self) -> bool:
+        """Return True, or raise: what was passed over may be an accepted job, or what one belongs to."""
+        if self._passed_over:
+            raise ObjectStoreUnavailable(f"{self._passed_over} objects cannot be read; the log names them.")
+        return True
+
     def _sweep_batches(self) -> bool:
         """Begin lost batches again, and take in members that have ended; the uploads bring the others."""
         settings = self._settings
@@ -131,15 +147,16 @@ class Sweep:
         for item, batch_id in self._batches.walk():
             if not self._jobs.hold_sweep(SILENCE_SECONDS):
                 return False
-            if self._clock() - item.modified_at_ms > kept * 1000:
-                self._remove_after(item, kept)
-            elif item.key.endswith(BATCH):
-                self._look_at_batch(item, batch_id, is_lost)
-            elif item.key.endswith(WHOLE):
-                if self._batches_looked_at.get(batch_id) is False:
-                    self._whole.append(batch_id)
-            elif batch_id in self._batches_looked_at:
-                self._restore_members(item, batch_id)
+            with self._passing_over(item):
+                if self._clock() - item.modified_at_ms > kept * 1000:
+                    self._remove_after(item, kept)
+                elif item.key.endswith(BATCH):
+                    self._look_at_batch(item, batch_id, is_lost)
+                elif item.key.endswith(WHOLE):
+                    if self._batches_looked_at.get(batch_id) is False:
+                        self._whole.append(batch_id)
+                elif batch_id in self._batches_looked_at:
+                    self._restore_members(item, batch_id)
         return self._jobs.hold_sweep(SILENCE_SECONDS)
 
     def _look_at_batch(self, item: StoredObject, batch_id: str, is_lost: bool) -> None:
@@ -180,11 +197,14 @@ class Sweep:
         for job_id in self._jobs.unknown(found if isinstance(found, list) else []):
             if not self._holds_on():
                 return
-            job = self._archive.get(job_id)
-            expires_at_ms = job.expires_at_ms if job else None
-            if job and job.spec.batch == batch_id and (expires_at_ms or 0) > self._clock():
-                settings = self._settings
-                self._jobs.restore_ended(job, settings.image_retention_seconds, settings.tombstone_seconds)
+            with self._passing_over(item):
+                self._restore_member(job_id, batch_id)
+
+    def _restore_member(self, job_id: str, batch_id: str) -> None:
+        job = self._archive.get(job_id)
+        if job and job.spec.batch == batch_id and (job.expires_at_ms or 0) > self._clock():
+            settings = self._settings
+            self._jobs.restore_ended(job, settings.image_retention_seconds, settings.tombstone_seconds)
 
     def _seal_batches(self) -> bool:
         """Note of lost batches that every member is back."""
@@ -199,15 +219,18 @@ class Sweep:
         in_flight: list[StoredObject] = []
         with ThreadPoolExecutor(_READERS, thread_name_prefix="sweep") as pool:
             for items in _some(self._unknown_to_the_ledger(UPLOADS), _READERS):
-                for item, upload in zip(items, pool.map(self._read, items), strict=True):
-                    if self._holds_on() and not self._settle(item, upload):
-                        in_flight.append(item)
+                uploads = [pool.submit(self._read, item) for item in items]
+                for item, upload in zip(items, uploads, strict=True):
+                    with self._passing_over(item):
+                        if self._holds_on() and not self._settle(item, upload.result()):
+                            in_flight.append(item)
         if in_flight:
             # Whatever request had just stored them has recorded them by then, or never will.
             self._sleep(IN_FLIGHT_SECONDS)
             for item in in_flight:
                 if self._holds_on() and self._jobs.unknown([_job_id(item)]):
-                    self._settle(item, self._read(item), is_patient=False)
+                    with self._passing_over(item):
+                        self._settle(item, self._read(item), is_patient=False)
         return self._jobs.hold_sweep(SILENCE_SECONDS)
 
     def _read(self, item: StoredObject) -> _Upload:
@@ -220,6 +243,12 @@ class Sweep:
             return _Upload(None, outcome)
         except ValueError as error:
             return _Upload(error, outcome)
+        except ObjectStoreUnavailable:
+            if outcome is None:
+                raise
+            # Of a job that has ended no more than its key is lost with it, if it is this object alone.
+            self._objects.ping()
+            return _Upload(None, outcome)
 
     def _settle(self, item: StoredObject, upload: _Upload, is_patient: bool = True) -> bool:
         """Put one upload right; False where it is too early to tell whether its request is at an end."""
@@ -269,11 +298,34 @@ class Sweep:
 
     def _remove_after(self, item: StoredObject, seconds: float) -> bool:
         """Remove an object that is older than this; return whether it is."""
-        is_old = self._clock() - item.modified_at_ms > seconds * 1000
-        if is_old:
+        if self._clock() - item.modified_at_ms <= seconds * 1000:
+            return False
+        try:
             self._objects.delete(item.key)
             self._swept.removed += 1
-        return is_old
+        except ObjectStoreUnavailable as error:
+            self._swept.refused += 1
+            self._refused("object_not_removed", item, error, self._swept.refused)
+        return True
+
+    @contextmanager
+    def _passing_over(self, item: StoredObject) -> Iterator[None]:
+        """Have an object that cannot be read hold up no other."""
+        try:
+            yield
+        except ObjectStoreUnavailable as error:
+            self._passed_over += 1
+            self._refused("object_not_read", item, error, self._passed_over)
+
+    def _refused(self, event: str, item: StoredObject, error: ObjectStoreUnavailable, count: int) -> None:
+        """Go on if it is this object alone that the store refuses.
+
+        Raises:
+            ObjectStoreUnavailable: if the store is away.
+        """
+        self._objects.ping()
+        if count <= MOST_TOLD:
+            _log.warning(event, key=item.key, error=str(error), cause=cause_of(error))
 
     def _unknown_to_the_ledger(self, prefix: str) -> Iterator[StoredObject]:
         """Yield the objects whose job has no record; ends early if data is lost again."""

@@ -456,15 +456,60 @@ def test_a_store_that_goes_away_ends_the_comparison_and_the_next_one_goes_on(
     world.advance(60)
     world.wipe()
 
-    def away(key: str, max_bytes: int) -> bytes:
+    def away(*_: object) -> bytes:
         raise ObjectStoreUnavailable("away")
 
     with monkeypatch.context() as patch:
         patch.setattr(world.services.objects, "get", away)
+        patch.setattr(world.services.objects, "ping", away)
         with pytest.raises(ObjectStoreUnavailable):
             world.sweep()
     assert not world.services.jobs.is_founded()
     assert world.sweep() == Swept(restored=1)
+
+
+def test_an_upload_that_cannot_be_read_keeps_no_other_from_coming_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger is not whole before it can: it may be an accepted job's."""
+    unreadable, other = sorted((world.accept(), world.accept()), key=lambda new: new.spec.input.key)
+    world.wipe()
+    world.advance(20)
+    get = world.services.objects.get
+
+    def refuse_one(key: str, max_bytes: int) -> bytes:
+        if key == unreadable.spec.input.key:
+            raise ObjectStoreUnavailable("refused")
+        return get(key, max_bytes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.services.objects, "get", refuse_one)
+        with pytest.raises(ObjectStoreUnavailable):
+            world.sweep()
+    jobs = world.services.jobs
+    assert jobs.get(other.id).status == JobStatus.QUEUED
+    assert not jobs.is_founded()
+    assert world.sweep() == Swept(restored=1)
+    assert jobs.get(unreadable.id).status == JobStatus.QUEUED
+
+
+def test_what_the_store_will_not_remove_keeps_no_ledger_from_being_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For want of a right, say: that is its operator's to mend, and no job's loss."""
+    world.finish(world.accept())
+    world.wipe()
+    world.advance(SETTINGS.image_retention_seconds + 1)
+    waits = world.accept(record=False)
+    world.advance(20)
+
+    def refuse(key: str) -> None:
+        raise ObjectStoreUnavailable("refused")
+
+    monkeypatch.setattr(world.services.objects, "delete", refuse)
+    assert world.sweep() == Swept(restored=1, refused=1)
+    assert world.services.jobs.is_founded()
+    assert world.services.jobs.get(waits.id).status == JobStatus.QUEUED
 
 
 def begin_batch(
@@ -516,6 +561,50 @@ def test_a_batch_that_waits_for_long_comes_back_too(world: World) -> None:
     assert world.sweep() == Swept(restored=2)
     assert sorted(world.services.jobs.members(batch.id, 0, 10)) == sorted(job.id for job in jobs)
     assert world.services.jobs.batch(batch.id).is_whole
+
+
+def test_what_cannot_be_read_of_one_batch_keeps_no_other_from_coming_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor the jobs, which are looked at after all batches."""
+    batches = sorted(begin_batch(world, 1, key=key)[0].id for key in ("one", "other"))
+    world.wipe()
+    world.advance(20)
+    get = world.services.objects.get
+
+    def refuse_one(key: str, max_bytes: int) -> bytes:
+        if batches[0] in key:
+            raise ObjectStoreUnavailable("refused")
+        return get(key, max_bytes)
+
+    monkeypatch.setattr(world.services.objects, "get", refuse_one)
+    with pytest.raises(ObjectStoreUnavailable):
+        world.sweep()
+    jobs = world.services.jobs
+    assert jobs.batch(batches[1]).counts[JobStatus.QUEUED] == 1
+    assert jobs.depth().open == 2
+    assert not jobs.is_founded()
+
+
+def test_an_outcome_that_cannot_be_read_keeps_no_other_member_from_coming_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred of them are named together."""
+    batch, members = begin_batch(world, 2)
+    for job in members:
+        world.finish(job)
+    world.wipe()
+    get = world.services.objects.get
+
+    def refuse_one(key: str, max_bytes: int) -> bytes:
+        if key.endswith(f"{members[0].id}.json") and key.startswith(RESULTS):
+            raise ObjectStoreUnavailable("refused")
+        return get(key, max_bytes)
+
+    monkeypatch.setattr(world.services.objects, "get", refuse_one)
+    with pytest.raises(ObjectStoreUnavailable):
+        world.sweep()
+    assert world.services.jobs.batch(batch.id).counts[JobStatus.SUCCEEDED] == 1
 
 
 @pytest.mark.parametrize("fingerprint", ["f", "another"])
