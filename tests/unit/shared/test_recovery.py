@@ -512,6 +512,32 @@ def test_what_the_store_will_not_remove_keeps_no_ledger_from_being_whole(
     assert world.services.jobs.get(waits.id).status == JobStatus.QUEUED
 
 
+def test_the_image_of_a_job_that_had_ended_may_be_unreadable(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its outcome is whole: no more than its key is lost with it. A store that is away is another matter."""
+    new, objects = world.accept(key="k"), world.services.objects
+    world.finish(new)
+    world.wipe()
+    get = objects.get
+
+    def refuse_the_image(key: str, max_bytes: int) -> bytes:
+        if key == new.spec.input.key:
+            raise ObjectStoreUnavailable("a bad sector")
+        return get(key, max_bytes)
+
+    def away() -> None:
+        raise ObjectStoreUnavailable("away")
+
+    monkeypatch.setattr(objects, "get", refuse_the_image)
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "ping", away)
+        with pytest.raises(ObjectStoreUnavailable, match="away"):
+            world.sweep()
+    assert world.sweep() == Swept()
+    assert world.services.jobs.is_founded()
+
+
 def begin_batch(
     world: World, members: int, is_whole: bool = True, key: str = "batch", fingerprint: str = "f"
 ) -> tuple[NewBatch, list[NewJob]]:

@@ -113,7 +113,8 @@ def test_publishing_needs_a_run_or_a_version_that_is_there(
     assert tiny.call("publish", "--version", "0.0.3", "--models", str(tmp_path)) == 1
     assert "Expected --run FOLDER, or --bucket" in capsys.readouterr().err
     assert tiny.call("publish", "--version", "0.0.3", "--models", str(tmp_path), "--bucket") == 1
-    assert capsys.readouterr().err.startswith("error: Expected manifest.json in the version's folder")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: Expected manifest.json in the version's folder")
 
 
 def test_prepare_counts_what_it_found(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
