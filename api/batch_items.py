@@ -48,7 +48,9 @@ def checked_name(name: str, number: int) -> tuple[str, HistoQueueError | None]:
 def is_plain(path: str) -> bool:
     """Tell whether a path stays below where it begins, whatever system reads it."""
     parts = path.split("/")
-    return all(parts) and not {".", ".."} & set(parts) and not set("\\:\0") & set(path)
+    # Half of a pair of UTF-16 is text in JSON alone.
+    is_text = not any("\ud800" <= sign <= "\udfff" for sign in path)
+    return is_text and all(parts) and not {".", ".."} & set(parts) and not set("\\:\0") & set(path)
 
 
 def too_many(most_items: int) -> BatchTooLarge:

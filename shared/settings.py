@@ -182,6 +182,13 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _engine_ends_first(self) -> "Settings":
+        # Else a job is given to the next worker while the engine may still be at it.
+        if self.engine_timeout_seconds >= self.max_run_seconds:
+            raise ValueError("expected ENGINE_TIMEOUT_SECONDS to be less than MAX_RUN_SECONDS")
+        return self
+
+    @model_validator(mode="after")
     def _goes_with_its_other_half(self) -> "Settings":
         if self.s3_kms_key_id and self.s3_encryption in (None, "AES256"):
             raise ValueError("expected S3_ENCRYPTION aws:kms or aws:kms:dsse with S3_KMS_KEY_ID")

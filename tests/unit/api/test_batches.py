@@ -229,8 +229,13 @@ def test_an_archive_is_its_files(client: FlaskClient, way: str) -> None:
     assert [item["custom_id"] for item in answer.json["items"]] == [f"slide 1/{name}" for name in TILES]
 
 
-def test_objects_of_the_bucket_are_submitted_by_their_keys(client: FlaskClient, services: Services) -> None:
+def test_objects_of_the_bucket_are_submitted_by_their_keys(
+    client: FlaskClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Below the one prefix alone; a name may be given, and else is the rest of the key."""
+    get = services.objects.get
+    # As every store does that is not of memory.
+    monkeypatch.setattr(services.objects, "get", lambda key, most: key.encode() and get(key, most))
     for name, body in TILES.items():
         services.objects.put(f"incoming/day/{name}", body, "image/png")
     keys = [
@@ -240,10 +245,12 @@ def test_objects_of_the_bucket_are_submitted_by_their_keys(client: FlaskClient, 
         "uploads/x",
         "incoming/../models/x",
         "incoming/./x",
+        {"key": "incoming/\ud800", "custom_id": "half"},
     ]
     answer = client.post("/batches", json={"keys": keys})
     assert [item["custom_id"] for item in answer.json["items"]] == ["day/x0_y0.png", "second"]
-    assert codes(answer) == dict.fromkeys(("none.png", "uploads/x", "../models/x", "./x"), "INVALID_ITEM")
+    wrong = ("none.png", "uploads/x", "../models/x", "./x", "half")
+    assert codes(answer) == dict.fromkeys(wrong, "INVALID_ITEM")
 
 
 def test_a_list_of_anything_is_not_read_into_memory(

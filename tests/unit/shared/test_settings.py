@@ -121,6 +121,13 @@ def test_an_image_is_not_kept_longer_than_its_result(monkeypatch: pytest.MonkeyP
         read_settings(Settings)
 
 
+def test_the_engine_is_given_less_time_than_a_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its job would be run by the next worker, and the next, while it is still at it."""
+    monkeypatch.setenv("ENGINE_TIMEOUT_SECONDS", "300")
+    with pytest.raises(SystemExit, match="less than MAX_RUN_SECONDS"):
+        read_settings(Settings)
+
+
 def test_the_password_is_not_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings can be logged."""
     monkeypatch.setenv("REDIS_URL", "redis://:hunter2@127.0.0.1:6379/0")
