@@ -99,7 +99,6 @@ def gather(outputs: Sequence[Outputs], labels: Labels) -> OutOfFold:
     temperatures = tuple(
         round(fit_temperature(logits[folds != fold], truth[folds != fold]), 4) for fold in range(len(outputs))
     )
-    probabilities = _by_fold(logits, folds, temperatures)
     return OutOfFold(
         rows=rows,
         folds=folds,
@@ -108,8 +107,9 @@ def gather(outputs: Sequence[Outputs], labels: Labels) -> OutOfFold:
         labels=truth,
         temperatures=temperatures,
         indeterminate_below=tuple(
-            indeterminate_threshold(probabilities[folds != fold], truth[folds != fold])
-            for fold in range(len(outputs))
+            # By this fold's temperature: the others' were fitted on its labels, too.
+            indeterminate_threshold(calibrate(logits[folds != fold], temperature), truth[folds != fold])
+            for fold, temperature in enumerate(temperatures)
         ),
     )
 

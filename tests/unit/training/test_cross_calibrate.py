@@ -36,6 +36,14 @@ def test_a_folds_own_answers_do_not_move_its_temperature() -> None:
     assert wild.temperatures[0] > 1.5 * calm.temperatures[0]
 
 
+def test_a_folds_own_answers_do_not_move_its_threshold() -> None:
+    """Nor by way of the others' temperatures, which are fitted on its labels."""
+    calm = cross_calibrate.gather(three_folds((1, 1, 1)), LABELS)
+    wild = cross_calibrate.gather(three_folds((1, 1, 8)), LABELS)
+    assert wild.indeterminate_below[2] == calm.indeterminate_below[2]
+    assert wild.indeterminate_below[0] != calm.indeterminate_below[0]
+
+
 def test_rows_keep_their_fold_and_label() -> None:
     """600 tiles, 200 a fold, each with its truth and a row that sums to 1."""
     held_out = cross_calibrate.gather(three_folds((1, 2, 1)), LABELS)
