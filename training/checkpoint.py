@@ -1,6 +1,7 @@
 """Keep the state of an unfinished run on disk, whole or not at all."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -46,12 +47,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that says that something is finished: all of it, or none.
+    """Write a file that says what a run is, or that something is finished: all of it, or none.
 
     Raises:
         TrainingError: if it cannot be written.
     """
-    unfinished = path.with_name(f"{path.name}.part")
+    # Processes that share a run may write the same file at once.
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from training.checkpoint import write_whole
 from training.dataset import Images, Tile, digest_of_tiles, load_images, read_tiles
 from training.errors import TrainingError
 from training.experiment import Experiment
@@ -92,11 +93,12 @@ def keep(path: Path, text: str) -> None:
     """Write a file that never changes, or find it unchanged.
 
     Raises:
-        TrainingError: if it is there with another text.
+        TrainingError: if it is there with another text, or cannot be written.
     """
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
+    if not path.is_file():
+        write_whole(path, text)
+    elif path.read_text(encoding="utf-8") != text:
         raise TrainingError(f"Expected a new run folder: {path} was written by another experiment or data.")
-    path.write_text(text, encoding="utf-8")
 
 
 def _claim(folder: Path, experiment: Experiment, tiles: tuple[Tile, ...], split: Split) -> str:

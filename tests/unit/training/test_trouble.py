@@ -1,5 +1,6 @@
 """Whatever goes wrong ends with one clear line, and training goes on from there to the same weights."""
 
+import os
 import re
 import shutil
 import signal
@@ -176,12 +177,36 @@ def test_a_full_disk_leaves_no_run_that_looks_finished(tmp_path: Path) -> None:
     from training.errors import TrainingError  # noqa: PLC0415
 
     path = tmp_path / "history.json"
-    (tmp_path / "history.json.part").symlink_to("/dev/full")
+    (tmp_path / f"history.json.{os.getpid()}.part").symlink_to("/dev/full")
     with pytest.raises(TrainingError, match="No space left"):
         write_whole(path, "[1]" * 10_000)
     assert list(tmp_path.iterdir()) == []
     write_whole(path, "[1]")
     assert path.read_text() == "[1]"
+
+
+def test_what_a_run_is_is_written_once(tmp_path: Path) -> None:
+    """A later step, on a disk without room or in a folder that may only be read, finds it and leaves it."""
+    from training.run_folder import keep  # noqa: PLC0415  # beside the others that need TensorFlow
+
+    path = tmp_path / "folds.json"
+    keep(path, "[1]")
+    before = path.stat()
+    keep(path, "[1]")
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_full_disk_leaves_no_run_that_is_half_described(tmp_path: Path) -> None:
+    """Half a description would be taken for another experiment's ever after."""
+    from training.errors import TrainingError  # noqa: PLC0415  # beside the others that need TensorFlow
+    from training.run_folder import keep  # noqa: PLC0415
+
+    (tmp_path / f"split.json.{os.getpid()}.part").symlink_to("/dev/full")
+    with pytest.raises(TrainingError, match="No space left"):
+        keep(tmp_path / "split.json", "[1]" * 10_000)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
