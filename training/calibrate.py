@@ -110,17 +110,17 @@ def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
 
 
 def indeterminate_threshold(probabilities: NDArray[np.float64], labels: Labels) -> float:
-    """Return the lowest confidence over which answers are right often enough, rounded up to a percent.
+    """Return the lowest confidence, in whole percent, from which answers are right often enough.
 
-    Where no threshold reaches that, the result is the highest confidence seen.
+    Where none reaches that, the result is the highest confidence seen, rounded up to a percent.
     """
     confidence = probabilities.max(axis=1)
-    correct = (probabilities.argmax(axis=1) == labels)[np.argsort(-confidence)]
-    right_so_far = np.cumsum(correct) / np.arange(1, len(correct) + 1)
-    enough = np.flatnonzero(right_so_far >= SELECTIVE_ACCURACY)
-    last = int(enough[-1]) if len(enough) else 0
-    lowest = float(np.sort(confidence)[::-1][last])
-    return max(LOWEST_THRESHOLD, min(1.0, float(np.ceil(lowest * 100) / 100)))
+    correct = probabilities.argmax(axis=1) == labels
+    for percent in range(round(LOWEST_THRESHOLD * 100), 101):
+        given = confidence >= percent / 100
+        if given.any() and correct[given].mean() >= SELECTIVE_ACCURACY:
+            return percent / 100
+    return max(LOWEST_THRESHOLD, min(1.0, float(np.ceil(confidence.max() * 100) / 100)))
 
 
 def fit_gates(run: Run) -> Gates:

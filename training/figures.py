@@ -37,6 +37,9 @@ class Figurer:
         truth = np.eye(probabilities.shape[1])[labels]
         self._squared = ((probabilities - truth) ** 2).sum(axis=1)
         self._order = np.argsort(-confidence, kind="stable")
+        # Equal confidences are answered together: no threshold tells them apart.
+        surest_first = confidence[self._order]
+        self._ends = np.flatnonzero(np.append(surest_first[1:] != surest_first[:-1], True))
         self._correct = correct
         self._rankings = _rankings(probabilities, labels)
 
@@ -83,9 +86,9 @@ class Figurer:
     def _by_confidence(self, weights: Weights) -> Figures:
         total = weights.sum()
         gaps = np.bincount(self._bin, weights=weights * self._gap, minlength=BINS)
-        given = np.cumsum(weights[self._order])
-        right = np.cumsum((weights * self._correct)[self._order])
-        enough = given[(right >= SELECTIVE_ACCURACY * given) & (given > 0)]
+        given = np.cumsum(weights[self._order])[self._ends]
+        right = np.cumsum((weights * self._correct)[self._order])[self._ends]
+        enough = given[(right >= SELECTIVE_ACCURACY * given - 1e-9) & (given > 0)]
         return {
             "ece": float(np.abs(gaps).sum() / total),
             "brier": float(weights @ self._squared / total),

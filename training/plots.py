@@ -80,8 +80,13 @@ def reliability(
 
 
 def risk_coverage(probabilities: NDArray[np.float64], labels: Labels) -> list[tuple[float, float]]:
-    """Return coverage and share of wrong answers at every hundredth of the answers, the surest first."""
-    wrong = (probabilities.argmax(axis=1) != labels)[np.argsort(-probabilities.max(axis=1), kind="stable")]
+    """Return coverage and share of wrong answers at every hundredth of the answers, the surest first.
+
+    Equally sure answers count as equally wrong: nothing says which of them would be given first.
+    """
+    surest_first, tie, sizes = np.unique(-probabilities.max(axis=1), return_inverse=True, return_counts=True)
+    misses = np.bincount(tie, weights=probabilities.argmax(axis=1) != labels, minlength=len(surest_first))
+    wrong = np.repeat(misses / sizes, sizes)
     risk = np.cumsum(wrong) / np.arange(1, len(wrong) + 1)
     last = np.unique(np.ceil(np.linspace(0.01, 1, 100) * len(wrong)).astype(np.int64)) - 1
     return [(round(float((row + 1) / len(wrong)), 4), round(float(risk[row]), 4)) for row in last]

@@ -84,6 +84,13 @@ def test_risk_falls_when_only_the_surest_answer() -> None:
     assert curve == [(0.25, 0.0), (0.5, 0.0), (0.75, 0.0), (1.0, 0.25)]
 
 
+def test_equally_sure_answers_are_equally_wrong() -> None:
+    """In whatever order the tiles come."""
+    assert risk_coverage(np.tile([0.2, 0.6, 0.2], (4, 1)), np.array([1, 1, 0, 2])) == [
+        (0.25, 0.5), (0.5, 0.5), (0.75, 0.5), (1.0, 0.5),
+    ]  # fmt: skip
+
+
 def test_plots_are_small_pictures(tmp_path: Path) -> None:
     """Each opens as an image of under 100 kB."""
     record = {"change": "grey", "accuracy": 0.9, "low": 0.8, "high": 0.95}

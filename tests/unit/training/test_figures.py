@@ -79,8 +79,7 @@ def test_a_weight_is_a_repetition() -> None:
     received = Figurer(probabilities, labels).figures(weights.astype(np.float64))
     expected = Figurer(probabilities[repeated], labels[repeated]).figures(np.ones(len(repeated)))
     for name, value in expected.items():
-        if name != "coverage_at_99_accuracy":  # ties in confidence come in another order
-            assert received[name] == pytest.approx(value), name
+        assert received[name] == pytest.approx(value), name
 
 
 def test_coverage_is_what_can_be_answered_with_99_in_100_right() -> None:
@@ -91,6 +90,22 @@ def test_coverage_is_what_can_be_answered_with_99_in_100_right() -> None:
     probabilities[100:] = probabilities[100:, [1, 0, 2]]
     figures = Figurer(probabilities, labels).figures(np.ones(400))
     assert figures["coverage_at_99_accuracy"] == pytest.approx(101 / 400)
+
+
+def test_equally_sure_answers_are_given_together_or_not_at_all() -> None:
+    """Who always says the same is right about the tiles that come first, but could not leave the others out."""
+    labels = np.repeat([1, 0, 2], 100)
+    probabilities = np.tile([0.2, 0.6, 0.2], (300, 1))
+    assert Figurer(probabilities, labels).figures(np.ones(300))["coverage_at_99_accuracy"] == 0.0
+
+
+def test_coverage_counts_in_parts_of_a_cluster_as_in_tiles() -> None:
+    """Of 100 clusters of three, 99 are right: all can be answered, though thirds add up to a little less."""
+    labels = np.repeat(np.arange(100) == 99, 3).astype(np.int64)
+    confidence = np.linspace(0.99, 0.6, 300)
+    probabilities = np.stack([confidence, 1 - confidence, np.zeros(300)], axis=1)
+    figures = Figurer(probabilities, labels).figures(np.full(300, 1 / 3))
+    assert figures["coverage_at_99_accuracy"] == pytest.approx(1.0)
 
 
 def test_an_estimate_is_the_mean_of_its_folds_and_lies_in_its_interval() -> None:
