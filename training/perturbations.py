@@ -116,13 +116,13 @@ def _scale(factor: float) -> Change:
     """Show tissue `factor` times as large: the middle alone, or the tile with its mirror images around it."""
 
     def change(image: Pixels, _: np.random.Generator) -> Pixels:
-        side = image.shape[0]
-        margin = round(abs(side / factor - side) / 2)
+        height, width = image.shape[:2]
+        down, across = (round(abs(side / factor - side) / 2) for side in (height, width))
         if factor > 1:
-            field = image[margin : side - margin, margin : side - margin]
+            field = image[down : height - down, across : width - across]
         else:
-            field = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
-        return np.array(Image.fromarray(field).resize((side, side), Image.Resampling.BICUBIC))
+            field = np.pad(image, ((down, down), (across, across), (0, 0)), mode="symmetric")
+        return np.array(Image.fromarray(field).resize((width, height), Image.Resampling.BICUBIC))
 
     return change
 

@@ -59,6 +59,20 @@ def test_twice_as_large_is_the_middle() -> None:
     assert (smaller[92:132, 92:132] < 100).all(axis=2).sum() == 16
 
 
+@pytest.mark.parametrize("size", [(400, 96), (96, 400)])
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("scale")])
+def test_an_image_that_is_not_square_is_scaled_about_its_middle(name: str, size: tuple[int, int]) -> None:
+    """A mark there stays there, and the image keeps its proportions."""
+    height, width = size
+    image = np.full((height, width, 3), 200, np.uint8)
+    image[height // 2 - 8 : height // 2 + 8, width // 2 - 8 : width // 2 + 8] = 0
+    result = changes()[name](image, np.random.default_rng(1))
+    assert result.shape == image.shape
+    rows, columns = np.nonzero((result < 100).all(axis=2))
+    assert rows.mean() == pytest.approx((height - 1) / 2, abs=1)
+    assert columns.mean() == pytest.approx((width - 1) / 2, abs=1)
+
+
 def test_an_empty_slide_takes_no_stain() -> None:
     """White stays white under any stain jitter."""
     white = np.full((32, 32, 3), 255, np.uint8)
