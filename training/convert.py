@@ -51,10 +51,11 @@ def add_converted(folder: Path) -> Manifest:
         _prove(OnnxPredictor(for_onnx, manifest, threads=1), truth, manifest, folder)
         _prove(MnnPredictor(for_mnn, manifest, threads=1), truth, manifest, folder)
         listed = _listing(manifest, (for_onnx, for_mnn))
-        for path in (for_onnx, for_mnn):
+        described = Path(unproven) / MANIFEST_NAME
+        described.write_text(listed.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
+        # All that needs room is written by now. The manifest comes last: until then, this can be done again.
+        for path in (for_onnx, for_mnn, described):
             path.replace(folder / path.name)
-    text = listed.model_dump_json(indent=1) + "\n"
-    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8", newline="\n")
     return listed
 
 

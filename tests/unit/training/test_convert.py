@@ -1,5 +1,6 @@
 """A converted network is proven, digested and listed, or nothing is changed."""
 
+import errno
 import hashlib
 import shutil
 from pathlib import Path
@@ -96,6 +97,25 @@ def test_a_copy_for_mnn_that_answers_otherwise_is_not_added(
     )
     assert tiny.call("convert", str(folder)) == 1
     assert "Expected a converted network that differs by at most" in capsys.readouterr().err
+
+
+def test_a_disk_without_room_for_the_manifest_leaves_the_version_as_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder without its manifest is no version any more."""
+    whole = Path.write_text
+
+    def fill_up(path: Path, text: str, **named: str) -> int:
+        if path.name != MANIFEST_NAME:
+            return whole(path, text, **named)
+        path.write_bytes(b"")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(Path, "write_text", fill_up)
+    assert tiny.call("convert", str(folder)) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_folder_without_a_version_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
