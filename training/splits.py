@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from training.dataset import Tile, labels_of
+from training.errors import TrainingError
 from training.experiment import SplitPlan
+from training.listing import CLASS_NAMES
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,11 @@ def split_by_cluster(tiles: Sequence[Tile], plan: SplitPlan) -> Split:
     """Return a split in which clusters, and clusters that share a byte-identical file, stay whole.
 
     Raises:
-        ValueError: if the test fold does not exist, or a part would leak into another.
+        TrainingError: if the test fold does not exist, or a class has too few clusters to be dealt out.
+        ValueError: if a part would leak into another.
     """
     if plan.test_fold >= plan.test_folds:
-        raise ValueError(f"Expected a test fold under {plan.test_folds}. Received: {plan.test_fold}")
+        raise TrainingError(f"Expected a test fold under {plan.test_folds}. Received: {plan.test_fold}")
     groups, labels = leakage_groups(tiles), labels_of(tiles)
     everything = np.arange(len(tiles))
     rest, test = _deal(everything, groups, labels, plan.test_folds, plan.seed)[plan.test_fold]
@@ -61,6 +64,7 @@ def folds_by_cluster(tiles: Sequence[Tile], plan: SplitPlan) -> tuple[Split, ...
     Nothing is chosen or fitted on held-out clusters within a fold, so no cluster is set aside for that.
 
     Raises:
+        TrainingError: if a class has fewer clusters than there are folds.
         ValueError: if a part would leak into another.
     """
     dealt = _deal(np.arange(len(tiles)), leakage_groups(tiles), labels_of(tiles), plan.test_folds, plan.seed)
@@ -75,7 +79,7 @@ def folds_of_groups(
     labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int
 ) -> NDArray[np.int64] | None:
     """Return the fold that tests each tile, or None where a class has fewer groups than folds."""
-    if min(len(np.unique(groups[labels == label])) for label in np.unique(labels)) < folds:
+    if min(_groups_of_each_class(labels, groups).values()) < folds:
         return None
     tested = np.empty(len(labels), np.int64)
     for number, (_, test) in enumerate(_deal(np.arange(len(labels)), groups, labels, folds, seed=1)):
@@ -132,6 +136,12 @@ def digest_of_split(tiles: Sequence[Tile], split: Split) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def _groups_of_each_class(labels: NDArray[np.int64], groups: NDArray[np.int64]) -> dict[str, int]:
+    return {
+        CLASS_NAMES[label]: len(np.unique(groups[labels == label])) for label in np.unique(labels).tolist()
+    }
+
+
 def _deal(
     rows: NDArray[np.int64],
     groups: NDArray[np.int64],
@@ -139,5 +149,11 @@ def _deal(
     folds: int,
     seed: int,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    counts = _groups_of_each_class(labels[rows], groups[rows])
+    if min(counts.values()) < folds:
+        raise TrainingError(
+            f"Expected at least {folds} clusters of each class, to deal them into {folds} parts."
+            f" Received: {counts}"
+        )
     dealer = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     return [(rows[kept], rows[held]) for kept, held in dealer.split(rows, labels[rows], groups[rows])]

@@ -28,7 +28,7 @@ def test_the_lowest_sufficient_percent_is_taken() -> None:
 
 
 def test_a_threshold_keeps_its_promise_after_it_is_rounded() -> None:
-    """The answers that make up for an error lie just under the next percent: with them gone, it weighs more."""
+    """What makes up for an error lies just under the next percent: with it gone, the error weighs more."""
     probabilities = answers(0.95, *[0.905] * 110)
     labels = np.array([1] + [0] * 110)
     threshold = calibrate.indeterminate_threshold(probabilities, labels)

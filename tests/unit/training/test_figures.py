@@ -93,7 +93,7 @@ def test_coverage_is_what_can_be_answered_with_99_in_100_right() -> None:
 
 
 def test_equally_sure_answers_are_given_together_or_not_at_all() -> None:
-    """Who always says the same is right about the tiles that come first, but could not leave the others out."""
+    """Who always says the same is right about the tiles that come first, but cannot leave the others out."""
     labels = np.repeat([1, 0, 2], 100)
     probabilities = np.tile([0.2, 0.6, 0.2], (300, 1))
     assert Figurer(probabilities, labels).figures(np.ones(300))["coverage_at_99_accuracy"] == 0.0

@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 
 from training.dataset import Tile, labels_of, read_tiles
+from training.errors import TrainingError
 from training.experiment import SplitPlan
-from training.splits import assert_no_leak, digest_of_split, leakage_groups, split_by_cluster
+from training.splits import (
+    assert_no_leak,
+    digest_of_split,
+    folds_by_cluster,
+    leakage_groups,
+    split_by_cluster,
+)
 
 PLAN = SplitPlan(test_folds=3, held_out_folds=3)
 
@@ -83,5 +90,14 @@ def test_a_seed_decides_the_split(tiles: tuple[Tile, ...]) -> None:
 
 def test_a_fold_that_does_not_exist_is_refused(tiles: tuple[Tile, ...]) -> None:
     """Folds count from 0."""
-    with pytest.raises(ValueError, match="Expected a test fold under 3"):
+    with pytest.raises(TrainingError, match="Expected a test fold under 3"):
         split_by_cluster(tiles, PLAN.model_copy(update={"test_fold": 3}))
+
+
+def test_too_few_clusters_of_a_class_are_refused(tiles: tuple[Tile, ...]) -> None:
+    """A part without a class, or without any tile, would end hours of training without a figure."""
+    with pytest.raises(TrainingError, match=r"at least 10 clusters of each class.*'lung_n': 9"):
+        folds_by_cluster(tiles, PLAN.model_copy(update={"test_folds": 10}))
+    with pytest.raises(TrainingError, match=r"at least 7 clusters of each class.*'lung_n': 6"):
+        split_by_cluster(tiles, PLAN.model_copy(update={"held_out_folds": 7}))
+    assert len(folds_by_cluster(tiles, PLAN.model_copy(update={"test_folds": 9}))) == 9

@@ -268,6 +268,20 @@ def test_training_on_what_was_never_prepared_names_the_way(
     assert "run `prepare` on this folder first" in error_line(capsys)
 
 
+@pytest.mark.parametrize("more", [(), ("--folds", "3")])
+def test_one_image_a_class_is_too_few_to_train_on(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    """They can be prepared, and are refused before anything is trained."""
+    for path in copy.rglob("*.png"):
+        if path.name != "0-0.png":
+            path.unlink()
+    assert tiny.call("prepare", "--data", str(copy), "--cache", str(tmp_path / "cache")) == 0
+    assert tiny.command("train", copy, tmp_path / "run", *more) == 1
+    assert "clusters of each class" in error_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
 def test_ctrl_c_outside_of_training_does_not_speak_of_epochs(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
