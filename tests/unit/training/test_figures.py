@@ -100,11 +100,11 @@ def test_equally_sure_answers_are_given_together_or_not_at_all() -> None:
 
 
 def test_coverage_counts_in_parts_of_a_cluster_as_in_tiles() -> None:
-    """Of 100 clusters of three, 99 are right: all can be answered, though thirds add up to a little less."""
-    labels = np.repeat(np.arange(100) == 99, 3).astype(np.int64)
-    confidence = np.linspace(0.99, 0.6, 300)
-    probabilities = np.stack([confidence, 1 - confidence, np.zeros(300)], axis=1)
-    figures = Figurer(probabilities, labels).figures(np.full(300, 1 / 3))
+    """Of 100 clusters of six, 99 are right: all can be answered, though sixths add up to a little less."""
+    labels = np.repeat(np.arange(100) == 99, 6).astype(np.int64)
+    confidence = np.linspace(0.99, 0.6, 600)
+    probabilities = np.stack([confidence, 1 - confidence, np.zeros(600)], axis=1)
+    figures = Figurer(probabilities, labels).figures(np.full(600, 1 / 6))
     assert figures["coverage_at_99_accuracy"] == pytest.approx(1.0)
 
 
