@@ -1,5 +1,6 @@
 """Gather what a finished run publishes: weights, calibration, figures, and what they were made from."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from training.dataset import Tile, digest_of_tiles
 from training.errors import TrainingError
 from training.evaluate import Figures, read_metrics
 from training.experiment import Experiment
+from training.report import METRICS_NAME
 from training.run_folder import Run
 from training.train import NETWORK_NAME, fitted_rows, read_history, read_software
 
@@ -66,7 +68,7 @@ def release_of_folds(folds: CrossValidation) -> Release:
         network=folder / NETWORK_NAME,
         input=folds.experiment.input,
         calibration=calibration,
-        metrics=read_metrics(folds.folder),
+        metrics=_figures(folds.folder, calibration),
         training={
             **_data_facts(folds.tiles, folds.experiment),
             "folds_sha256": digest_of_folds(folds.digests),
@@ -77,6 +79,19 @@ def release_of_folds(folds: CrossValidation) -> Release:
         },
         report=folds.folder,
     )
+
+
+def _figures(folder: Path, calibration: Calibration) -> Figures:
+    """Return the figures for the manifest, if they are this calibration's and were made with this release."""
+    metrics = read_metrics(folder)  # first: it says what to run where there are none
+    body = json.loads((folder / METRICS_NAME).read_text(encoding="utf-8"))
+    above = calibration.gates.features.distance if calibration.gates.features else None
+    if (body.get("kind"), body.get("unfamiliar_above")) != ("cross-validation", above):
+        raise TrainingError(
+            f"Expected figures of {folder} that were made with its release. Received others: run `evaluate`"
+            " again."
+        )
+    return metrics
 
 
 def _history(run: Run) -> Figures:

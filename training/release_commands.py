@@ -16,7 +16,7 @@ from training.own_folder import evaluate_folder
 from training.publish import publish_release, version_folder
 from training.release import Release, release_of_folds, release_of_run
 from training.report import CARD_NAME, write_report
-from training.run_folder import reopen_run
+from training.run_folder import EXPERIMENT_NAME, reopen_run
 from training.study import Body, Verdicts
 
 
@@ -39,6 +39,10 @@ def evaluate(options: argparse.Namespace) -> None:
 def _evaluate_elsewhere(options: argparse.Namespace) -> None:
     """Score a published version on a folder that is not ours."""
     folder = options.run or Path("runs") / f"{options.model.name}-on-{options.data.resolve().name}"
+    if (folder / EXPERIMENT_NAME).is_file():
+        raise TrainingError(
+            f"Expected a folder of its own for the figures of {options.model}. Received a run: {folder}"
+        )
     if options.layout == "lunghist700":
         body, verdicts = evaluate_lunghist700(
             options.model, options.data, options.draws, skip_unreadable=options.skip_unreadable

@@ -179,6 +179,32 @@ def test_a_calibration_from_before_the_release_is_not_published(
     assert "Run `calibrate` again" in capsys.readouterr().err
 
 
+def test_figures_from_before_the_release_are_not_published(
+    data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their card shows the size, the speed and the flags of a fold's weights."""
+    shutil.copytree(finished / "cv", tmp_path / "cv")
+    shutil.move(tmp_path / "cv/release", tmp_path / "release")
+    assert tiny.command("calibrate", data, tmp_path / "cv") == 0
+    assert tiny.command("evaluate", data, tmp_path / "cv", "--foreign", "none", "--draws", "5") == 0
+    shutil.move(tmp_path / "release", tmp_path / "cv/release")
+    assert tiny.command("calibrate", data, tmp_path / "cv") == 0
+    capsys.readouterr()
+    models = str(tmp_path / "models")
+    assert tiny.command("publish", data, tmp_path / "cv", "--version", "0.0.5", "--models", models) == 1
+    assert "run `evaluate` again" in capsys.readouterr().err
+
+
+def test_a_runs_own_figures_are_not_replaced_by_those_of_another_model(
+    data: Path, finished: Path, version: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They would be published as the run's."""
+    before = (finished / "cv/metrics.json").read_bytes()
+    assert tiny.command("evaluate", data, finished / "cv", "--model", str(version)) == 1
+    assert "Expected a folder of its own for the figures" in capsys.readouterr().err
+    assert (finished / "cv/metrics.json").read_bytes() == before
+
+
 def test_a_release_is_published_into_a_bucket_as_the_live_version(version: Path) -> None:
     """What training wrote is what the registry takes."""
     registry = ModelRegistry(MemoryObjectStore(), "lung-cnn")
