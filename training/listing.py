@@ -37,8 +37,10 @@ class Listed:
     cluster: str | None
 
 
-def list_files(folder: Path) -> tuple[Listed, ...]:
+def list_files(folder: Path, to_train: bool = True) -> tuple[Listed, ...]:
     """Return every labelled file of a folder, sorted by path.
+
+    Where they are `to_train` on, no class may be far smaller than another.
 
     Raises:
         TrainingError: if there is none, a class is missing, unknown or far too small, or a cluster straddles
@@ -46,34 +48,47 @@ def list_files(folder: Path) -> tuple[Listed, ...]:
     """
     path = folder / CLUSTERS_NAME
     files = read_list(path) if path.is_file() else _find(folder)
-    check_files(folder, files)
+    check_classes(folder, files)
+    _check_clusters(files)
+    if to_train:
+        _check_sizes(files)
     return tuple(sorted(files, key=lambda file: file.path))
 
 
-def check_files(folder: Path, files: Sequence[Listed], one_class_each: bool = True) -> None:
-    """Check classes and clusters; where a group is a patient, it may have tiles of several classes.
+def check_classes(folder: Path, files: Sequence[Listed]) -> None:
+    """Check that there are files of every class and of no other.
 
     Raises:
-        TrainingError: naming what is missing, unknown, far too small or in two classes.
+        TrainingError: naming what is missing or unknown.
     """
-    _check_classes(folder, files)
-    if one_class_each:
-        _check_clusters(files)
+    counts = Counter(file.class_name for file in files)
+    if not counts:
+        raise TrainingError(f"Expected images in {folder}. Received a folder without any.")
+    if set(counts) != set(CLASS_NAMES):
+        raise TrainingError(f"Expected tiles of exactly {', '.join(CLASS_NAMES)}. Received: {dict(counts)}")
 
 
 def read_list(path: Path, column: str = "cluster") -> list[Listed]:
     """Return the files that a list with the columns path, class and the named one describes.
 
     Raises:
-        TrainingError: if it cannot be read, or lacks a column.
+        TrainingError: if it cannot be read, lacks a column, or leaves one empty.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as lines:
-            return [Listed(row["path"], row["class"], row[column]) for row in csv.DictReader(lines)]
-    except (OSError, KeyError, UnicodeDecodeError) as error:
+        # A spreadsheet begins its UTF-8 with a byte order mark.
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            files = [Listed(row["path"], row["class"], row[column]) for row in csv.DictReader(lines)]
+    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise TrainingError(
             f"Expected {path} with the columns path, class and {column}. Received: {error!r}"
         ) from error
+    for number, file in enumerate(files, start=1):
+        # All that have none would be taken for copies, or tiles of one patient.
+        if not file.path or not (file.cluster or "").strip():
+            raise TrainingError(
+                f"Expected a path and a {column} in each row of {path}. Received: row {number}, {file.path}"
+            )
+    return files
 
 
 def write_list(path: Path, files: Sequence[Listed]) -> None:
@@ -98,15 +113,29 @@ def _find(folder: Path) -> list[Listed]:
         root = folder / layout
         if any((root / name).is_dir() for name in CLASS_NAMES):
             return [
-                Listed(path.relative_to(folder).as_posix(), name, None)
+                Listed(_name(path, folder), name, None)
                 for name in CLASS_NAMES
                 for path in (root / name).rglob("*")
-                if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+                if _is_tile(path, root)
             ]
     raise TrainingError(
         f"Expected {CLUSTERS_NAME} or the class folders {', '.join(CLASS_NAMES)} in {folder}."
         f" Received: {_contents(folder)}"
     )
+
+
+def _is_tile(path: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return path.suffix.lower() in _SUFFIXES and not hidden and path.is_file()  # folders may be called x.tif
+
+
+def _name(path: Path, folder: Path) -> str:
+    name = path.relative_to(folder).as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise TrainingError(f"Expected names of files in UTF-8. Received: {name!a}") from error
+    return name
 
 
 def _contents(folder: Path) -> str:
@@ -116,15 +145,12 @@ def _contents(folder: Path) -> str:
     return f"{', '.join(names[:6])}{' ...' if len(names) > 6 else ''}" if names else "an empty folder"
 
 
-def _check_classes(folder: Path, files: Sequence[Listed]) -> None:
-    counts = Counter(file.class_name for file in files)
-    if not counts:
-        raise TrainingError(f"Expected images in {folder}. Received a folder without any.")
-    if set(counts) != set(CLASS_NAMES):
-        raise TrainingError(f"Expected tiles of exactly {', '.join(CLASS_NAMES)}. Received: {dict(counts)}")
-    if imbalance([file.class_name for file in files]) > MAX_IMBALANCE:
+def _check_sizes(files: Sequence[Listed]) -> None:
+    names = [file.class_name for file in files]
+    if imbalance(names) > MAX_IMBALANCE:
         raise TrainingError(
-            f"Expected classes of similar size, at most {MAX_IMBALANCE:.0f} to 1. Received: {dict(counts)}"
+            f"Expected classes of similar size, at most {MAX_IMBALANCE:.0f} to 1."
+            f" Received: {dict(Counter(names))}"
         )
 
 

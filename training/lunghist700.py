@@ -87,8 +87,11 @@ def read_images(data: Path) -> tuple[LargeImage, ...]:
     if root is None:
         raise TrainingError(f"Expected data.csv with the columns {', '.join(_COLUMNS)} in {data}.")
     path = data / root / "data.csv"
-    with path.open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:  # as a spreadsheet may write it
+            rows = list(csv.DictReader(lines))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TrainingError(f"Expected {path} to be a CSV file in UTF-8. Received: {error}") from error
     missing = [column for column in _COLUMNS if not rows or column not in rows[0]]
     if missing:
         raise TrainingError(f"Expected the columns {', '.join(_COLUMNS)} in {path}. Missing: {missing}")
@@ -121,6 +124,8 @@ def _image(row: dict[str, str], root: str) -> LargeImage:
     kind = row["superclass"]
     if kind not in _CLASSES:
         raise TrainingError(f"Expected one of {', '.join(_CLASSES)} as superclass. Received: {kind!r}")
+    if not row["patient_id"]:
+        raise TrainingError(f"Expected a patient_id for each image. {row['image_id']} has none.")
     folder = f"{kind}_{row['subclass']}" if row["subclass"] else kind
     name = f"images/{folder}/{folder}_{row['resolution']}_{row['image_id']}.jpg"
     path = f"{root}/{name}" if root else name

@@ -22,7 +22,7 @@ from training.dataset import (
 from training.dataset_facts import dataset_facts
 from training.errors import TrainingError
 from training.inference import Forward
-from training.listing import CLASS_NAMES, check_files, read_list
+from training.listing import CLASS_NAMES, check_classes, read_list
 from training.network_facts import network_facts, software_facts
 from training.prepare import prepare_folder
 from training.reading import read_files
@@ -105,10 +105,10 @@ def _tiles(
     report: Report,
 ) -> tuple[Tile, ...]:
     if groups is None:
-        return prepare_folder(data, cache, manifest.input, skip_unreadable, report)
+        return prepare_folder(data, cache, manifest.input, skip_unreadable, report, to_train=False)
     path, column = groups
     files = sorted(read_list(path, column), key=lambda file: file.path)
-    check_files(path, files, one_class_each=False)  # one patient can have tissue of several classes
+    check_classes(path, files)  # and no more: one patient can have tissue of several classes
     digests = digest_files(data, files)
     rows, _ = read_files(data, files, lambda *_: None, skip_unreadable, report)
     return build_tiles([files[row] for row in rows], [digests[row] for row in rows])

@@ -25,16 +25,22 @@ Report = Callable[[str], None]
 
 
 def prepare_folder(
-    folder: Path, cache: Path, spec: InputSpec, skip_unreadable: bool = False, report: Report = print
+    folder: Path,
+    cache: Path,
+    spec: InputSpec,
+    skip_unreadable: bool = False,
+    report: Report = print,
+    to_train: bool = True,
 ) -> tuple[Tile, ...]:
     """Decode every tile once into `cache`, group copies where no list does, and return the usable tiles.
 
     What was found (groups, and which files were left out) is kept in `cache` for the commands that follow.
 
     Raises:
-        TrainingError: if the folder cannot be trained on; the text names what must change.
+        TrainingError: if the folder cannot be used, or not trained on where it is `to_train`; the text names
+            what must change.
     """
-    files = list_files(folder)
+    files = list_files(folder, to_train)
     digests = digest_files(folder, files)
     kept, spectra = read_files(folder, files, lambda image, _: ring_spectrum(image), skip_unreadable, report)
     usable, usable_digests = [files[row] for row in kept], [digests[row] for row in kept]

@@ -84,6 +84,31 @@ def test_a_list_without_the_columns_is_refused(copy: Path) -> None:
         read_tiles(copy)
 
 
+def test_a_list_from_a_spreadsheet_is_read(copy: Path) -> None:
+    """It begins with a byte order mark."""
+    path = copy / "clusters.csv"
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert len(read_tiles(copy)) == 54
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("lung_n/0-0.png,lung_n,lung_n-0", row) for row in ("lung_n/0-0.png,lung_n,", "lung_n/0-0.png,lung_n")],
+)
+def test_a_row_without_a_cluster_is_refused(copy: Path, old: str, new: str) -> None:
+    """Tiles of unknown origin are not all of one."""
+    rewrite(copy, old, new)
+    with pytest.raises(TrainingError, match=r"a cluster in each row .* Received: row \d+, lung_n/0-0\.png"):
+        read_tiles(copy)
+
+
+def test_a_list_that_is_no_list_is_refused(copy: Path) -> None:
+    """Whatever it is, one line says so."""
+    (copy / "clusters.csv").write_bytes(b'path,class,cluster\n"' + b"x" * 200_000)
+    with pytest.raises(TrainingError, match="with the columns path, class and cluster"):
+        read_tiles(copy)
+
+
 def test_a_missing_class_is_refused(copy: Path) -> None:
     """Two of three classes make no three-class model."""
     path = copy / "clusters.csv"

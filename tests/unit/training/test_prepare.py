@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -43,6 +44,26 @@ def test_hidden_and_other_files_are_no_tiles(unlisted: Path) -> None:
     for name in (".DS_Store", "._0-0.jpeg", "Thumbs.db", "notes.txt"):
         (unlisted / "lung_image_sets/lung_n" / name).write_bytes(b"x")
     assert len(list_files(unlisted)) == 54
+
+
+def test_folders_are_no_tiles_whatever_they_are_called(unlisted: Path) -> None:
+    """A slide's tiles may lie in a folder with its name; what is hidden in a folder stays so."""
+    root = unlisted / "lung_image_sets/lung_n"
+    (root / "slide.tif").mkdir()
+    (root / ".thumbnails").mkdir()
+    shutil.move(root / "0-0.png", root / "slide.tif/tile.png")
+    shutil.copyfile(root / "0-1.png", root / ".thumbnails/0-1.png")
+    names = {file.path for file in list_files(unlisted)}
+    assert len(names) == 54
+    assert "lung_image_sets/lung_n/slide.tif/tile.png" in names
+
+
+def test_a_name_that_is_no_text_is_named(unlisted: Path) -> None:
+    """As an old archive leaves it: neither a list nor a card could hold it."""
+    path = unlisted / "lung_image_sets/lung_n/0-0.png"
+    path.rename(path.with_name(os.fsdecode(b"M\xfcller.png")))
+    with pytest.raises(TrainingError, match=r"names of files in UTF-8.*'lung_image_sets/lung_n/M\\udcfcller"):
+        list_files(unlisted)
 
 
 def test_without_a_list_copies_are_grouped_and_remembered(unlisted: Path, tmp_path: Path) -> None:
@@ -128,6 +149,13 @@ def test_a_far_too_small_class_is_refused(unlisted: Path) -> None:
         path.unlink()
     with pytest.raises(TrainingError, match=r"similar size, at most 10 to 1.*'lung_scc': 1"):
         list_files(unlisted)
+
+
+def test_what_is_only_scored_may_have_far_more_of_one_class(unlisted: Path) -> None:
+    """As many a hospital has."""
+    for path in sorted((unlisted / "lung_image_sets/lung_scc").iterdir())[1:]:
+        path.unlink()
+    assert len(list_files(unlisted, to_train=False)) == 37
 
 
 def test_a_smaller_class_is_worth_a_warning(unlisted: Path, tmp_path: Path) -> None:
