@@ -1,6 +1,6 @@
 """The sections of a card about what moves the answers."""
 
-from training.card_layout import Body, interval, table
+from training.card_layout import Body, interval, is_of_recipe, table
 from training.listing import CLASS_NAMES
 
 
@@ -47,13 +47,13 @@ def robustness_section(body: Body) -> str:
         for record in body["robustness"]
     ]
     symmetry = body["symmetry"]
+    unseen = ", each by weights that never saw its cluster" if is_of_recipe(body) else ""
     return "\n\n".join(
         [
             "## Under changes",
-            f"{body['tiles_changed']} tiles, {body['copies_changed']} of each cluster, each by weights that"
-            " never saw its cluster. Twice as small is shown by mirroring the tile around itself, twice as"
-            " large by its middle; 768 px are enlarged from the tile, as originals of that size are not at"
-            " hand.",
+            f"{body['tiles_changed']} tiles, at most {body['copies_changed']} of each cluster"
+            f"{unseen}. Twice as small is shown by mirroring the tile around itself, twice as large by its"
+            " middle; 768 px are enlarged from the tile, as originals of that size are not at hand.",
             table(["change", "accuracy", "lowest recall", "same class as before"], rows),
             f"Eight flips and quarter turns: {symmetry['views_that_agree']:.3f} of the views get the class of"
             f" the tile as it is; in {symmetry['tiles_whose_eight_views_agree']:.3f} of the tiles all eight"

@@ -1,6 +1,6 @@
 """The sections of a card about how good the answers are."""
 
-from training.card_layout import Body, interval, table
+from training.card_layout import Body, interval, is_of_recipe, table
 from training.card_words import FIGURE_NAMES
 from training.listing import CLASS_NAMES
 
@@ -13,11 +13,16 @@ def headline_section(body: Body) -> str:
         for name, words in FIGURE_NAMES.items()
         if name in figures
     ]
+    first, within, once_each = (
+        ("Mean of the folds; in", " within each fold", "source tile once, however many copies")
+        if is_of_recipe(body)
+        else ("In", "", "cluster once, however many images")
+    )
     text = (
-        f"Mean of the folds; in brackets where 95 of 100 draws of other clusters would lie ({body['draws']:,}"
-        " draws of whole clusters within each fold). A figure without a single error has no width there,"
-        " though with n clusters up to 3 in n could still fail. The last column counts each source tile"
-        " once, however many copies it has."
+        f"{first} brackets where 95 of 100 draws of other clusters would lie ({body['draws']:,}"
+        f" draws of whole clusters{within}). A figure without a single error has no width there,"
+        f" though with n clusters up to 3 in n could still fail. The last column counts each {once_each}"
+        " it has."
     )
     return f"## Figures\n\n{text}\n\n{table(['', 'all tiles', 'one image per cluster'], rows)}"
 
@@ -44,9 +49,20 @@ def leaky_section(body: Body) -> str:
 
 
 def which_figures_section(body: Body) -> str:
-    """Return which weights the figures are of; nothing for one set of weights alone."""
-    if body["kind"] != "cross-validation":
-        return ""
+    """Return which weights the figures are of."""
+    if not is_of_recipe(body):
+        facts = body["provenance"]
+        known = (
+            " **These are the very tiles that its weights were fitted on: no figure here is one of new"
+            " tiles.**"
+            if facts.get("fitted_on_these")
+            else ""
+        )
+        return (
+            f"Every figure on this page is that of the published version {facts['model']}, weights"
+            f" `{facts['weights_sha256']}`.{known} Images that a gate would reject are scored here too: a"
+            " worker gives them no class."
+        )
     return (
         "Every figure on this page is that of the *recipe*: each tile is answered by weights that never saw"
         " its cluster. The released weights are the same recipe fitted on all clusters at hand, so none of"
@@ -67,7 +83,7 @@ def classes_section(body: Body) -> str:
         [
             "## By class",
             table(["class", "precision", "recall", "F1"], rows),
-            "Truth by row, answer by column, all folds together:",
+            f"Truth by row, answer by column{', all folds together' if is_of_recipe(body) else ''}:",
             table(["", *CLASS_NAMES], counts),
             "![Confusion](plots/confusion.png)",
         ]
@@ -111,14 +127,16 @@ def calibration_section(body: Body) -> str:
         [words, f"{part['before'][name]:.3f}", f"{part['after'][name]:.3f}"]
         for name, words in (("ece", "ECE, 15 bins"), ("brier", "Brier"), ("nll", "negative log likelihood"))
     ]
+    right = f", of which {part['accuracy_classified']:.1%} are right" if part["coverage_classified"] else ""
     return "\n\n".join(
         [
             "## Calibration",
             "One temperature, fitted on other clusters than those it is scored on (for a fold: on the other"
-            " folds' answers).",
+            " folds' answers). All folds together, where the figures above are means of the folds."
+            if is_of_recipe(body)
+            else f"The version's own temperature, {body['provenance']['temperature']}.",
             table(["", "before", "after"], rows),
-            f"Over the `indeterminate` threshold: {part['coverage_classified']:.1%} of the answers, of which"
-            f" {part['accuracy_classified']:.1%} are right.",
+            f"Over the `indeterminate` threshold: {part['coverage_classified']:.1%} of the answers{right}.",
             "![Reliability](plots/reliability.png) ![Risk and coverage](plots/risk-coverage.png)",
         ]
     )

@@ -10,6 +10,11 @@ Body = Mapping[str, Any]
 _NARROW: Final = 0.02
 
 
+def is_of_recipe(body: Body) -> bool:
+    """Tell whether the figures are of a recipe on its own data, and not of a published version elsewhere."""
+    return bool(body["kind"] == "cross-validation")
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]

@@ -1,15 +1,22 @@
 """The sections of a card about a network's use, origin and limits."""
 
-from training.card_layout import Body, table
+import math
+from typing import Final
+
+from training.card_layout import Body, is_of_recipe, table
 from training.card_words import (
     CHECKLISTS,
     LIMITATIONS,
+    LIMITATIONS_ELSEWHERE,
     NOT_YET_MEASURED,
     OUT_OF_SCOPE,
     REFERENCES,
     SOURCES,
     USE,
 )
+
+#: What a cluster is, unless a list says whose images are drawn together.
+_COPIES: Final = "copies of one source tile"
 
 
 def use_section(_: Body) -> str:
@@ -24,8 +31,9 @@ def data_section(body: Body) -> str:
     if "patients" in facts:
         return _patients(body)
     rows = [[name, item["tiles"], item["clusters"]] for name, item in facts["classes"].items()]
+    cluster = facts.get("cluster_is", _COPIES)
     return (
-        f"## Data\n\n{facts['tiles']} tiles of {facts['clusters']} clusters (all copies of one source tile);"
+        f"## Data\n\n{facts['tiles']} tiles of {facts['clusters']} clusters (all {cluster});"
         f" {facts['identical_files']} files are byte-identical copies of another, and such files keep their"
         f" clusters together, which leaves {facts['groups']} groups. sha256 of all paths, classes, clusters"
         f" and contents: `{facts['dataset_sha256']}`.\n\n{table(['class', 'tiles', 'clusters'], rows)}"
@@ -55,7 +63,7 @@ def network_section(body: Body) -> str:
         ["a tile, sixteen at once", f"{network['milliseconds_a_tile_of_sixteen']} ms"],
     ]
     if facts.get("fold_seconds"):
-        rows.append(["training, each fold", f"{max(facts['fold_seconds']) / 60:.0f} min at most"])
+        rows.append(["training, each fold", f"{math.ceil(max(facts['fold_seconds']) / 60)} min at most"])
     if facts.get("trained_with"):
         rows.append(["trained with", facts["trained_with"]])
     rows.append(["figures made with", ", ".join(f"{name} {version}" for name, version in software.items())])
@@ -63,8 +71,10 @@ def network_section(body: Body) -> str:
 
 
 def end_section(body: Body) -> str:
-    """Return what is not known, with the checklists' answers."""
-    del body
+    """Return what is not known; of a recipe on its own data with the checklists' answers."""
+    if not is_of_recipe(body):
+        limits = "\n".join(f"- {line}" for line in LIMITATIONS_ELSEWHERE)
+        return f"## Limits\n\n{limits}\n\n## Sources\n\n{SOURCES}"
     limits = "\n".join(f"- {line}" for line in LIMITATIONS)
     lists = [f"### {name}\n\n{table(['item', 'where'], rows)}" for name, rows in CHECKLISTS.items()]
     return "\n\n".join(

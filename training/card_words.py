@@ -42,6 +42,14 @@ LIMITATIONS: Final[Sequence[str]] = (
     "The truth is the label of the published set, made by its authors; how sure they were is not known.",
     "Magnification is not stated in the set and was inferred.",
 )
+#: Of a published version on somebody's own images: what LC25000 limits stands in the version's own card.
+LIMITATIONS_ELSEWHERE: Final[Sequence[str]] = (
+    "Whether the weights were fitted on some of these images, or on copies of them, is not checked one by"
+    " one: such images would be answered better than new ones.",
+    "The truth is the label that the images came with; how sure it is was not asked.",
+    "No age, sex, ethnicity or stage is known, so nothing can be said about fairness.",
+    "What the version was made from, and what limits it by that, stands in its own card.",
+)
 NOT_YET_MEASURED: Final = (
     "LungHist700 (another institution, 1600 x 1200 pixels, seven classes onto three, patients known):"
     " `python -m training evaluate --model MODEL --data FOLDER --layout lunghist700` cuts each image into"

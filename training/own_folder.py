@@ -58,11 +58,20 @@ def evaluate_folder(
     manifest, predictor = load_version(model)
     tiles = _tiles(data, cache, manifest, groups, skip_unreadable, report)
     study = _build_study(manifest, predictor, data, tiles, cache, report)
+    facts = dataset_facts(tiles)
+    fitted_on_these = facts["dataset_sha256"] == manifest.training.get("dataset_sha256")
+    if fitted_on_these:
+        report(f"warning: {model} was trained on these very tiles: its figures say nothing of others")
     body = measure(study, foreign, draws, report)
     return {
         "kind": "own folder",
         "summary": {name: item["value"] for name, item in body["figures"].items()},
-        "provenance": {**model_facts(model, manifest), **dataset_facts(tiles)},
+        "provenance": {
+            **model_facts(model, manifest),
+            **facts,
+            "fitted_on_these": fitted_on_these,
+            **({"cluster_is": f"images of one {groups[1]}"} if groups else {}),
+        },
         **body,
     }, study.verdicts
 

@@ -8,7 +8,9 @@ from PIL import Image
 
 from ops.prepare import newest_bundled_model
 from shared.manifest import CARD_NAME
+from training.card_figures import calibration_section
 from training.card_layout import interval, table
+from training.card_origins import network_section
 from training.card_words import (
     CHECKLISTS,
     FIGURE_NAMES,
@@ -89,6 +91,25 @@ def test_equally_sure_answers_are_equally_wrong() -> None:
     assert risk_coverage(np.tile([0.2, 0.6, 0.2], (4, 1)), np.array([1, 1, 0, 2])) == [
         (0.25, 0.5), (0.5, 0.5), (0.75, 0.5), (1.0, 0.5),
     ]  # fmt: skip
+
+
+def test_a_threshold_that_no_answer_reaches_has_no_accuracy() -> None:
+    """The share is 0, and of none nothing is right or wrong."""
+    errors = {"ece": 0.1, "brier": 0.5, "nll": 0.9}
+    part = {
+        "before": errors, "after": errors, "coverage_classified": 0.0, "accuracy_classified": float("nan"),
+    }  # fmt: skip
+    text = calibration_section({"kind": "cross-validation", "calibration": part})
+    assert "threshold: 0.0% of the answers.\n" in text
+    assert "nan" not in text
+
+
+def test_a_longest_time_is_not_rounded_down() -> None:
+    """At most two minutes are no two and a quarter."""
+    network = dict.fromkeys(("parameters", "multiply_accumulates", "weights_bytes", "cpu_cores"), 1)
+    network |= {"milliseconds_one_tile": 1.0, "milliseconds_a_tile_of_sixteen": 1.0}
+    facts = {"network": network, "software": {}, "fold_seconds": [60, 135]}
+    assert "| training, each fold | 3 min at most |" in network_section({"provenance": facts})
 
 
 def test_plots_are_small_pictures(tmp_path: Path) -> None:

@@ -256,6 +256,39 @@ def test_a_version_is_scored_on_somebodys_own_folder(data: Path, version: Path, 
     card = (tmp_path / "report/card.md").read_text(encoding="utf-8")
     assert "## Under changes" in card
     assert "## Folds" not in card
+    assert "lung-cnn 0.0.1, weights `" in card
+    assert "very tiles" not in card
+
+
+def test_a_card_from_elsewhere_claims_nothing_of_the_training_set(
+    data: Path, version: Path, large_images: Path, tmp_path: Path
+) -> None:
+    """Its patients may be known, it may come from many places, and no fold kept anything from the weights."""
+    lines = (data / "clusters.csv").read_text(encoding="utf-8").replace("cluster", "patient", 1)
+    (tmp_path / "patients.csv").write_text(lines, encoding="utf-8")
+    own = ("--groups", str(tmp_path / "patients.csv"))
+    for folder, more in ((data, own), (large_images, ("--layout", "lunghist700"))):
+        assert evaluate_version(version, folder, tmp_path, *more) == 0
+        card = (tmp_path / "report/card.md").read_text(encoding="utf-8")
+        for wrong in (
+            "names no patients", "One institution", "No external validation", "not been run on the real ones",
+            "never saw its cluster", "of the folds", "source tile", "fitted on other clusters", "## Folds",
+            "Folds: by cluster", "Not yet measured",
+        ):  # fmt: skip
+            assert wrong not in card, (folder, wrong)
+        assert "what limits it by that, stands in its own card" in card
+        assert "a worker gives them no class" in card
+
+
+def test_a_card_says_that_its_tiles_trained_the_weights(
+    data: Path, version: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --data, evaluate --model takes the very folder that training takes."""
+    assert evaluate_version(version, data, tmp_path) == 0
+    assert "was trained on these very tiles" in capsys.readouterr().out
+    assert "**These are the very tiles that its weights were fitted on" in (
+        tmp_path / "report/card.md"
+    ).read_text(encoding="utf-8")
 
 
 def test_images_of_one_patient_are_drawn_together(data: Path, version: Path, tmp_path: Path) -> None:
