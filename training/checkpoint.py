@@ -1,7 +1,10 @@
 """Keep the state of an unfinished run on disk, whole or not at all."""
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 from training.errors import TrainingError
 
 CHECKPOINT_NAME: Final = "checkpoint.npz"
+LOCK_NAME: Final = ".lock"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,23 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         ) from error
     finally:
         unfinished.unlink(missing_ok=True)  # half a checkpoint would take room and say nothing
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep every other process from training in the folder; the system lets go of it with this one's end.
+
+    Raises:
+        TrainingError: if another one does.
+    """
+    with (folder / LOCK_NAME).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingError(
+                f"Expected {folder} for this process alone. Another one trains in it: let it, or end it."
+            ) from error
+        yield
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """Find the labelled tiles, prove that they are what they claim to be, and read them as the worker would."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -186,7 +187,8 @@ def decode_file(folder: Path, path: str) -> NDArray[np.uint8]:
 
 def _write(path: Path, images: Images) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part.npz")
+    # Several processes may share a run, and find no cache at once.
+    unfinished = path.with_suffix(f".{os.getpid()}.part.npz")
     try:
         np.savez(unfinished, inputs=images.inputs, measured=images.measured)
         unfinished.replace(path)

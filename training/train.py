@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.architecture import build_model
-from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_whole
+from training.checkpoint import Checkpoint, alone_in, load_checkpoint, save_checkpoint, write_whole
 from training.dataset import Images, Tile, labels_of
 from training.errors import TrainingError
 from training.experiment import Experiment, TrainPlan
@@ -60,8 +60,13 @@ class Trainer:
         """Train to the last epoch and write the network with averaged weights into `folder`.
 
         Raises:
-            TrainingError: if the folder has no room, or its checkpoint is not one of this trainer.
+            TrainingError: if the folder has no room, its checkpoint is not one of this trainer, or another
+                process trains in it.
         """
+        with alone_in(folder):
+            self._run(folder, resume, report)
+
+    def _run(self, folder: Path, resume: bool, report: Callable[[str], None]) -> None:
         if resume:
             self._restore(folder)
         if len(self._history) < self._plan.epochs:

@@ -54,6 +54,26 @@ def test_decoded_tiles_come_from_the_cache_the_second_time(data: Path, tmp_path:
     np.testing.assert_array_equal(first.measured, second.measured)
 
 
+def test_two_processes_may_fill_the_cache_at_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one is done while the first still writes: both have their tiles, and so has a third."""
+    tiles, savez, process = read_tiles(data)[:2], np.savez, [1]
+
+    def with_another(path: Path, **arrays: np.ndarray) -> None:
+        savez(path, **arrays)
+        if process == [1]:
+            process[0] = 2
+            load_images(data, tiles, SPEC, tmp_path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", with_another)
+        patch.setattr("os.getpid", lambda: process[0])
+        first = load_images(data, tiles, SPEC, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    np.testing.assert_array_equal(load_images(data, tiles, SPEC, tmp_path).inputs, first.inputs)
+
+
 def test_another_input_size_is_decoded_anew(data: Path, tmp_path: Path) -> None:
     """The cache knows what it was made for."""
     tiles = read_tiles(data)[:2]

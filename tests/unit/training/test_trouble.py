@@ -185,6 +185,26 @@ def test_a_full_disk_leaves_no_run_that_looks_finished(tmp_path: Path) -> None:
     assert path.read_text() == "[1]"
 
 
+def test_a_run_is_trained_by_one_process(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second one is told so at once: each would take away what the other has half written."""
+    recipe, told = tiny.write_recipe(tmp_path, RECIPE), []
+
+    def start_another(*_: object) -> bool:
+        if not told:
+            told.append("")
+            with monkeypatch.context() as patch:
+                patch.setattr(keras.callbacks.Callback, "on_train_batch_begin", lambda *_: None)
+                assert tiny.command("train", data, tmp_path / "run", "--resume") == 1
+            told[0] = error_line(capsys)
+        return False
+
+    interrupt_at(monkeypatch, keras.callbacks.Callback, "on_train_batch_begin", start_another)
+    assert tiny.command("train", data, tmp_path / "run", "--config", recipe) == 0
+    assert re.search(r"Expected .*run for this process alone", told[0])
+
+
 def test_what_a_run_is_is_written_once(tmp_path: Path) -> None:
     """A later step, on a disk without room or in a folder that may only be read, finds it and leaves it."""
     from training.run_folder import keep  # noqa: PLC0415  # beside the others that need TensorFlow
