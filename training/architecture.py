@@ -32,11 +32,7 @@ _COLOUR_REDUCTION: Final = 4
 
 
 def build_model(spec: InputSpec, plan: NetworkPlan, class_count: int) -> Any:
-    """Return a `keras.Model` from images (n, height, width, 3), values 0 to 255, to probabilities.
-
-    Raises:
-        ValueError: if an expert's filters and convolutions do not name the same number of blocks.
-    """
+    """Return a `keras.Model` from images (n, height, width, 3), values 0 to 255, to probabilities."""
     image = keras.Input((spec.height, spec.width, 3), name="image")
     values = layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(image)
     if plan.plain is None:
@@ -78,10 +74,6 @@ def _gate(features: Any, units: int) -> Any:
 
 def _features(values: Any, plan: ExpertPlan, prefix: str, name: str) -> Any:
     """Average each block's last maps; the coarse ones see tissue, the finer ones nuclei and their grain."""
-    if len(plan.filters) != len(plan.convolutions):
-        raise ValueError(
-            f"Expected one count of convolutions per block. Received: {plan.filters}, {plan.convolutions}"
-        )
     ends = _blocks(values, plan, prefix)[-plan.pooled_blocks :]
     pooled = []
     for number, end in enumerate(ends):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from shared.manifest import ColourStatistics, FeatureStatistics, Gates
+from training.checkpoint import write_whole
 from training.dataset import labels_of
 from training.errors import TrainingError
 from training.familiarity import fit_run, keep_familiarity, with_distance
@@ -72,9 +73,8 @@ def calibrate_run(run: Run) -> Calibration:
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
-    """Write a run's calibration into its folder."""
-    text = calibration.model_dump_json(indent=1)
-    (folder / CALIBRATION_NAME).write_text(text, encoding="utf-8")
+    """Write a run's calibration into its folder; one that was there stays where there is no room."""
+    write_whole(folder / CALIBRATION_NAME, calibration.model_dump_json(indent=1))
 
 
 def read_calibration(folder: Path) -> Calibration:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.calibrate import read_calibration, run_logits
+from training.checkpoint import write_whole
 from training.dataset import labels_of
 from training.errors import TrainingError
 from training.listing import CLASS_NAMES
@@ -48,7 +49,7 @@ def evaluate_run(run: Run) -> Figures:
         **_score_other_parts(run),
     }
     rounded = {name: round(value, 4) for name, value in figures.items() if not isinstance(value, str)}
-    (run.folder / METRICS_NAME).write_text(json.dumps(rounded, indent=1), encoding="utf-8")
+    write_whole(run.folder / METRICS_NAME, json.dumps(rounded, indent=1))
     return {**rounded}
 
 

@@ -2,8 +2,9 @@
 
 import tomllib
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared.manifest import InputSpec
 from training.errors import TrainingError
@@ -50,6 +51,14 @@ class ExpertPlan(_Section):
     feature_dropout: float = Field(default=0.0, ge=0, lt=1)
     dense_units: int = Field(default=64, gt=0)
     dropout: float = Field(default=0.3, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _has_a_count_per_block(self) -> Self:
+        if len(self.filters) != len(self.convolutions):
+            raise ValueError(
+                f"Expected one count of convolutions per block. Received: {self.filters}, {self.convolutions}"
+            )
+        return self
 
 
 class NetworkPlan(ExpertPlan):
@@ -112,6 +121,12 @@ class Experiment(_Section):
     augment: AugmentPlan = AugmentPlan()
     train: TrainPlan = TrainPlan()
 
+    @model_validator(mode="after")
+    def _is_square(self) -> Self:
+        if self.input.width != self.input.height:  # tiles are turned by quarters
+            raise ValueError(f"Expected a square input. Received: {self.input.width} x {self.input.height}")
+        return self
+
 
 def read_experiment(path: Path) -> Experiment:
     """Read an experiment from its TOML file; what the file leaves out has its default.
@@ -121,9 +136,9 @@ def read_experiment(path: Path) -> Experiment:
     """
     try:
         return Experiment.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TrainingError(f"Expected a readable TOML file. Received: {path}: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"]) or "input"
         raise TrainingError(f"Expected a known setting in {path.name}. At {where}: {first['msg']}") from error

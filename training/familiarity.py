@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.manifest import FeatureStatistics
+from training.checkpoint import write_whole
 from training.dataset import labels_of
 from training.errors import TrainingError
 from training.inference import Outputter, build_outputs
@@ -69,7 +70,7 @@ def with_distance(statistics: FeatureStatistics, unseen: NDArray[np.float64]) ->
 
 def keep_familiarity(run: Run, statistics: FeatureStatistics) -> None:
     """Write a run's statistics into its folder."""
-    (run.folder / FAMILIARITY_NAME).write_text(statistics.model_dump_json(), encoding="utf-8")
+    write_whole(run.folder / FAMILIARITY_NAME, statistics.model_dump_json())
 
 
 def read_familiarity(run: Run) -> FeatureStatistics:

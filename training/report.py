@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from training.card import render_card
+from training.checkpoint import write_whole
 from training.errors import TrainingError
 from training.plots import draw_confusion, draw_reliability, draw_risk_coverage, draw_robustness
 from training.study import Verdicts
@@ -22,7 +23,7 @@ def write_report(folder: Path, body: Mapping[str, Any], title: str, verdicts: Ve
     plots = folder / PLOTS_NAME
     plots.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_without_nan(body), indent=1, allow_nan=False)
-    (folder / METRICS_NAME).write_text(text, encoding="utf-8")
+    write_whole(folder / METRICS_NAME, text)
     labels = verdicts.answers.labels
     series = {"before": (verdicts.uncalibrated, labels), "after": (verdicts.answers.probabilities, labels)}
     draw_reliability(plots / "reliability.png", series)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pydantic import ValidationError
+
 from training.checkpoint import write_whole
 from training.dataset import Images, Tile, digest_of_tiles, load_images, read_tiles
 from training.errors import TrainingError
@@ -69,11 +71,11 @@ def read_run_experiment(folder: Path) -> Experiment:
     """Return the experiment of a run that was started before.
 
     Raises:
-        TrainingError: if the folder holds no run.
+        TrainingError: if the folder holds no run, or one whose experiment cannot be read.
     """
     try:
-        return Experiment.model_validate_json((folder / EXPERIMENT_NAME).read_text(encoding="utf-8"))
-    except OSError as error:
+        return Experiment.model_validate_json((folder / EXPERIMENT_NAME).read_bytes())
+    except (OSError, ValidationError) as error:
         raise TrainingError(f"Expected a run folder. Received: {folder}: {error}") from error
 
 

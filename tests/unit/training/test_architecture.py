@@ -55,13 +55,6 @@ def test_multiply_accumulates_are_counted_by_hand() -> None:
     assert architecture.count_multiply_accumulates(network) == 8 * 8 * 9 * 3 * 4 + 4 * 5 + 5 * 3
 
 
-def test_blocks_must_be_described_completely() -> None:
-    """Two widths and one depth do not fit together."""
-    plan = NetworkPlan(filters=(4, 8), convolutions=(1,))
-    with pytest.raises(ValueError, match="Expected one count of convolutions per block"):
-        architecture.build_model(InputSpec(width=8, height=8, resample="box"), plan, 3)
-
-
 def test_the_bundled_recipe_fits_its_budget() -> None:
     """Both experts together, under 150 million multiply-accumulates and 2 million weights."""
     experiment = read_experiment(RECIPE)

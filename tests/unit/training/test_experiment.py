@@ -31,6 +31,12 @@ def test_what_a_file_leaves_out_has_its_default(tmp_path: Path) -> None:
         ("[train]\nepoch = 3\n", r"At train\.epoch"),
         ("[train]\nepochs = 0\n", r"At train\.epochs"),
         ("train = [", "readable TOML"),
+        (
+            "[network]\nfilters = [4, 8]\nconvolutions = [1]\n",
+            r"At network: .*one count of convolutions per block",
+        ),
+        ("[network.plain]\nfilters = [4, 8]\n", r"At network\.plain: .*one count of convolutions per block"),
+        ('[input]\nwidth = 64\nheight = 32\nresample = "box"\n', r"At input: .*square.* 64 x 32"),
     ],
 )
 def test_an_impossible_setting_is_named(tmp_path: Path, text: str, reason: str) -> None:
@@ -38,6 +44,14 @@ def test_an_impossible_setting_is_named(tmp_path: Path, text: str, reason: str) 
     path = tmp_path / "wrong.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(TrainingError, match=reason):
+        read_experiment(path)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    """A recipe in another encoding than UTF-8."""
+    path = tmp_path / "wrong.toml"
+    path.write_bytes(b"# M\xfcnchen\n")
+    with pytest.raises(TrainingError, match="readable TOML"):
         read_experiment(path)
 
 

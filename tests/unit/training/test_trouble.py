@@ -229,6 +229,33 @@ def test_a_full_disk_leaves_no_run_that_is_half_described(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_full_disk_leaves_the_calibration_and_the_figures_that_were_there(
+    data: Path, trained_folds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of one would end whatever reads it in a traceback."""
+    run = shutil.copytree(trained_folds / "cv", tmp_path / "cv")
+    before = (run / "calibration.json").read_bytes()
+    (run / f"calibration.json.{os.getpid()}.part").symlink_to("/dev/full")
+    assert tiny.command("calibrate", data, run) == 1
+    assert "No space left" in error_line(capsys)
+    assert (run / "calibration.json").read_bytes() == before
+    (run / f"metrics.json.{os.getpid()}.part").symlink_to("/dev/full")
+    assert tiny.command("evaluate", data, run, "--foreign", "none", "--draws", "2") == 1
+    assert "No space left" in error_line(capsys)
+    assert not (run / "metrics.json").exists()
+
+
+def test_a_run_whose_experiment_cannot_be_read_is_named(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder of something else, or of a later version of this program."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/experiment.json").write_text('{"train": {"epoch": 3}}', encoding="utf-8")
+    assert tiny.command("calibrate", data, tmp_path / "run") == 1
+    assert "Expected a run folder. Received" in capsys.readouterr().err
+
+
 @pytest.fixture
 def copy(data: Path, tmp_path: Path) -> Path:
     """Return class folders without a list, which a test may damage."""
