@@ -43,9 +43,9 @@ def train(options: argparse.Namespace) -> None:
     if options.folds or is_cross_validation(options.run):
         _train_folds(options, experiment)
         return
-    if options.release or options.leaky:
+    if options.release or options.leaky or options.only is not None:
         raise TrainingError(
-            "Expected --folds N with --release or --leaky. Received neither folds nor their run."
+            "Expected --folds N with --release, --leaky or --only. Received neither folds nor their run."
         )
     run = open_run(options.run, options.data, options.cache, experiment)
     Trainer(run.experiment, run.tiles, run.images, run.split).run(run.folder, resume=options.resume)

@@ -24,9 +24,10 @@ def evaluate(options: argparse.Namespace) -> None:
     """Score what is finished and calibrated on tiles that its weights never saw."""
     if options.model:
         _evaluate_elsewhere(options)
-    elif options.skip_unreadable:
+    elif options.skip_unreadable or options.groups or options.layout != "folders":
         raise TrainingError(
-            "Expected --model with --skip-unreadable: `prepare` decides on a run's own tiles."
+            "Expected --model with --skip-unreadable, --groups and --layout: a run's own tiles were dealt out"
+            " when it began."
         )
     elif is_cross_validation(_run_folder(options)):
         folds = reopen_cross_validation(options.run, options.data, options.cache)

@@ -1,5 +1,6 @@
 """One command turns a calibrated cross-validation into figures, plots and a whole card."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -151,11 +152,32 @@ def test_a_published_release_carries_its_card_and_figures(finished: Path, body: 
     }
     assert (version / "model.keras").read_bytes() == (finished / "cv/release/network.keras").read_bytes()
     assert manifest.metrics["cv_accuracy"] == body["summary"]["cv_accuracy"]
-    assert manifest.training["train_clusters"] == 27
     card = (version / "card.md").read_text(encoding="utf-8")
     assert card.startswith("# lung-cnn 0.0.1\n")
     for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", card):
         assert (version / name).is_file()
+
+
+def test_a_published_release_says_what_it_was_made_from(finished: Path, version: Path) -> None:
+    """The data, the folds of its figures, and its own training: in enough detail to make it again."""
+    manifest = parse_manifest((version / MANIFEST_NAME).read_bytes())
+    folds = json.loads((finished / "cv/folds.json").read_text(encoding="utf-8"))
+    history = json.loads((finished / "cv/release/history.json").read_text(encoding="utf-8"))
+    software = json.loads((finished / "cv/release/software.json").read_text(encoding="utf-8"))
+    digests = "\n".join(fold["digest"] for fold in folds["folds"])
+    facts = dict(manifest.training)
+    assert facts.pop("dataset")
+    assert facts == {
+        "dataset_sha256": folds["tiles"],
+        "split_seed": 1,
+        "seed": 1,
+        "folds_sha256": hashlib.sha256(digests.encode()).hexdigest(),
+        "train_clusters": 27,
+        "epochs": 2,
+        "seconds": round(sum(epoch["seconds"] for epoch in history)),
+        "software": ", ".join(f"{name} {number}" for name, number in software.items()),
+        "keras": software["keras"],
+    }
 
 
 def test_what_a_release_is_calibrated_with_is_what_it_publishes(finished: Path, version: Path) -> None:
@@ -411,11 +433,14 @@ def test_a_list_that_does_not_fit_is_refused(
     assert re.search(reason, capsys.readouterr().err)
 
 
-def test_a_runs_own_tiles_are_not_left_out_afterwards(
-    data: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "more", [("--skip-unreadable",), ("--groups", "patients.csv"), ("--layout", "lunghist700")]
+)
+def test_a_runs_own_tiles_are_not_left_out_or_grouped_afterwards(
+    data: Path, finished: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
 ) -> None:
-    """Its folds were dealt from all of them."""
-    assert tiny.command("evaluate", data, finished / "cv", "--skip-unreadable") == 1
+    """Its folds were dealt from all of them; an option that does nothing would be believed."""
+    assert tiny.command("evaluate", data, finished / "cv", *more) == 1
     assert "Expected --model with --skip-unreadable" in capsys.readouterr().err
 
 

@@ -105,7 +105,7 @@ def test_its_weights_are_never_published(
         assert "Expected a new run folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--leaky", "--release"])
+@pytest.mark.parametrize("flag", ["--leaky", "--release", "--only"])
 def test_a_single_run_has_neither_release_nor_leak(
     data: Path, tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
