@@ -1,6 +1,7 @@
 """Score a finished, calibrated run on the clusters that nothing has looked at before."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ Figures = dict[str, float | int | str]
 
 
 def evaluate_run(run: Run) -> Figures:
-    """Return the figures of the test clusters, and write them into the run's folder.
+    """Return the figures of the test clusters that could be measured, and write them into the run's folder.
 
     Raises:
         TrainingError: if the run is not trained and calibrated.
@@ -48,7 +49,11 @@ def evaluate_run(run: Run) -> Figures:
         **score_selection(after, labels, calibration.indeterminate_below),
         **_score_other_parts(run),
     }
-    rounded = {name: round(value, 4) for name, value in figures.items() if not isinstance(value, str)}
+    rounded = {
+        name: round(value, 4)
+        for name, value in figures.items()
+        if not isinstance(value, str) and math.isfinite(value)
+    }
     write_whole(run.folder / METRICS_NAME, json.dumps(rounded, indent=1))
     return {**rounded}
 
@@ -103,9 +108,9 @@ def score(
 def score_selection(
     probabilities: NDArray[np.float64], labels: NDArray[np.int64], indeterminate_below: float
 ) -> Figures:
-    """Return how many answers are over the threshold, and how many of those are right."""
+    """Return how many answers are over the threshold, and how many of those are right: of none, no number."""
     kept = probabilities.max(axis=1) >= indeterminate_below
     return {
         "coverage_classified": float(kept.mean()),
-        "accuracy_classified": accuracy(probabilities[kept], labels[kept]) if kept.any() else 0.0,
+        "accuracy_classified": accuracy(probabilities[kept], labels[kept]),
     }
