@@ -1,6 +1,6 @@
 """Figures with their 95 % intervals, by drawing whole clusters with replacement, fold by fold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,7 +32,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, and where it would lie in 95 of 100 draws of other clusters."""
+    """A figure, and where it would lie in 95 of 100 draws of other clusters: nowhere, if there is but one."""
 
     value: float
     low: float
@@ -85,6 +85,8 @@ def _draw(
     base = 1.0 / sizes[group] if each_group_once else np.ones(len(group))
     figurer = Figurer(answers.probabilities, answers.labels)
     rows = [figurer.figures(base)]
+    if len(sizes) == 1:  # it could only be drawn again and again, as if nothing were uncertain
+        return {name: np.array([value] + [np.nan] * draws) for name, value in rows[0].items()}
     for _ in range(draws):
         drawn = np.bincount(random.integers(0, len(sizes), len(sizes)), minlength=len(sizes))
         rows.append(figurer.figures(base * drawn[group]))
@@ -93,6 +95,8 @@ def _draw(
 
 def _summarise(values: NDArray[np.float64]) -> Estimate:
     """Return the first value, with the interval of the others; draws without a class say nothing."""
-    drawn: Sequence[float] = values[1:][np.isfinite(values[1:])].tolist() or [float(values[0])]
+    drawn = values[1:][np.isfinite(values[1:])]
+    if not len(drawn):
+        return Estimate(float(values[0]), np.nan, np.nan)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Estimate(float(values[0]), float(low), float(high))

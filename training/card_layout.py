@@ -23,7 +23,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def interval(item: Mapping[str, float]) -> str:
     """Return a figure with its interval, with no more decimals than the interval gives a meaning to."""
-    if any(value is None or math.isnan(value) for value in item.values()):
+    undefined = {name for name, value in item.items() if value is None or math.isnan(value)}
+    if "value" in undefined:
         return "not defined"
+    if undefined:
+        return f"{item['value']:.2f} (no interval)"
     digits = 3 if item["high"] - item["low"] < _NARROW else 2
     return f"{item['value']:.{digits}f} ({item['low']:.{digits}f} to {item['high']:.{digits}f})"

@@ -66,11 +66,14 @@ def cluster_interval(
 ) -> tuple[float, float]:
     """Return the 95 % interval of an accuracy, by drawing whole clusters with replacement.
 
-    Copies of one source tile are not independent, so tiles must not be drawn one by one.
+    Copies of one source tile are not independent, so tiles must not be drawn one by one. One cluster alone
+    has no interval: both ends are no numbers.
     """
     _, index = np.unique(clusters, return_inverse=True)
     right = np.bincount(index, weights=correct)
     size = np.bincount(index)
+    if len(size) == 1:
+        return math.nan, math.nan
     picks = np.random.default_rng(seed).integers(0, len(size), (draws, len(size)))
     shares = right[picks].sum(axis=1) / size[picks].sum(axis=1)
     low, high = np.quantile(shares, [0.025, 0.975])

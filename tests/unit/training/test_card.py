@@ -49,6 +49,11 @@ def test_what_is_not_a_number_is_not_defined() -> None:
     assert interval({"value": float("nan"), "low": 0.0, "high": 1.0}) == "not defined"
 
 
+def test_a_figure_of_one_group_has_no_interval() -> None:
+    """It is no sure figure, with an interval of no width."""
+    assert interval({"value": 0.913, "low": float("nan"), "high": float("nan")}) == "0.91 (no interval)"
+
+
 def test_a_table_is_markdown() -> None:
     """A header, a rule, rows."""
     assert table(["a", "b"], [[1, 2]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"

@@ -7,7 +7,13 @@ from sklearn.metrics import brier_score_loss, f1_score, precision_score, roc_auc
 
 from training.bootstrap import Answers, estimate, figures_of, fold_figures, rounded
 from training.figures import Figurer
-from training.metrics import accuracy, expected_calibration_error, negative_log_likelihood, recalls
+from training.metrics import (
+    accuracy,
+    cluster_interval,
+    expected_calibration_error,
+    negative_log_likelihood,
+    recalls,
+)
 
 COUNT = 600
 
@@ -125,6 +131,15 @@ def test_copies_make_an_interval_no_narrower() -> None:
     copied = single.only(rows)
     one, ten = (estimate(item, draws=300)["accuracy"] for item in (single, copied))
     assert ten.high - ten.low == pytest.approx(one.high - one.low, rel=0.2)
+
+
+def test_one_cluster_alone_has_no_interval() -> None:
+    """All images of one patient say nothing of the next one."""
+    one = answers(folds=1, copies=COUNT)
+    item = estimate(one, draws=20)["accuracy"]
+    assert item.value == pytest.approx(figures_of(one)["accuracy"])
+    assert np.isnan([item.low, item.high]).all()
+    assert np.isnan(cluster_interval(np.ones(5, bool), np.zeros(5, np.int64))).all()
 
 
 def test_one_image_per_cluster_counts_each_cluster_once() -> None:
