@@ -21,7 +21,11 @@ filters = [4, 8]
 convolutions = [1, 1]
 dense_units = 8
 """
-FOLDS = NETWORK + "[train]\nepochs = 2\ncopies_per_cluster = 2\nbatch_size = 8\n"
+FOLDS = (
+    NETWORK
+    + "[split]\nheld_out_folds = 3\n"
+    + "[train]\nepochs = 2\ncopies_per_cluster = 2\nbatch_size = 8\n"
+)
 #: A second expert with all that an expert can have: what is published and converted must know each layer.
 PLAIN = """
 [network.plain]
