@@ -5,6 +5,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ops.prepare import newest_bundled_model
@@ -85,18 +86,77 @@ def test_what_mnn_cannot_convert_is_named(
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_a_copy_for_mnn_that_answers_otherwise_is_not_added(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("runtime", ["OnnxPredictor", "MnnPredictor"])
+def test_a_copy_that_answers_otherwise_is_not_added(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runtime: str
 ) -> None:
-    """Each copy is proven, not the first one alone."""
+    """Each copy is proven, not one of them alone."""
     from training import convert  # noqa: PLC0415 - imports TensorFlow
 
-    answer = convert.MnnPredictor.predict
-    monkeypatch.setattr(
-        convert.MnnPredictor, "predict", lambda self, batch: answer(self, batch[:, ::-1, :, ::-1])
-    )
+    predictor = getattr(convert, runtime)
+    answer = predictor.predict
+    monkeypatch.setattr(predictor, "predict", lambda self, batch: answer(self, batch[:, ::-1, :, ::-1]))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
     assert tiny.call("convert", str(folder)) == 1
     assert "Expected a converted network that differs by at most" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+class Fixed:
+    """A model that answers the same to every image."""
+
+    def __init__(self, logits: list[float], features: list[float]) -> None:
+        self._answer = np.array([logits], np.float32), np.array([features], np.float32)
+
+    def predict(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return logits and features for each image."""
+        logits, features = (np.repeat(part, len(batch), axis=0) for part in self._answer)
+        return logits, features
+
+
+def test_copies_differ_in_probabilities_and_in_features() -> None:
+    """Features as a share of the largest one; probabilities by the temperature that is served."""
+    from training.convert import differences  # noqa: PLC0415 - imports TensorFlow
+
+    batch, truth = np.zeros((2, 8, 8, 3), np.uint8), Fixed([1.0, 0.0], [1.0, -4.0])
+    assert differences(truth, truth, batch, 1.0) == (0.0, 0.0)
+    assert differences(Fixed([1.0, 0.0], [1.5, -4.0]), truth, batch, 1.0) == (0.0, 0.125)
+    one, other = (1 / (1 + np.exp(-value / 2)) for value in (1.0, 3.0))
+    off, features_off = differences(Fixed([3.0, 0.0], [1.0, -4.0]), truth, batch, 2.0)
+    assert (off, features_off) == (pytest.approx(other - one), 0.0)
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        Fixed([1.0, 0.0, 0.0], [1.0, 2.5]),
+        Fixed([1.0, 0.1, 0.0], [1.0, 2.0]),
+        Fixed([1.0, np.nan, 0.0], [1.0, 2.0]),
+        Fixed([1.0, 0.0, 0.0], [np.nan, 2.0]),
+    ],
+)
+def test_a_difference_of_either_kind_is_one_too_many(folder: Path, copy: Fixed) -> None:
+    """A feature moves no class, but flags; what is not a number is no small difference."""
+    from training import convert  # noqa: PLC0415 - imports TensorFlow
+    from training.errors import TrainingError  # noqa: PLC0415
+
+    manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
+    with pytest.raises(TrainingError, match="differs by at most"):
+        convert._prove(copy, Fixed([1.0, 0.0, 0.0], [1.0, 2.0]), manifest, folder)
+
+
+def test_what_onnx_has_no_word_for_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, whatever the exporter raises."""
+    import keras  # noqa: PLC0415 - imports TensorFlow
+
+    def refuse(*_: object, **__: object) -> None:
+        raise KeyError("no such operation")
+
+    monkeypatch.setattr(keras.Model, "export", refuse)
+    assert tiny.call("convert", str(folder)) == 1
+    assert "Expected a network that can be converted: 'no such operation'" in capsys.readouterr().err
 
 
 def test_a_disk_without_room_for_the_manifest_leaves_the_version_as_it_was(

@@ -56,10 +56,24 @@ def test_a_published_version_states_its_figures_and_terms(finished: Path) -> Non
     manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
     assert manifest.metrics["test_clusters"] == 9
     assert 0 <= float(manifest.metrics["test_accuracy"]) <= 1
-    assert manifest.training["epochs"] == 3
-    assert (
-        manifest.training["split_sha256"] == json.loads((finished / "run/split.json").read_text())["digest"]
+    split, history, software = (
+        json.loads((finished / "run" / name).read_text(encoding="utf-8"))
+        for name in ("split.json", "history.json", "software.json")
     )
+    facts = dict(manifest.training)
+    assert facts.pop("dataset")
+    assert facts == {
+        "dataset_sha256": split["tiles"],
+        "split_seed": 1,
+        "seed": 1,
+        "split_sha256": split["digest"],
+        "test_fold": "1 of 3",
+        "train_clusters": len(split["clusters"]["train"]),
+        "epochs": 3,
+        "seconds": round(sum(epoch["seconds"] for epoch in history)),
+        "software": ", ".join(f"{name} {number}" for name, number in software.items()),
+        "keras": software["keras"],
+    }
     notice = (folder / "NOTICE").read_text(encoding="utf-8")
     for needed in ("1912.12142v1", "10.1007/978-3-031-73748-0_2", "not for diagnostic use"):
         assert needed in notice
