@@ -195,7 +195,7 @@ def test_a_run_is_trained_by_one_process(
         if not told:
             told.append("")
             with monkeypatch.context() as patch:
-                patch.setattr(keras.callbacks.Callback, "on_train_batch_begin", lambda *_: None)
+                patch.setattr(keras.callbacks.Callback, "on_train_batch_begin", lambda *_, **__: None)
                 assert tiny.command("train", data, tmp_path / "run", "--resume") == 1
             told[0] = error_line(capsys)
         return False
