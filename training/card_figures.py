@@ -1,6 +1,6 @@
 """The sections of a card about how good the answers are."""
 
-from training.card_layout import Body, interval, is_of_recipe, table
+from training.card_layout import Body, interval, is_of_lc25000, is_of_recipe, table
 from training.card_words import FIGURE_NAMES
 from training.listing import CLASS_NAMES
 
@@ -13,10 +13,11 @@ def headline_section(body: Body) -> str:
         for name, words in FIGURE_NAMES.items()
         if name in figures
     ]
-    first, within, once_each = (
-        ("Mean of the folds; in", " within each fold", "source tile once, however many copies")
-        if is_of_recipe(body)
-        else ("In", "", "cluster once, however many images")
+    first, within = ("Mean of the folds; in", " within each fold") if is_of_recipe(body) else ("In", "")
+    once_each = (
+        "source tile once, however many copies"
+        if is_of_lc25000(body)
+        else "cluster once, however many images"
     )
     text = (
         f"{first} brackets where 95 of 100 draws of other clusters would lie ({body['draws']:,}"

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from training.terms import LC25000_LUNG
+
 #: What `evaluate` wrote into metrics.json.
 Body = Mapping[str, Any]
 #: An interval narrower than this leaves a third decimal with a meaning.
@@ -13,6 +15,11 @@ _NARROW: Final = 0.02
 def is_of_recipe(body: Body) -> bool:
     """Tell whether the figures are of a recipe on its own data, and not of a published version elsewhere."""
     return bool(body["kind"] == "cross-validation")
+
+
+def is_of_lc25000(body: Body) -> bool:
+    """Tell whether they are of the tiles that the card's own words speak of."""
+    return is_of_recipe(body) and bool(body["provenance"]["dataset_sha256"] == LC25000_LUNG)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -3,20 +3,23 @@
 import math
 from typing import Final
 
-from training.card_layout import Body, is_of_recipe, table
+from training.card_layout import Body, is_of_lc25000, is_of_recipe, table
 from training.card_words import (
     CHECKLISTS,
     LIMITATIONS,
     LIMITATIONS_ELSEWHERE,
+    LIMITATIONS_OF_OTHERS,
     NOT_YET_MEASURED,
     OUT_OF_SCOPE,
     REFERENCES,
     SOURCES,
     USE,
 )
+from training.terms import NOTICE_NAME
 
 #: What a cluster is, unless a list says whose images are drawn together.
 _COPIES: Final = "copies of one source tile"
+_GIVEN: Final = "kept together, as a list says or as copies that were found"
 
 
 def use_section(_: Body) -> str:
@@ -31,7 +34,7 @@ def data_section(body: Body) -> str:
     if "patients" in facts:
         return _patients(body)
     rows = [[name, item["tiles"], item["clusters"]] for name, item in facts["classes"].items()]
-    cluster = facts.get("cluster_is", _COPIES)
+    cluster = facts.get("cluster_is", _COPIES if is_of_lc25000(body) else _GIVEN)
     return (
         f"## Data\n\n{facts['tiles']} tiles of {facts['clusters']} clusters (all {cluster});"
         f" {facts['identical_files']} files are byte-identical copies of another, and such files keep their"
@@ -71,10 +74,16 @@ def network_section(body: Body) -> str:
 
 
 def end_section(body: Body) -> str:
-    """Return what is not known; of a recipe on its own data with the checklists' answers."""
+    """Return what is not known; of the set that the words are about with the checklists' answers, too."""
     if not is_of_recipe(body):
         limits = "\n".join(f"- {line}" for line in LIMITATIONS_ELSEWHERE)
         return f"## Limits\n\n{limits}\n\n## Sources\n\n{SOURCES}"
+    if not is_of_lc25000(body):
+        limits = "\n".join(f"- {line}" for line in LIMITATIONS_OF_OTHERS)
+        return (
+            f"## Limits\n\n{limits}\n\n## Not yet measured\n\n{NOT_YET_MEASURED}\n\n"
+            f"## Sources\n\n{NOTICE_NAME}, beside this card."
+        )
     limits = "\n".join(f"- {line}" for line in LIMITATIONS)
     lists = [f"### {name}\n\n{table(['item', 'where'], rows)}" for name, rows in CHECKLISTS.items()]
     return "\n\n".join(

@@ -42,6 +42,16 @@ LIMITATIONS: Final[Sequence[str]] = (
     "The truth is the label of the published set, made by its authors; how sure they were is not known.",
     "Magnification is not stated in the set and was inferred.",
 )
+#: Of a version that was trained on other tiles, of which nothing is known here.
+LIMITATIONS_OF_OTHERS: Final[Sequence[str]] = (
+    "Where these tiles come from was not looked at; what is known of it stands in NOTICE, beside this card.",
+    "Whether a cluster is a tile, a slide or a patient is for whoever named the clusters to say. Where tiles"
+    " of one patient lie on both sides every figure is optimistic.",
+    "The classes may differ in stain and camera, so part of every figure may be colour: read it beside the"
+    " floor.",
+    "The truth is the label that the tiles came with; how sure it was is not known.",
+    "No age, sex, ethnicity or stage is known, so nothing can be said about fairness.",
+)
 #: Of a published version on somebody's own images: what LC25000 limits stands in the version's own card.
 LIMITATIONS_ELSEWHERE: Final[Sequence[str]] = (
     "Whether the weights were fitted on some of these images, or on copies of them, is not checked one by"

@@ -13,7 +13,7 @@ from training.reference import check_backend
 from training.release import Release
 from training.report import copy_card
 from training.synthetic import draw_tile
-from training.terms import LICENCE_TEXT, NOTICE
+from training.terms import LICENCE_TEXT, NOTICE_NAME
 from training.version_manifest import MODEL_NAME, WEIGHTS_NAME, write_manifest
 
 #: One drawn tile of each kind.
@@ -56,7 +56,7 @@ def _check_free(folder: Path, version: str) -> None:
 def _write_version(release: Release, folder: Path, version: str) -> None:
     shutil.copyfile(release.network, folder / WEIGHTS_NAME)
     (folder / "LICENSE").write_text(LICENCE_TEXT, encoding="utf-8", newline="\n")
-    (folder / "NOTICE").write_text(NOTICE, encoding="utf-8", newline="\n")
+    (folder / NOTICE_NAME).write_text(release.notice, encoding="utf-8", newline="\n")
     if release.report is not None:
         copy_card(release.report, folder, f"{MODEL_NAME} {version}")
     names = [f"golden-{seed}.png" for seed in GOLDEN_SEEDS]

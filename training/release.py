@@ -14,6 +14,7 @@ from training.evaluate import Figures, read_metrics
 from training.experiment import Experiment
 from training.report import METRICS_NAME
 from training.run_folder import Run
+from training.terms import describe_dataset, notice_of
 from training.train import NETWORK_NAME, fitted_rows, read_history, read_software
 
 
@@ -28,15 +29,18 @@ class Release:
     #: Flat figures for the manifest.
     metrics: Figures
     training: Figures
+    #: What is said of the tiles that trained it.
+    notice: str
     #: The folder with the card and its plots, or None where only a single run was scored.
     report: Path | None
 
 
-def release_of_run(run: Run) -> Release:
-    """Return what a single evaluated run publishes.
+def release_of_run(run: Run, data: Path) -> Release:
+    """Return what a single evaluated run on the tiles of `data` publishes.
 
     Raises:
-        TrainingError: if the run is not trained, calibrated and evaluated.
+        TrainingError: if the run is not trained, calibrated and evaluated, or what the folder says of its
+            tiles cannot be read.
     """
     metrics = read_metrics(run.folder)  # first: of all that may be missing, it is the last step
     return Release(
@@ -45,15 +49,17 @@ def release_of_run(run: Run) -> Release:
         calibration=read_calibration(run.folder),
         metrics=metrics,
         training=_history(run),
+        notice=notice_of(digest_of_tiles(run.tiles), data),
         report=None,
     )
 
 
-def release_of_folds(folds: CrossValidation) -> Release:
-    """Return what an evaluated cross-validation publishes: the weights that all clusters trained.
+def release_of_folds(folds: CrossValidation, data: Path) -> Release:
+    """Return what an evaluated cross-validation on `data` publishes: the weights that all clusters trained.
 
     Raises:
-        TrainingError: if the release is not trained, or the folds are not calibrated and evaluated.
+        TrainingError: if the release is not trained, the folds are not calibrated and evaluated, or what the
+            folder says of its tiles cannot be read.
     """
     folder = release_folder(folds)
     if folder is None:
@@ -77,6 +83,7 @@ def release_of_folds(folds: CrossValidation) -> Release:
             "seconds": round(sum(record["seconds"] for record in history)),
             "software": read_software(folder),
         },
+        notice=notice_of(digest_of_tiles(folds.tiles), data),
         report=folds.folder,
     )
 
@@ -109,9 +116,10 @@ def _history(run: Run) -> Figures:
 
 
 def _data_facts(tiles: Sequence[Tile], experiment: Experiment) -> Figures:
+    digest = digest_of_tiles(tiles)
     return {
-        "dataset": "LC25000 lung, split by the clusters of LC25000-clean",
-        "dataset_sha256": digest_of_tiles(tiles),
+        "dataset": describe_dataset(digest),
+        "dataset_sha256": digest,
         "split_seed": experiment.split.seed,
         "seed": experiment.train.seed,
     }

@@ -99,8 +99,9 @@ def _publish_into_bucket(folder: Path, version: str) -> None:
 
 def _release(options: argparse.Namespace) -> Release:
     if is_cross_validation(options.run):
-        return release_of_folds(reopen_cross_validation(options.run, options.data, options.cache))
-    return release_of_run(reopen_run(options.run, options.data, options.cache))
+        folds = reopen_cross_validation(options.run, options.data, options.cache)
+        return release_of_folds(folds, options.data)
+    return release_of_run(reopen_run(options.run, options.data, options.cache), options.data)
 
 
 def convert(options: argparse.Namespace) -> None:

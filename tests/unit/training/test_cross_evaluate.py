@@ -14,8 +14,10 @@ from shared.manifest import MANIFEST_NAME, parse_manifest
 from shared.model_registry import ModelRegistry
 from shared.object_store import MemoryObjectStore
 from tests.unit.training import tiny
+from training.card import render_card
 from training.listing import CLASS_NAMES
 from training.synthetic import draw_tile
+from training.terms import LC25000_LUNG
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -106,14 +108,22 @@ def test_the_card_has_every_section(finished: Path) -> None:
         "Gates", "Failures", "Network", "Limits", "Not yet measured", "Sources",
     ):  # fmt: skip
         assert f"\n## {heading}\n" in card
-    for needed in (
-        "not for diagnostic use",
-        "CLAIM",
-        "Machine Learning Practice",
-        "1912.12142v1",
-        "small-cell",
-    ):
+    for needed in ("not for diagnostic use", "small-cell"):
         assert needed in card
+
+
+def test_a_card_claims_of_its_tiles_what_is_known_of_them(finished: Path, body: dict) -> None:
+    """Of others than the bundled model's nobody knows whose they are, or what a cluster of them is."""
+    card = (finished / "cv/card.md").read_text(encoding="utf-8")
+    provenance = body["provenance"] | {"dataset_sha256": LC25000_LUNG}
+    known = render_card(body | {"provenance": provenance}, "lung-cnn")
+    for claim in (
+        "LC25000 names no patients", "One institution", "1912.12142v1", "source tile once", "CLAIM",
+        "copies of one source tile", "Machine Learning Practice", "## For comparison",
+    ):  # fmt: skip
+        assert claim in known
+        assert claim not in card
+    assert "NOTICE, beside this card" in card
 
 
 def test_the_card_shows_only_plots_that_are_there(finished: Path) -> None:
