@@ -9,6 +9,7 @@ import structlog
 from celery.utils.dispatch import Signal
 
 from shared.errors import JobStoreUnavailable, NoModel
+from shared.job_store import Cleanable
 from shared.schemas import ModelRef, WorkerStatus
 from shared.services import Services, in_memory
 from shared.settings import Settings
@@ -249,7 +250,12 @@ def test_a_hung_object_store_does_not_hold_up_the_reaper(
 ) -> None:
     """Lost jobs are found while a deletion waits for an answer that does not come."""
     looks, hung = [], threading.Event()
-    monkeypatch.setattr(services.jobs, "cleanable", lambda limit: hung.wait(20))
+
+    def hang(limit: int) -> list[Cleanable]:
+        hung.wait(20)
+        return []
+
+    monkeypatch.setattr(services.jobs, "cleanable", hang)
     monkeypatch.setattr(services.jobs, "due", lambda oldest, limit: looks.append(hung.is_set()) or [])
     worker.start()
     assert wait_for(lambda: len(looks) >= 4, 15)
