@@ -34,7 +34,7 @@ class Arguments(TypedDict):
 class Connection:
     """The address of a server and what every request to it carries."""
 
-    base_url: str
+    base_url: str = field(repr=False)
     #: Not shown: they hold the API key.
     headers: Mapping[str, str] = field(repr=False)
 
@@ -56,6 +56,12 @@ class Connection:
         if key:
             headers["Authorization"] = f"Bearer {key}"
         return cls(url, headers)
+
+    @property
+    def shown(self) -> str:
+        """The address without the name and the password that it may hold, as for a proxy in front."""
+        parts = urlsplit(self.base_url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
     @property
     def trust_env(self) -> bool:
@@ -88,7 +94,7 @@ class Connection:
             return self.base_url + (path[len(prefix) :] if prefix and path.startswith(prefix + "/") else path)
         url = urljoin(self.base_url + "/", path)
         if urlsplit(url)[:2] != urlsplit(self.base_url)[:2]:
-            raise UnexpectedAnswer(f"Expected a link on {self.base_url}. Received: {path}")
+            raise UnexpectedAnswer(f"Expected a link on {self.shown}. Received: {path}")
         return url
 
 

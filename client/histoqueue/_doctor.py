@@ -40,10 +40,10 @@ def examine(client: Client) -> Iterator[Finding]:
     try:
         answer = client.run(flows.look_at("/healthz", client.patience))
     except HistoQueueError as error:
-        yield Finding("server", False, f"{client.connection.base_url}: {error}")
+        yield Finding("server", False, f"{client.connection.shown}: {error}")
         return
     milliseconds = (time.monotonic() - began) * 1000
-    yield Finding("server", True, f"{client.connection.base_url} answers in {milliseconds:.0f} ms")
+    yield Finding("server", True, f"{client.connection.shown} answers in {milliseconds:.0f} ms")
     yield _clock(answer)
     yield _ready(client)
     yield _told(client, "version", "/openapi.json", _version)

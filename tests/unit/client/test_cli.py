@@ -264,6 +264,14 @@ def test_doctor_examines_everything(server: ApiServer, capsys: Output) -> None:
     assert lines["version"].startswith("ok  version  server ")
 
 
+def test_doctor_shows_no_password(capsys: Output) -> None:
+    """An address may hold one, for a proxy in front of the server; what doctor says is sent to others."""
+    assert main(["doctor", "--server", "http://lab:hunter2@127.0.0.1:9/tiles"]) == 3
+    shown = capsys.readouterr()
+    assert "http://127.0.0.1:9/tiles" in shown.out
+    assert "hunter2" not in shown.out + shown.err
+
+
 def test_doctor_finds_a_server_without_a_worker(
     server: ApiServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:

@@ -409,4 +409,4 @@ def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key: str) -> None:
 
 def test_a_connection_does_not_show_its_key() -> None:
     """Nor does whatever prints it."""
-    assert "secret" not in repr(Connection.to("http://lab", "secret"))
+    assert "secret" not in repr(Connection.to("http://me:secret@lab", "secret"))
