@@ -96,7 +96,7 @@ def test_a_model_is_trained_under_a_version_that_is_not_released_yet() -> None:
     """A version never changes, and `ops.models publish` without a folder takes the newest."""
     said = {}
     for arguments in ((), ("VERSION=3.2.1",)):
-        command = ["make", "-n", "train", *arguments]
+        command = ["make", "--no-print-directory", "-n", "train", *arguments]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         said[arguments] = done.stdout.split()[-1]
     bundled = newest_bundled_model().name.removeprefix("lung-cnn-")
