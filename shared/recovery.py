@@ -30,7 +30,7 @@ from shared.errors import (
     cause_of,
 )
 from shared.object_store import StoredObject
-from shared.schemas import Job, NewJob, is_job_id, wall_clock_ms
+from shared.schemas import Idempotency, Job, is_job_id, wall_clock_ms
 from shared.services import Services
 from shared.settings import Settings
 
@@ -148,9 +148,9 @@ class Sweep:
             if not self._jobs.hold_sweep(SILENCE_SECONDS):
                 return False
             with self._passing_over(item):
-                if self._clock() - item.modified_at_ms > kept * 1000:
-                    self._remove_after(item, kept)
-                elif item.key.endswith(BATCH):
+                if self._remove_after(item, kept):
+                    continue
+                if item.key.endswith(BATCH):
                     self._look_at_batch(item, batch_id, is_lost)
                 elif item.key.endswith(WHOLE):
                     if self._batches_looked_at.get(batch_id) is False:
@@ -202,9 +202,9 @@ class Sweep:
 
     def _restore_member(self, job_id: str, batch_id: str) -> None:
         job = self._archive.get(job_id)
-        if job and job.spec.batch == batch_id and (job.expires_at_ms or 0) > self._clock():
+        if job and job.spec.batch == batch_id:
             settings = self._settings
-            self._jobs.restore_ended(job, settings.image_retention_seconds, settings.tombstone_seconds)
+            self._restore_ended(job, settings.image_retention_seconds, settings.tombstone_seconds)
 
     def _seal_batches(self) -> bool:
         """Note of lost batches that every member is back."""
@@ -259,18 +259,26 @@ class Sweep:
             self._swept.not_understood += 1
             _log.warning("upload_not_understood", key=item.key, error=str(accepted))
         elif accepted is not None and outcome is not None:
-            self._restore_ended(outcome, accepted.job)
+            new = accepted.job
+            kept = new.image_retention_seconds, new.tombstone_seconds
+            # With its key: a repetition of its request finds it.
+            self._restore_ended(outcome, *kept, new.idempotency)
         elif accepted is not None:
             if is_patient and self._clock() - accepted.accepted_at_ms < IN_FLIGHT_SECONDS * 1000:
                 return False
             self._restore(accepted)
         return True
 
-    def _restore_ended(self, job: Job, accepted: NewJob) -> None:
-        """Take in a job that had ended, so that a repetition of its request finds it by its key."""
+    def _restore_ended(
+        self,
+        job: Job,
+        image_retention_seconds: float,
+        tombstone_seconds: float,
+        idempotency: Idempotency | None = None,
+    ) -> None:
+        """Take in a job that had ended, unless its result is past its retention."""
         if (job.expires_at_ms or 0) > self._clock():
-            kept = accepted.image_retention_seconds, accepted.tombstone_seconds
-            self._jobs.restore_ended(job, *kept, accepted.idempotency)
+            self._jobs.restore_ended(job, image_retention_seconds, tombstone_seconds, idempotency)
 
     def _restore(self, accepted: AcceptedJob) -> None:
         try:
