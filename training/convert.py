@@ -17,6 +17,7 @@ from shared.errors import InvalidModel
 from shared.manifest import MANIFEST_NAME, Manifest, digest_of_file, parse_manifest
 from training.errors import TrainingError
 from training.reference import check_backend, load_reference
+from training.space_to_depth import fold_stems
 from worker.engine.calibration import calibrate
 from worker.engine.golden import check_golden
 from worker.engine.mnn_predictor import INPUT_NAME, OUTPUT_NAMES, MnnPredictor
@@ -105,9 +106,12 @@ def _name_ends(path: Path) -> None:
 
 
 def _convert_to_mnn(source: Path, path: Path) -> None:
+    network, folded = onnx.load(source), path.with_suffix(".folded.onnx")
+    fold_stems(network)
+    onnx.save(network, folded)
     # By the converter itself: its console script reports to MNN's maker, and installs what it needs to do so.
     program = "import sys, _tools; _tools.mnnconvert(sys.argv)"
-    options = ["-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(path), "--bizCode", "histoqueue"]
+    options = ["-f", "ONNX", "--modelFile", str(folded), "--MNNModel", str(path), "--bizCode", "histoqueue"]
     done = subprocess.run(  # noqa: S603 - our own words
         [sys.executable, "-c", program, *options], capture_output=True, text=True, check=False
     )

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,10 +77,10 @@ def test_what_mnn_cannot_convert_is_named(
 ) -> None:
     """By the converter's own last words; the folder is left as it was."""
 
-    def damage(path: Path) -> None:
-        path.write_bytes(b"no network")
+    def damage(network: Any) -> None:
+        network.graph.node[0].op_type = "Unheard"
 
-    monkeypatch.setattr("training.convert._name_ends", damage)
+    monkeypatch.setattr("training.convert.fold_stems", damage)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     assert tiny.call("convert", str(folder)) == 1
     assert "Expected a network that MNN can convert" in capsys.readouterr().err
