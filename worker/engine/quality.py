@@ -114,7 +114,7 @@ def resize_for_measuring(picture: Image.Image) -> NDArray[np.uint8]:
 def background_fraction(image: NDArray[np.uint8], level: int) -> float:
     """Return the share of pixels, 0 to 1, that are as bright as an empty slide."""
     darkest = np.minimum(np.minimum(image[..., 0], image[..., 1]), image[..., 2])
-    return float((darkest > level).mean())
+    return np.count_nonzero(darkest > level) / darkest.size
 
 
 def sharpness(image: NDArray[np.uint8]) -> float:
