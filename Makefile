@@ -9,6 +9,8 @@ ENGINE ?= fake
 REPORT ?= runs/chaos
 # The next one after the bundled model's: a version never changes.
 VERSION ?= 1.2.0
+# Much of a test is waiting, so two side by side fit two cores; 0 runs them in one process, as --pdb wants.
+TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
@@ -26,7 +28,7 @@ up: $(VENV)/local.stamp ## Run the whole system on http://127.0.0.1:5000 (PORT, 
 	@exec $(BIN)/python -m ops.up .env
 
 test: $(VENV)/dev.stamp ## Run every test, with servers of its own on free ports
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 train: $(VENV)/dev.stamp ## Cross-validate, train, score and publish VERSION of a model from DATA (hours; goes on where it stopped)
 	$(BIN)/python -m training prepare --data $(DATA) --config $(RECIPE)
