@@ -83,8 +83,7 @@ def _is_foldable(node: Any, constants: dict[str, Any], size: tuple[int, int]) ->
     """Tell whether it has stride 2 and reaches, in each direction, into the blocks beside its own."""
     given = _attributes(node)
     plain = given.get("group", 1) == 1 and given.get("dilations", [1, 1]) == [1, 1]
-    explicit = given.get("auto_pad", b"NOTSET") == b"NOTSET"
-    if node.op_type != "Conv" or given.get("strides") != [2, 2] or not plain or not explicit:
+    if node.op_type != "Conv" or given.get("strides") != [2, 2] or not plain:
         return False
     if any(name not in constants for name in node.input[1:]):
         return False
@@ -92,7 +91,7 @@ def _is_foldable(node: Any, constants: dict[str, Any], size: tuple[int, int]) ->
     return all(
         # It begins in the block before its own and ends in the one after, and there are as many as blocks.
         pads[axis] in (1, 2)
-        and 2 <= kernel[axis] - 1 - pads[axis] <= 3
+        and kernel[axis] - 1 - pads[axis] <= 3
         and (size[axis] + pads[axis] + pads[axis + 2] - kernel[axis]) // 2 + 1 == size[axis] // 2
         for axis in (0, 1)
     )
@@ -153,6 +152,6 @@ def _size_of(network: onnx.ModelProto, tensor: str) -> tuple[int, int] | None:
     for value in (*inferred.input, *inferred.value_info):
         if value.name == tensor:
             sides = [side.dim_value for side in value.type.tensor_type.shape.dim]
-            if len(sides) == 4 and all(side and side % 2 == 0 for side in sides[1:3]):
+            if all(side and side % 2 == 0 for side in sides[1:3]):
                 return sides[1], sides[2]
     return None

@@ -11,19 +11,24 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from ops.prepare import newest_bundled_model  # noqa: E402
 from training.space_to_depth import fold_stems, fold_weights  # noqa: E402
 
 SIDES = (12, 16)
 
 
 def network(
-    stems: Sequence[dict[str, Any]], *, sides: tuple[int | str, int] = SIDES, after: str = "Relu"
+    stems: Sequence[dict[str, Any]],
+    *,
+    sides: tuple[int | str, int] = SIDES,
+    perm: Sequence[int] = (0, 3, 1, 2),
+    after: str = "Relu",
 ) -> Any:
     """Return a graph of several first convolutions over one image, each an output of its own."""
     rng = np.random.default_rng(3)
     nodes = [
         helper.make_node("Mul", ["image", "scale"], ["values"]),
-        helper.make_node("Transpose", ["values"], ["maps"], perm=[0, 3, 1, 2]),
+        helper.make_node("Transpose", ["values"], ["maps"], perm=perm),
     ]
     constants, outputs = [numpy_helper.from_array(np.float32(0.01), "scale")], []
     for number, given in enumerate(stems):
@@ -68,6 +73,7 @@ def answers(model: Any) -> list[np.ndarray]:
         [stem(pads=(1, 2, 2, 1))],
         [stem(size=4, pads=(1, 1, 1, 1))],
         [stem(size=6, pads=(2, 2, 2, 2))],
+        [stem(size=3, pads=(1, 1, 0, 0))],
         # One of two alone, the first and the second.
         [stem(), stem(pads=(2, 2, 1, 1))],
         [stem(strides=[1, 1]), stem()],
@@ -103,9 +109,10 @@ def test_several_over_one_image_become_one() -> None:
         network([stem(size=7, pads=(2, 2, 3, 3))]),
         network([stem(pads=(0, 0, 3, 3))]),
         network([stem(pads=(1, 1, 0, 0))]),
-        network([stem(dilations=[2, 2], size=3, pads=(1, 1, 2, 2))]),
+        network([stem(dilations=[2, 2], size=3, pads=(1, 1, 1, 1))]),
         network([stem(group=3)]),
         network([stem()], after="Sigmoid"),
+        network([stem()], perm=[0, 3, 2, 1]),
         network([stem()], sides=(11, 16)),
         network([stem()], sides=("height", 16)),
         helper.make_model(helper.make_graph([], "none", [], [])),
@@ -124,3 +131,11 @@ def test_a_kernel_finds_its_pixels_in_blocks() -> None:
     weights[0, 2, 0, 1] = 7.0
     folded = fold_weights(weights, 1, 1).reshape(1, 2, 2, 3, 3, 3)
     assert np.argwhere(folded).tolist() == [[0, 1, 0, 2, 0, 1]]
+
+
+def test_the_bundled_networks_experts_share_one() -> None:
+    """As their first convolutions see the same image."""
+    model = onnx.load(newest_bundled_model() / "model.onnx")
+    before = sum(node.op_type == "Conv" for node in model.graph.node)
+    assert fold_stems(model)
+    assert sum(node.op_type == "Conv" for node in model.graph.node) == before - 1
