@@ -104,6 +104,27 @@ def test_a_model_is_trained_under_a_version_that_is_not_released_yet() -> None:
     assert said[("VERSION=3.2.1",)] == "3.2.1"
 
 
+def test_every_link_of_a_page_leads_somewhere() -> None:
+    """To a file or folder that there is, and to a heading that it has."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]
+    pages += [page for folder in ("docs", "deploy", "models") for page in (ROOT / folder).glob("*/**/*.md")]
+    astray = []
+    for page in pages:
+        for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+            name, _, heading = link.partition("#")
+            target = page.parent / name if name else page
+            if not target.exists() or (heading and heading not in headings(target)):
+                astray.append(f"{page.relative_to(ROOT)}: {link}")
+    assert not astray
+
+
+def headings(page: Path) -> set[str]:
+    """Return the words that a link to a heading of this page ends in, as they are made by GitHub."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text.replace("&lt;", "").replace("&gt;", ""), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_no_committed_text_names_a_registry() -> None:
     """Lock files hold names, versions and hashes alone."""
     locked = [*(ROOT / "requirements").glob("*.txt"), *(ROOT / "benchmarks/peers").glob("*.txt")]
