@@ -19,8 +19,8 @@ from worker.engine.runtime import REFERENCE
 HERE = Path(__file__).parent
 EXAMPLES = """
 examples:
-  python -m benchmarks --quick                          a few minutes: one short round
-  python -m benchmarks                                  the whole session, about an hour
+  python -m benchmarks --quick                          some ten minutes: one short round
+  python -m benchmarks                                  the whole session, two hours or more
   python -m benchmarks --model seed                     the seed's network instead of the shipped one
   python -m benchmarks --only ours-tensorflow,litserve  some systems; `none` measures the ceilings alone
 """

@@ -4,6 +4,7 @@ Workers do the same by themselves: at once when Redis has or may have lost data,
 changes nothing where nothing is lost, and may be run at any time, beside anything.
 """
 
+import argparse
 import sys
 
 from ops.installation import join
@@ -15,8 +16,13 @@ from shared.services import from_settings
 from shared.settings import Settings, read_settings
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Compare once; returns the exit status: 0 done, 1 not done."""
+    argparse.ArgumentParser(
+        prog="python -m ops.recover",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(arguments)
     join()
     settings = read_settings(Settings)
     configure_logs(settings.log_level, settings.log_json)

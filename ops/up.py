@@ -1,13 +1,12 @@
 """`make up`: the whole system on one machine, in the foreground, until Ctrl-C.
 
-    python -m ops.up [FILE]
-
 Settings that the environment lacks come from FILE, if there is one: `make up` names `.env`.
 
 Redis, the object store, the API, one worker and what tells webhooks are children of this process. One that
 ends is started again; when this process ends, so do they, also when it is killed.
 """
 
+import argparse
 import fcntl
 import json
 import os
@@ -412,5 +411,14 @@ def _say(line: str) -> None:
         print(line, flush=True)
 
 
+def _settings_file() -> str | None:
+    parser = argparse.ArgumentParser(
+        prog="python -m ops.up", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", nargs="?", metavar="FILE")
+    file: str | None = parser.parse_args().file
+    return file
+
+
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2]))
+    sys.exit(main(_settings_file()))

@@ -1,7 +1,9 @@
 """The documentation cannot lie: what it lists is what there is."""
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -90,6 +92,18 @@ def test_every_make_target_explains_itself() -> None:
     assert declared
     for target in declared[1].split():
         assert re.search(rf"^{target}:.*## \S", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("command", ["keys", "models", "prepare", "recover", "up"])
+def test_an_operators_command_explains_itself_and_does_nothing_else(command: str, tmp_path: Path) -> None:
+    """Whoever asks `python -m ops.up --help` starts no servers."""
+    program = [sys.executable, "-m", f"ops.{command}", "--help"]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        program, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout.startswith(f"usage: python -m ops.{command}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_is_trained_under_a_version_that_is_not_released_yet() -> None:
