@@ -84,7 +84,7 @@ def _row(job: dict[str, Any]) -> dict[str, Any]:
         **{name: result.get(name) for name in named},
         **{name: job[name] for name in ("custom_id", "status", "attempt", "created_at", "finished_at")},
         "reasons": ";".join(result.get("reasons", ())),
-        "probabilities": json.dumps(result["probabilities"]) if "probabilities" in result else None,
+        "probabilities": json.dumps(result["probabilities"]) if result.get("probabilities") else None,
         "width": job["input"]["width"],
         "height": job["input"]["height"],
         "input_sha256": job["input"]["sha256"],
@@ -116,7 +116,7 @@ def _feature(job: Job) -> dict[str, Any]:
     name = _class_of(job)
     figures = {
         **{key: result.get(key) for key in ("confidence", "cancer_probability")},
-        **{f"probability {key}": value for key, value in result.get("probabilities", {}).items()},
+        **{f"probability {key}": value for key, value in (result.get("probabilities") or {}).items()},
         **{f"gate {key}": value for key, value in result.get("quality", {}).items()},
     }
     return {

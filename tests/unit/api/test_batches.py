@@ -590,6 +590,22 @@ def test_a_row_has_all_that_was_found_or_why_nothing_was(client: FlaskClient, se
     assert shapes[2]["properties"]["metadata"]["error"] == "INVALID_IMAGE: =It breaks off."
 
 
+def test_a_rejected_tile_has_a_row_and_a_shape(client: FlaskClient, services: Services) -> None:
+    """Its class and its probabilities are null: that is no reason to break off."""
+    batch = send_files(client, {"x0_y0.png": png_bytes()}).json
+    job_id = batch["items"][0]["id"]
+    nothing = dict.fromkeys(("class", "label", "confidence", "probabilities", "cancer_probability"))
+    result = {**nothing, "verdict": "rejected", "reasons": ["background"], "quality": {"sharpness": 0.5}}
+    services.jobs.claim(job_id, "t", 15, 300)
+    services.jobs.succeed(job_id, "t", result, {})
+    table = client.get(batch["links"]["results"], query_string={"format": "csv"}).text
+    (row,) = csv.DictReader(io.StringIO(table))
+    assert (row["verdict"], row["class"], row["probabilities"]) == ("rejected", "", "")
+    (shape,) = client.get(batch["links"]["results"], query_string={"format": "geojson"}).json["features"]
+    assert shape["properties"]["classification"]["name"] == "rejected"
+    assert shape["properties"]["measurements"] == {"gate sharpness": 0.5}
+
+
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@"])
 def test_no_cell_of_a_table_is_run_by_a_spreadsheet(client: FlaskClient, finish: Finish, begin: str) -> None:
     """As a formula; a number that is negative stays one."""
