@@ -69,6 +69,8 @@ class UpSettings(BaseSettings):
     data_dir: Path = Path(".data")
     #: Processes of the API; gunicorn itself reads it, and takes none for a number.
     web_concurrency: Annotated[int, Field(ge=1)] = 1
+    #: Below this path alone the API answers; gunicorn itself reads it.
+    script_name: str = ""
     #: Where given, that server is used and none is started.
     redis_url: str | None = None
     s3_endpoint_url: str | None = None
@@ -79,6 +81,11 @@ class UpSettings(BaseSettings):
     s3_prefix: str = ""
     #: Where given, it signs instead of one that is made here.
     webhook_secret: SecretStr | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the API answers."""
+        return f"http://{HOST}:{self.port}{self.script_name}"
 
 
 @dataclass
@@ -241,9 +248,8 @@ def _run(settings: UpSettings, supervisor: Supervisor) -> None:
     _wait_for_given(supervisor, "Redis", asked.jobs.ping)
     _prepare_model(supervisor, from_settings(shared, WORKER_PATIENCE), shared.model_bucket is None)
     _start_clients(settings, supervisor)
-    url = f"http://{HOST}:{settings.port}"
-    supervisor.wait_for("the system", lambda: _is_ready(url), READY_TIMEOUT_SECONDS)
-    _say(f"ready: {url}   (Ctrl-C ends it; research use only, not for diagnostic use)")
+    supervisor.wait_for("the system", lambda: _is_ready(settings.url), READY_TIMEOUT_SECONDS)
+    _say(f"ready: {settings.url}   (Ctrl-C ends it; research use only, not for diagnostic use)")
     while True:
         supervisor.look()
         time.sleep(0.2)

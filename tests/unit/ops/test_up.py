@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from urllib.request import proxy_bypass
 
@@ -132,6 +134,26 @@ def test_words_that_find_no_room_end_nothing(monkeypatch: pytest.MonkeyPatch) ->
         up._say("redis ended")
         with suppress(OSError):
             full.close()
+
+
+class _Mounted(BaseHTTPRequestHandler):
+    """Answers as an API does that is mounted below /tiles."""
+
+    def do_GET(self) -> None:
+        """Know nothing else."""
+        self.send_response(200 if self.path == "/tiles/readyz" else 400)
+        self.end_headers()
+
+
+def test_an_api_that_is_mounted_below_a_path_is_asked_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers nowhere else: all was ended after three minutes, as not ready."""
+    with HTTPServer(("127.0.0.1", 0), _Mounted) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PORT", str(server.server_port))
+        assert not up._is_ready(up.UpSettings().url)
+        monkeypatch.setenv("SCRIPT_NAME", "/tiles")
+        assert up._is_ready(up.UpSettings().url)
+        server.shutdown()
 
 
 @pytest.mark.parametrize(
