@@ -40,6 +40,16 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
         assert f"`{shown(default)}`" in row[1]
 
 
+def test_the_bounds_of_a_setting_are_documented() -> None:
+    """All but 0, 1 and the hundred years, which the page states for all times."""
+    for name, field in Settings.model_fields.items():
+        row = re.search(rf"^\| `{name.upper()}` \|.*\|$", CONFIGURATION, re.MULTILINE)
+        bounds = [getattr(rule, side, None) for rule in field.metadata for side in ("ge", "le")]
+        for bound in bounds:
+            if bound not in (None, 0, 1, 3_153_600_000):
+                assert re.search(rf"\b{bound}\b", row[0] if row else ""), name
+
+
 def test_every_documented_setting_exists() -> None:
     """Nor does one that nothing reads."""
     documented = {name.lower() for name in re.findall(r"^\| `([A-Z0-9_]+)` \|", CONFIGURATION, re.MULTILINE)}
