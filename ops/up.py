@@ -70,7 +70,7 @@ class UpSettings(BaseSettings):
     #: Processes of the API; gunicorn itself reads it, and takes none for a number.
     web_concurrency: Annotated[int, Field(ge=1)] = 1
     #: Below this path alone the API answers; gunicorn itself reads it.
-    script_name: str = ""
+    script_name: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     #: Where given, that server is used and none is started.
     redis_url: str | None = None
     s3_endpoint_url: str | None = None

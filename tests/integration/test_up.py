@@ -57,6 +57,8 @@ def test_a_taken_port_is_said_in_one_line(tmp_path: Path) -> None:
         ({"PORT": "99999"}, "PORT: Input should be less than or equal to 65535"),
         ({"WEB_CONCURRENCY": "0"}, "WEB_CONCURRENCY: Input should be greater than or equal to 1"),
         ({"WEB_CONCURRENCY": "all"}, "WEB_CONCURRENCY: Input should be a valid integer"),
+        ({"SCRIPT_NAME": "tiles"}, "SCRIPT_NAME: String should match pattern"),
+        ({"SCRIPT_NAME": "/tiles/"}, "SCRIPT_NAME: String should match pattern"),
     ],
 )
 def test_what_cannot_begin_is_said_in_one_line(tmp_path: Path, setting: dict[str, str], said: str) -> None:
