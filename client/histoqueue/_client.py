@@ -121,8 +121,8 @@ class Client:
 
         >>> with Client() as client:
         ...     for item in client.map(["tile.png", "no such file.png"], concurrency=1):
-        ...         print(item.source, item.job.result.class_name if item.job else type(item.error).__name__)
-        tile.png lung_aca
+        ...         print(item.source, item.job.status if item.job else type(item.error).__name__)
+        tile.png succeeded
         no such file.png FileNotFoundError
         """
 

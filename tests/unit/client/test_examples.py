@@ -54,6 +54,19 @@ def test_python_blocks_of_the_pages_run(
     assert "lung_aca" in capsys.readouterr().out
 
 
+def test_the_loop_of_the_page_goes_on_after_a_tile_that_fails(
+    server: ApiServer, bad_tiles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job that failed is told as its error, and no traceback."""
+    (bad_tiles / "broken.png").replace(bad_tiles / "x0_y0.png")
+    page = (ROOT / "docs/how-to/batch.md").read_text()
+    (block,) = [block for block in re.findall(r"```python\n(.+?)```", page, re.DOTALL) if ".map(" in block]
+    exec(compile(block, "batch.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert "tiles/x0_y0.png INVALID_IMAGE: Expected a JPEG. It breaks off." in lines
+    assert "tile.png lung_aca" in lines
+
+
 def test_shell_blocks_of_the_page_run(server: ApiServer, tiles: Path, tmp_path: Path) -> None:
     """One after the other, beside a folder of tiles, also with names that trip a shell; and once more."""
     (tiles / "a \"name\" with $HOME; and 'quotes'.png").write_bytes(png_bytes(seed=77))
