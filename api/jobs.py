@@ -96,7 +96,7 @@ def events(job_id: str) -> Response:
     job = find_job(here.services, checked_id(job_id), caller())
     last = request.headers.get("Last-Event-ID")
     if job.status.is_final and last == str(job.version):
-        return Response(status=204)
+        return _nothing()
     answer = Response(
         stream_with_context(event_stream(here.waiting.follow(job), last)), content_type=EVENT_STREAM
     )
@@ -129,12 +129,19 @@ def delete(job_id: str) -> Response:
     """Cancel the job if it is open, and leave nothing of its image or result; 204, also when repeated."""
     here = context()
     delete_job(here.services, here.settings, _owned(job_id))
-    return Response(status=204)
+    return _nothing()
 
 
 def _owned(job_id: str) -> str:
     check_owner(context().services, checked_id(job_id), caller())
     return job_id
+
+
+def _nothing() -> Response:
+    answer = Response(status=204)
+    # Flask names a type even for what is not there.
+    del answer.headers["Content-Type"]
+    return answer
 
 
 def _answer(job: Job, wait: Wait | None = None) -> Response:

@@ -5,7 +5,7 @@ from typing import Any
 
 import structlog
 from flask import Flask, Response, json, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeNotSatisfiable
 
 from api.context import context
 from api.request_log import request_id
@@ -115,7 +115,10 @@ def _answer_http(error: HTTPException) -> Response:
     status = error.code or 500
     code = _CODES.get(status, "INVALID_REQUEST" if status < 500 else "INTERNAL")
     allow = error.valid_methods if isinstance(error, MethodNotAllowed) else None
-    return problem_answer(code, status=status, allow=allow or ())
+    answer = problem_answer(code, status=status, allow=allow or ())
+    if isinstance(error, RequestedRangeNotSatisfiable) and error.length is not None:
+        answer.headers["Content-Range"] = f"{error.units} */{error.length}"
+    return answer
 
 
 def _answer_unexpected(error: Exception) -> Response:

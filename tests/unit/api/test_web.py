@@ -50,3 +50,12 @@ def test_an_asset_is_one_of_the_pages_and_no_other_file(client: FlaskClient) -> 
             assert answer.status_code == 200
     for name in ("../web.py", "%2e%2e/web.py", "nothing.js", "../templates/page.html"):
         assert client.get(f"/static/{name}").status_code == 404
+
+
+def test_a_range_that_lies_beyond_an_asset_is_told_how_long_that_is(client: FlaskClient) -> None:
+    """RFC 9110: who asked can ask for a part that is there."""
+    with client.get("/static/page.css") as whole:
+        length = len(whole.data)
+    answer = client.get("/static/page.css", headers={"Range": f"bytes={length}-"})
+    assert (answer.status_code, answer.content_type) == (416, "application/problem+json")
+    assert answer.headers["Content-Range"] == f"bytes */{length}"
