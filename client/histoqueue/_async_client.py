@@ -16,6 +16,7 @@ from ._connection import Connection, answer_of, no_answer
 from ._errors import FOR_EVERY_IMAGE, HistoQueueError
 from ._http import Answer, Flow, Pause, Request, Unanswered
 from ._jobs import AsyncJob, Mapped
+from ._pool import check_concurrency
 from ._retry import Patience
 from ._upload import Source, load
 
@@ -51,6 +52,7 @@ class AsyncClient:
         concurrency: int = 64,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
+        check_concurrency(concurrency)
         self.connection = Connection.to(base_url, api_key)
         self.patience = Patience(patience)
         self._http = httpx2.AsyncClient(
@@ -92,6 +94,7 @@ class AsyncClient:
         self, sources: Iterable[Source], *, concurrency: int = 16, **options: Unpack[Options]
     ) -> AsyncIterator[Mapped[AsyncJob]]:
         """Submit many images and yield each as its job ends, in whatever order; see `Client.map`."""
+        check_concurrency(concurrency)
         waiting, running = iter(sources), set[asyncio.Task[Mapped[AsyncJob]]]()
         done = set[asyncio.Task[Mapped[AsyncJob]]]()
         try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ._export import write_csv, write_ndjson, written_whole
 from ._geojson import Layout, write_geojson
 from ._journal import Journal
-from ._pool import run_over
+from ._pool import check_concurrency, run_over
 from ._scan import SUFFIXES, check, scan
 from ._sender import Sender
 
@@ -90,8 +90,7 @@ class Bulk:
         restart: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        if concurrency < 1:
-            raise ValueError(f"Expected a concurrency of 1 or more. Received: {concurrency}")
+        check_concurrency(concurrency)
         for out in outs:
             if out.suffix.lower() not in FORMATS:
                 raise ValueError(f"Expected a file ending in {', '.join(FORMATS)}. Received: {out}")

@@ -17,7 +17,7 @@ from ._connection import Connection, answer_of, no_answer
 from ._errors import FOR_EVERY_IMAGE, HistoQueueError
 from ._http import Answer, Flow, Pause, Request, Unanswered
 from ._jobs import Job, Mapped
-from ._pool import run_over
+from ._pool import check_concurrency, run_over
 from ._retry import Patience
 from ._upload import Source, load
 
@@ -46,6 +46,9 @@ class Client:
         patience: seconds for which one call goes on asking.
         concurrency: how many connections may be open at once.
         transport: of httpx2, in place of the network.
+
+    Raises:
+        ValueError: if one of them is none that anything can be done with.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Client:
         concurrency: int = 64,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
+        check_concurrency(concurrency)
         self.connection = Connection.to(base_url, api_key)
         self.patience = Patience(patience)
         self._http = httpx2.Client(

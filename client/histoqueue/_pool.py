@@ -11,6 +11,16 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 
+def check_concurrency(number: int) -> None:
+    """Return if something can be done with so many at once.
+
+    Raises:
+        ValueError: if it cannot: nothing would ever be done.
+    """
+    if number < 1:
+        raise ValueError(f"Expected a concurrency of 1 or more. Received: {number}")
+
+
 def run_over(
     function: Callable[[Item], Outcome],
     items: Iterable[Item],
@@ -26,8 +36,7 @@ def run_over(
     Raises:
         ValueError: if there is to be no thread.
     """
-    if threads < 1:
-        raise ValueError(f"Expected a concurrency of 1 or more. Received: {threads}")
+    check_concurrency(threads)
     waiting = iter(items)
     inbox: queue.SimpleQueue[tuple[Item] | None] = queue.SimpleQueue()
     outbox: queue.SimpleQueue[tuple[Outcome | None, BaseException | None]] = queue.SimpleQueue()

@@ -27,6 +27,10 @@ class Patience:
     uniform: Callable[[float, float], float] = random.uniform
     clock: Callable[[], float] = time.monotonic
 
+    def __post_init__(self) -> None:
+        if not self.seconds >= 0:  # NaN is not either
+            raise ValueError(f"Expected a patience of 0 seconds or more. Received: {self.seconds}")
+
     def pause_seconds(self, attempt: int, retry_after_seconds: float | None) -> float:
         """Return how long to wait after the attempt of this number, the first being 0.
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import io
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -262,6 +263,37 @@ def test_an_address_of_something_else_ends_a_map(
     server.app.before_request(lambda: Response(page, status=404) if page else None)
     with pytest.raises(RouteNotFound):
         map_all([tiles / "x0_y0.png"] * 60, server.url + path)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"concurrency": 0}, "1 or more. Received: 0"),
+        ({"concurrency": -3}, "1 or more. Received: -3"),
+        ({"patience": -1.0}, "0 seconds or more. Received: -1"),
+        ({"patience": math.nan}, "0 seconds or more. Received: nan"),
+    ],
+)
+def test_a_client_that_could_never_do_anything_is_refused(
+    kind: Callable[..., object], wrong: dict[str, Any], text: str
+) -> None:
+    """Its first call would wait for a connection that it may not have, or ask for ever."""
+    with pytest.raises(ValueError, match=text):
+        kind("http://127.0.0.1:9", **wrong)
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_an_async_map_of_nothing_at_once_is_refused(number: int) -> None:
+    """As the other client's is."""
+
+    async def classify() -> None:
+        async with AsyncClient("http://127.0.0.1:9", patience=0) as client:
+            async for _ in client.map([b"tile"], concurrency=number):
+                pass
+
+    with pytest.raises(ValueError, match=f"1 or more. Received: {number}"):
+        asyncio.run(classify())
 
 
 def test_an_async_map_that_ends_leaves_no_errors_behind(
