@@ -388,7 +388,7 @@ class InternalFault(OperatorError):
 
 
 class UnexpectedAnswer(OperatorError):
-    """The answer is not one of this API."""
+    """The answer is not one of this API: a proxy's, a login page's, or another service's."""
 
 
 class WaitTimedOut(HistoQueueError, TimeoutError):
@@ -411,6 +411,7 @@ FOR_EVERY_IMAGE = (
     MethodNotAllowed,
     WebhooksOff,
     WebhookRefused,
+    UnexpectedAnswer,
 )
 
 

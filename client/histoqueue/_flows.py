@@ -16,7 +16,6 @@ from ._errors import (
     MethodNotAllowed,
     NotSupported,
     RouteNotFound,
-    UnexpectedAnswer,
     WaitTimedOut,
     error_for,
 )
@@ -34,6 +33,7 @@ BATCH_SECONDS = 60.0
 BATCH_PAUSE_SECONDS = (0.05, 5.0)
 #: Jobs in one page of a batch's results.
 BATCH_PAGE = 1000
+PNG_SIGNATURE = b"\x89PNG"
 T = TypeVar("T")
 
 
@@ -208,7 +208,9 @@ def retry(job: JobRecord | str, patience: Patience) -> Flow[JobRecord]:
 
 def delete(job: JobRecord | str, patience: Patience) -> Flow[None]:
     """Cancel the job and delete its image and its result."""
-    yield from supported(exchange(Request("DELETE", job_path(job)), patience), "DELETE /result/<id>")
+    answer = yield from supported(exchange(Request("DELETE", job_path(job)), patience), "DELETE /result/<id>")
+    if answer.status != 204:
+        raise answer.unexpected("status 204")
 
 
 def heatmap(record: JobRecord, patience: Patience) -> Flow[bytes]:
@@ -218,6 +220,8 @@ def heatmap(record: JobRecord, patience: Patience) -> Flow[bytes]:
         raise NotSupported(f"Expected job {record.id} to have a heat map. Submit it with explain=True.")
     while True:
         answer = yield from exchange(Request("GET", path), patience)
+        if answer.status == 200 and not answer.body.startswith(PNG_SIGNATURE):
+            raise answer.unexpected("a PNG file")
         if answer.status == 200:
             return answer.body
         yield Pause(_when_to_ask_again(answer, patience))
@@ -259,7 +263,7 @@ def job_in(answer: Answer) -> JobRecord:
     try:
         return JobRecord.from_json(body)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnexpectedAnswer(f"Expected a job. Received: {str(body)[:80]} ({error!r})") from error
+        raise answer.unexpected("a job") from error
 
 
 def _batch_in(answer: Answer) -> BatchRecord:
@@ -267,7 +271,7 @@ def _batch_in(answer: Answer) -> BatchRecord:
     try:
         return BatchRecord.from_json(body)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UnexpectedAnswer(f"Expected a batch. Received: {str(body)[:80]} ({error!r})") from error
+        raise answer.unexpected("a batch") from error
 
 
 def _records_in(answer: Answer) -> list[JobRecord]:
@@ -275,7 +279,7 @@ def _records_in(answer: Answer) -> list[JobRecord]:
     try:
         return [JobRecord.from_json(json.loads(line)) for line in answer.body.splitlines()]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnexpectedAnswer(f"Expected jobs, one a line. Received: {answer.body[:80]!r}") from error
+        raise answer.unexpected("jobs, one a line,") from error
 
 
 def job_path(job: JobRecord | str) -> str:

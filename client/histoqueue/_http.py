@@ -10,7 +10,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar, Union
 
 from ._errors import (
+    CallerError,
     HistoQueueError,
+    InternalFault,
     MethodNotAllowed,
     RequestTooLarge,
     RouteNotFound,
@@ -27,6 +29,9 @@ _OF_OTHERS: Mapping[int, type[HistoQueueError]] = {
     404: RouteNotFound,
     405: MethodNotAllowed,
     413: RequestTooLarge,
+    # These may be due to one image.
+    **dict.fromkeys((406, 415, 422), CallerError),
+    500: InternalFault,
 }
 #: Seconds for an answer that the server does not hold back.
 ANSWER_SECONDS = 30.0
@@ -77,8 +82,15 @@ class Answer:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise UnexpectedAnswer(f"Expected a JSON object. Received: {self._start()}")
+            raise self.unexpected("a JSON object")
         return found
+
+    def unexpected(self, what: str) -> UnexpectedAnswer:
+        """Return the error of an answer that is not what it should be, with what answered."""
+        kind = self.headers.get("Content-Type", "no type").partition(";")[0]
+        return UnexpectedAnswer(
+            f"Expected {what} of HistoQueue. Received: status {self.status}, {kind}, {self._start()}"
+        )
 
     def error(self) -> HistoQueueError:
         """Return the error that this answer is."""
@@ -88,7 +100,7 @@ class Answer:
         except UnexpectedAnswer:
             problem = Problem("")
         if not (problem.code and isinstance(problem.code, str)):
-            text = f"Expected an answer of HistoQueue. Received: status {self.status}, {self._start()}"
+            text = str(self.unexpected("an answer"))
             kind = _OF_OTHERS.get(self.status, UnexpectedAnswer)
             if self.status not in (401, 403):
                 return kind(text, retry_after_seconds=retry_after)

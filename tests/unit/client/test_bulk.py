@@ -7,6 +7,7 @@ import os
 import resource
 import sqlite3
 import sys
+import threading
 import tracemalloc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,14 @@ from typing import Any
 
 import pytest
 from flask import Response, abort, request
-from histoqueue import CallerError, Client, InvalidRequest, JournalError, UnknownModelVersion
+from histoqueue import (
+    CallerError,
+    Client,
+    InvalidRequest,
+    JournalError,
+    UnexpectedAnswer,
+    UnknownModelVersion,
+)
 from histoqueue._bulk import Bulk, Summary
 from histoqueue._export import write_csv, written_whole
 from histoqueue._geojson import Layout, feature
@@ -400,6 +408,27 @@ def test_files_of_which_none_is_an_image_are_rows(client: Client, tiles: Path) -
     for path in tiles.iterdir():
         path.write_text("<!doctype html>")
     assert run(client, "tiles", at_once=16).failures == {"UNSUPPORTED_IMAGE_FORMAT": 3}
+
+
+def test_a_page_in_place_of_the_server_makes_no_rows(
+    server: ApiServer, client: Client, many_tiles: Path, at_once: int
+) -> None:
+    """Of a network that asks for its password again in the middle: the same call goes on with the rest."""
+    pages, is_in = [], threading.Event()
+
+    def log_in() -> Response | None:
+        if len(server.jobs) < 4 or is_in.is_set():
+            return None
+        pages.append(request.path)
+        return Response("<!doctype html><title>Log in</title>", content_type="text/html")
+
+    server.app.before_request(log_in)
+    with pytest.raises(UnexpectedAnswer, match="Log in"):
+        run(client, "tiles", at_once=at_once)
+    assert pages
+    is_in.set()
+    summary = run(client, "tiles", at_once=at_once)
+    assert (summary.succeeded, summary.failed, len(server.jobs)) == (10, 0, 10)
 
 
 def test_a_job_that_somebody_deletes_meanwhile_is_made_again(

@@ -296,6 +296,29 @@ def test_an_async_map_of_nothing_at_once_is_refused(number: int) -> None:
         asyncio.run(classify())
 
 
+def test_a_page_in_place_of_the_server_ends_a_map(map_all: Any, server: ApiServer, tiles: Path) -> None:
+    """The login page of a network, say: no image is to blame, and every other one would meet it too."""
+    page = b"<!doctype html><title>Hotel network</title>"
+    server.app.before_request(lambda: Response(page, content_type="text/html"))
+    with pytest.raises(UnexpectedAnswer, match=r"status 200, text/html, .*Hotel network"):
+        map_all([tiles / "x0_y0.png"] * 60)
+
+
+def test_a_page_in_place_of_an_answer_is_neither_a_heat_map_nor_a_deletion(
+    server: ApiServer, client: Client
+) -> None:
+    """It is a success of somebody else."""
+    pages: list[Response] = []
+    server.app.before_request(lambda: pages[0] if pages else None)
+    job = client.submit(png_bytes(), wait=10, explain=True)
+    pages.append(Response("<!doctype html>", content_type="text/html"))
+    with pytest.raises(UnexpectedAnswer, match="Expected a PNG file"):
+        job.heatmap()
+    with pytest.raises(UnexpectedAnswer, match="status 204"):
+        job.delete()
+    assert server.jobs[0].result
+
+
 def test_an_async_map_that_ends_leaves_no_errors_behind(
     server: ApiServer, tiles: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
