@@ -6,6 +6,8 @@ const LANES = 4;
 /** Seconds that one request waits for a job. */
 const WAIT_SECONDS = 15;
 const SLOWEST_RETRY_SECONDS = 30;
+/** Seconds between two counts that are read aloud, where a screen reader is, while tiles are open. */
+const TOLD_EVERY_SECONDS = 15;
 /** The server is busy or away, as itself or a proxy before it says. */
 const TEMPORARY = new Set([408, 429, 502, 503, 504]);
 const KEPT = "histoqueue.jobs";
@@ -28,6 +30,7 @@ const memory = new Map();
 let lanes = 0;
 let labels = {};
 let keyGiven = null;
+let telling = null;
 
 /** Ask the server, and again while it is away, busy, or wants a key. `say` gets a word about each wait. */
 async function ask(path, options = {}, say = () => {}) {
@@ -103,6 +106,7 @@ function askForKey(refused) {
         keep(KEY, $("key").value.trim());
         $("key").value = "";
         $("access").hidden = true;
+        giveFocusBack([$("files")]);
         keyGiven = null;
         resolve();
       }, { once: true });
@@ -119,6 +123,9 @@ class Row {
     this.idempotencyKey = randomName();
     this.element = document.importNode($("row").content.firstElementChild, true);
     this.part("name").textContent = name;
+    for (const control of this.part("actions").children) {
+      control.setAttribute("aria-label", `${control.textContent}, ${name}`);
+    }
     if (file) this.picture("tile", file, "");
     this.on("cancel", () => this.act("cancel"));
     this.on("retry", () => this.act("retry"));
@@ -329,9 +336,12 @@ async function run() {
   lanes -= 1;
 }
 
-function submit(files, options) {
+function submit(files) {
+  // What is no number would be left out without a word.
+  if (!$("mpp").reportValidity()) return;
+  const given = options();
   for (const file of files) {
-    const row = new Row(file.name, file, options);
+    const row = new Row(file.name, file, given);
     rows.push(row);
     enqueue(row);
   }
@@ -346,7 +356,21 @@ function summarise() {
     found.set(said, (found.get(said) ?? 0) + 1);
   }
   const text = [...found].map(([said, count]) => `${count} ${said}`).join(", ");
-  if ($("summary").textContent !== text) $("summary").textContent = text;
+  if ($("summary").textContent === text) return;
+  $("summary").textContent = text;
+  if (!found.has("open")) {
+    tell();
+  } else {
+    // Tiles that were given together are told together.
+    telling ??= setTimeout(tell, $("told").textContent ? TOLD_EVERY_SECONDS * 1000 : 500);
+  }
+}
+
+/** Have the count read aloud: where that is done for each tile that ends, nothing else is heard. */
+function tell() {
+  clearTimeout(telling);
+  telling = null;
+  $("told").textContent = $("summary").textContent;
 }
 
 /** Return how a row stands; how a job stands that could not be asked for is not known. */
@@ -447,7 +471,7 @@ function main() {
   document.body.classList.add("scripted");
   const drop = $("drop");
   $("files").addEventListener("change", () => {
-    submit([...$("files").files], options());
+    submit([...$("files").files]);
     $("files").value = "";
   });
   $("submit").addEventListener("submit", (event) => event.preventDefault());
@@ -462,11 +486,11 @@ function main() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    submit([...event.dataTransfer.files], options());
+    submit([...event.dataTransfer.files]);
   });
   $("example").addEventListener("click", async () => {
     const blob = await (await fetch(new URL("example.png", import.meta.url))).blob();
-    submit([new File([blob], "drawn-example.png", { type: "image/png" })], options());
+    submit([new File([blob], "drawn-example.png", { type: "image/png" })]);
   });
   // What is on the server is found again; a file that has not been sent is this page's alone.
   window.addEventListener("beforeunload", (event) => {

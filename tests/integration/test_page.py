@@ -138,7 +138,7 @@ def test_options_go_with_each_tile(opened: Opened, server: ApiServer) -> None:
     give(page, tile("plain.png"))
     expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
     page.get_by_label("Micrometres per pixel").fill("0.5")
-    page.get_by_label("Heat map").check()
+    page.get_by_label("Heat map: where the network looked").check()
     give(page, tile("told.png"))
     expect(page.locator("#summary")).to_have_text("2 Lung adenocarcinoma")
     assert [(job.spec.input.mpp, job.spec.explain) for job in server.jobs] == [(None, False), (0.5, True)]
@@ -232,7 +232,8 @@ def test_who_leaves_before_every_tile_was_sent_is_asked(opened: Opened, server: 
     page = opened()
     give(page, *(tile(f"{number}.png") for number in range(5)))
     expect(page.get_by_text("In the queue")).to_have_count(4, timeout=20_000)
-    page.get_by_label("Heat map").check()  # a browser asks only who has used the page
+    # A browser asks only who has used the page.
+    page.get_by_label("Heat map: where the network looked").check()
     with page.expect_event("dialog") as asked:
         page.evaluate("setTimeout(() => location.reload())")
     assert asked.value.type == "beforeunload"
@@ -433,6 +434,65 @@ def test_a_button_that_was_pressed_by_key_keeps_the_focus(opened: Opened) -> Non
     expect(page.get_by_role("button", name="Heat map")).to_be_focused()
     page.get_by_role("button", name="Take ended ones off this page").press("Enter")
     expect(page.get_by_label("Tiles of lung tissue")).to_be_focused()
+
+
+def test_a_control_of_a_tile_is_named_after_it(opened: Opened) -> None:
+    """Who hears a list of the buttons, or speaks a button's name, knows of which tile each is."""
+    page = opened()
+    page.get_by_label("Heat map: where the network looked, not why").check()
+    give(page, tile("one.png"), tile("two.png"))
+    expect(page.locator("#summary")).to_have_text("2 Lung adenocarcinoma")
+    for name in ("one.png", "two.png"):
+        for what in ("Heat map", "Delete from the server"):
+            expect(page.get_by_role("button", name=f"{what}, {name}", exact=True)).to_be_visible()
+        expect(page.get_by_role("link", name=f"JSON, {name}", exact=True)).to_be_visible()
+
+
+def test_the_count_is_not_read_aloud_for_each_tile(opened: Opened, server: ApiServer) -> None:
+    """A screen reader is told that tiles were taken and how all of them ended, and little in between."""
+    page = opened()
+    page.evaluate(
+        """() => {
+          window.told = [];
+          new MutationObserver((changes) => {
+            for (const { target } of changes) {
+              const element = target.nodeType === Node.ELEMENT_NODE ? target : target.parentElement;
+              const region = element.closest("main [role=status]");
+              if (region) window.told.push(region.textContent);
+            }
+          }).observe(document.body, { subtree: true, childList: true, characterData: true });
+        }"""
+    )
+    server.is_working.clear()
+    give(page, *(tile(f"{number}.png", 48 + number) for number in range(8)))
+    expect(page.locator("#told")).to_have_text("8 open")
+    server.is_working.set()
+    expect(page.locator("#summary")).to_have_text("8 Lung adenocarcinoma", timeout=20_000)
+    told = page.evaluate("window.told")
+    assert told == ["8 open", "8 Lung adenocarcinoma"]
+
+
+def test_a_key_that_is_taken_leaves_the_focus_on_the_page(opened: Opened, server: ApiServer) -> None:
+    """Its form goes, and who has no mouse goes on with the tiles."""
+    _, key = KeyStore(server.services.objects).create("page", frozenset({Scope.SUBMIT, Scope.READ}))
+    page = opened("401")
+    page.get_by_label("API key").fill(key)
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Tiles of lung tissue")).to_be_focused()
+
+
+def test_a_scale_that_is_no_number_is_not_left_out(opened: Opened, server: ApiServer) -> None:
+    """As `0,5` is none in an English page: the tile is not sent without it."""
+    page = opened()
+    scale = page.get_by_label("Micrometres per pixel")
+    scale.press_sequentially("1e")
+    give(page, tile("one.png"))
+    expect(scale).to_be_focused()
+    assert (page.get_by_role("listitem").count(), server.jobs) == (0, [])
+    scale.fill("0.5")
+    give(page, tile("one.png"))
+    expect(page.locator("#summary")).to_have_text("1 Lung adenocarcinoma")
+    assert [job.spec.input.mpp for job in server.jobs] == [0.5]
 
 
 def test_without_scripts_the_form_still_submits_a_tile(browser: Browser, server: ApiServer) -> None:
