@@ -171,9 +171,13 @@ def _with_pause(answer: Response, batch: Batch) -> Response:
     """Say when to ask again for an open batch: when its members will have ended, at the rate until now."""
     if batch.completed_at_ms is None:
         ended = sum(count for status, count in batch.counts.items() if status.is_final)
+        left = sum(batch.counts.values()) - ended
         seconds = (wall_clock_ms() - batch.created_at_ms) / 1000
-        if ended:
-            seconds *= (sum(batch.counts.values()) - ended) / ended
+        if batch.ends > ended + batch.deleted:
+            # Some were retried, maybe hours after: its age tells no rate.
+            seconds = left
+        elif ended:
+            seconds *= left / ended
         answer.headers["Retry-After"] = str(retry_after(seconds))
     return answer
 

@@ -101,6 +101,32 @@ def test_an_open_batch_says_when_to_ask_again(
         assert "Retry-After" not in client.get(path).headers
 
 
+@pytest.mark.parametrize("failed", [1, 3])
+def test_a_batch_that_is_retried_long_after_is_not_measured_by_its_age(
+    failed: int,
+    client: FlaskClient,
+    services: Services,
+    finish: Finish,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where all of it failed, or a part: the hours in between say nothing of how fast it is done now."""
+    monkeypatch.setattr("api.batches.wall_clock_ms", clock)
+    accepted = send_files(client, TILES)
+    where = accepted.headers["Location"]
+    ids = [item["id"] for item in accepted.json["items"]]
+    for job_id in ids[:failed]:
+        assert services.jobs.claim(job_id, "token", 15, 300)
+        services.jobs.fail(job_id, "token", JobError(code="ENGINE_FAILED", detail="lost"), {})
+    for job_id in ids[failed:]:
+        finish(job_id)
+    clock.advance(3600)
+    retried = client.post(f"{where}/retry")
+    assert retried.json["retried"] == failed
+    assert retried.headers["Retry-After"] == str(failed)
+    assert client.get(where).headers["Retry-After"] == str(failed)
+
+
 def test_a_batch_that_is_answered_at_once_needs_no_waiting(
     services: Services, settings: Settings, finish: Finish
 ) -> None:
