@@ -136,8 +136,19 @@ def _operation(operation: Operation) -> dict[str, Any]:
             f"Needs a key with the scope `{SCOPES[operation.endpoint]}` where there are keys."
         )
     if operation.body:
-        described["requestBody"] = {"required": True, "content": operation.body}
+        described["requestBody"] = {"required": True, "content": _content(operation)}
     return described
+
+
+def _content(operation: Operation) -> dict[str, Any]:
+    """Return what the body may be: a form may hold the options, too."""
+    content = dict(operation.body)
+    for kind, form in operation.body.items():
+        if kind == "multipart/form-data":
+            fields = {option["name"]: option["schema"] for option in _options(operation)}
+            schema = form["schema"]
+            content[kind] = {"schema": {**schema, "properties": {**schema["properties"], **fields}}}
+    return content
 
 
 def _options(operation: Operation) -> list[dict[str, Any]]:

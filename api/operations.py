@@ -83,7 +83,11 @@ class Operation:
 
 
 _IMAGES = {
-    **{kind: {"schema": _BINARY} for kind in ("image/jpeg", "image/png", "image/tiff")},
+    **{
+        kind: {"schema": _BINARY}
+        # The last one says nothing, and the content decides anyway.
+        for kind in ("image/jpeg", "image/png", "image/tiff", "application/octet-stream")
+    },
     "multipart/form-data": {
         "schema": {
             "type": "object",

@@ -32,6 +32,7 @@ schemathesis.openapi.format("webhook-url", st.just("https://receiver.example.org
 schemathesis.openapi.media_type("application/zip", st.just(_zip(_IMAGES)))
 for kind, image in _IMAGES.items():
     schemathesis.openapi.media_type(f"image/{kind}", st.just(image))
+schemathesis.openapi.media_type("application/octet-stream", st.sampled_from(list(_IMAGES.values())))
 
 
 @schemathesis.hook
@@ -44,6 +45,10 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
     is_sound = case.meta is not None and case.meta.generation.mode == schemathesis.GenerationMode.POSITIVE
     if is_sound and isinstance(case.body, dict) and "keys" in case.body:
         case.body["keys"] = list({_name(item): item for item in case.body["keys"]}.values())
+    if is_sound and isinstance(case.body, dict) and "file" in case.body:
+        # An option is given once, in the query or in the form.
+        for name in case.body.keys() & (case.query or {}).keys():
+            del case.query[name]
 
 
 def _name(item: Any) -> str:

@@ -1,5 +1,6 @@
 """The contract for machines names every route, every option and every problem, and brings its own assets."""
 
+import io
 import re
 from typing import Any
 
@@ -8,8 +9,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from api.openapi import openapi_document
-from api.options import Options
+from api.options import BatchOptions, Options
 from shared.problems import PROBLEMS
+from tests.factories import jpeg_bytes
 
 #: They show the contract, and are no part of it.
 OF_THE_PAGE = {"openapi.document", "openapi.docs", "openapi.errors", "openapi.asset", "web.asset"}
@@ -37,6 +39,41 @@ def test_every_option_is_in_the_document() -> None:
     by_name = {item["name"]: item["schema"] for item in parameters if item["in"] == "query"}
     assert by_name.keys() == Options.model_fields.keys()
     assert (by_name["mpp"]["minimum"], by_name["mpp"]["maximum"]) == (0.05, 10)
+
+
+#: A value of each option that is taken as it stands.
+GIVEN = {
+    **{"expires_in": "60", "model_version": "1.0.0", "mpp": "0.5", "cache": "false", "explain": "true"},
+    **{"priority": "bulk", "custom_id": "block 7", "webhook_url": "https://receiver.example.org/"},
+}
+
+
+@pytest.mark.parametrize(("path", "options"), [("/predict", Options), ("/batches", BatchOptions)])
+def test_an_option_may_be_a_field_of_the_form_and_nothing_else_may(
+    path: str, options: type[BatchOptions], client: FlaskClient
+) -> None:
+    """In the document as on the server, and as the same option of the query."""
+    operation = openapi_document()["paths"][path]["post"]
+    form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    query = {item["name"]: item["schema"] for item in operation["parameters"] if item["in"] == "query"}
+    assert {name: form["properties"][name] for name in query} == query
+    assert form["properties"].keys() == {"file", *options.model_fields}
+    assert not form["additionalProperties"]
+    for name, value in [*GIVEN.items(), ("file", "text"), ("other", "1")]:
+        image = (io.BytesIO(jpeg_bytes()), "a.jpg")
+        answer = client.post(path, data={"file": image, name: [value, image] if name == "file" else value})
+        is_taken = name != "file" and name in form["properties"]
+        said = answer.text
+        assert answer.status_code == (202 if is_taken else 400), (name, said)
+        if is_taken:
+            client.post(f"{answer.headers['Location']}/cancel")
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "image/png", "image/tiff", "application/octet-stream"])
+def test_what_an_image_may_be_declared_as_is_in_the_document(kind: str, client: FlaskClient) -> None:
+    """The client sends what it does not know as application/octet-stream."""
+    assert kind in openapi_document()["paths"]["/predict"]["post"]["requestBody"]["content"]
+    assert client.post("/predict", data=jpeg_bytes(), content_type=kind).status_code == 202
 
 
 def test_a_key_of_a_batch_may_have_a_name() -> None:
