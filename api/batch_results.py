@@ -103,15 +103,20 @@ def _cell(value: object) -> object:
 
 def _geojson(ended: Iterator[Job]) -> Iterator[str]:
     yield f'{{"type": "FeatureCollection", "notice": {json.dumps(NOTICE)}, "features": ['
-    separator = "\n"
+    separator, unplaced = "\n", []
     for job in ended:
-        yield separator + json.dumps(_feature(job))
+        geometry = _geometry(job)
+        if geometry is None:
+            # QuPath reads no file in which any feature has none.
+            unplaced.append(job.spec.custom_id)
+            continue
+        yield separator + json.dumps(_feature(job, geometry))
         separator = ",\n"
-    yield "\n]}\n"
+    yield f'\n], "unplaced": {json.dumps(unplaced)}}}\n'
 
 
-def _feature(job: Job) -> dict[str, Any]:
-    """Return a tile as QuPath reads it; without a geometry where its name tells no place."""
+def _feature(job: Job, geometry: dict[str, Any]) -> dict[str, Any]:
+    """Return a tile as QuPath reads it."""
     result = job.result or {}
     name = _class_of(job)
     figures = {
@@ -123,7 +128,7 @@ def _feature(job: Job) -> dict[str, Any]:
         "type": "Feature",
         # QuPath takes a UUID for the object's own.
         "id": job.id,
-        "geometry": _geometry(job),
+        "geometry": geometry,
         "properties": {
             "objectType": "tile",
             "name": job.spec.custom_id,

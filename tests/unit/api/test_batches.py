@@ -538,9 +538,11 @@ def test_results_are_tables_and_shapes_too(client: FlaskClient, finish: Finish) 
     assert rows[0]["custom_id"] == "'=1+1.png"
     assert (rows[1]["class"], rows[1]["status"]) == ("lung_aca", "succeeded")
     shapes = client.get(batch["links"]["results"], query_string={"format": "geojson"}).json
-    assert shapes["features"][0]["geometry"] is None
-    assert shapes["features"][1]["geometry"]["coordinates"][0][2] == [768, 1280]
-    assert shapes["features"][1]["properties"]["classification"]["name"] == "lung_aca"
+    # QuPath reads no file in which any feature has no geometry.
+    (shape,) = shapes["features"]
+    assert shapes["unplaced"] == ["=1+1.png"]
+    assert shape["geometry"]["coordinates"][0][2] == [768, 1280]
+    assert shape["properties"]["classification"]["name"] == "lung_aca"
     for wrong in ({"format": "xml"}, {"cursor": "-1"}, {"limit": "99999"}, {"limit": "0"}, {"cursor": "x"}):
         assert client.get(batch["links"]["results"], query_string=wrong).status_code == 400
 
@@ -567,7 +569,7 @@ def test_a_page_of_results_is_as_long_as_it_says(
 
 def test_a_row_has_all_that_was_found_or_why_nothing_was(client: FlaskClient, services: Services) -> None:
     """In a table and in a shape, which takes the tile's own size where its name tells only its corner."""
-    names = ("x10_y20.png", "x30_y40,w=70,h=90.png", "-2+x.png")
+    names = ("x10_y20.png", "x30_y40,w=70,h=90.png", "-2+x5_y6.png")
     batch = send_files(client, {name: png_bytes(seed=seed) for seed, name in enumerate(names)}).json
     unsure, sure, failed = (item["id"] for item in batch["items"])
     result = {
@@ -596,7 +598,7 @@ def test_a_row_has_all_that_was_found_or_why_nothing_was(client: FlaskClient, se
     assert json.loads(first["probabilities"]) == result["probabilities"]
     assert (first["width"], first["height"], first["model_version"]) == ("64", "48", "1.0.0")
     assert (last["custom_id"], last["error_code"], last["error_detail"]) == (
-        "'-2+x.png",
+        "'-2+x5_y6.png",
         "INVALID_IMAGE",
         "'=It breaks off.",
     )
@@ -604,8 +606,8 @@ def test_a_row_has_all_that_was_found_or_why_nothing_was(client: FlaskClient, se
     shapes = client.get(batch["links"]["results"], query_string={"format": "geojson"}).json["features"]
     classes = [shape["properties"]["classification"]["name"] for shape in shapes]
     assert classes == ["indeterminate", "lung_scc", "failed"]
-    corners = [shape["geometry"] and shape["geometry"]["coordinates"][0][::2] for shape in shapes]
-    assert corners == [[[10, 20], [74, 68], [10, 20]], [[30, 40], [100, 130], [30, 40]], None]
+    corners = [shape["geometry"]["coordinates"][0][:3:2] for shape in shapes]
+    assert corners == [[[10, 20], [74, 68]], [[30, 40], [100, 130]], [[5, 6], [69, 54]]]
     assert shapes[0]["properties"]["measurements"] == {
         "confidence": 0.5,
         "cancer_probability": 0.75,
