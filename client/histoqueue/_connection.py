@@ -107,7 +107,7 @@ def _is_address(url: str) -> bool:
 
 def answer_of(response: httpx2.Response) -> Answer | Unanswered:
     """Return a response as a value."""
-    if response.is_redirect:
+    if response.has_redirect_location:
         return Unanswered(
             f"the server redirects to {response.headers.get('Location')}; use that as its address",
             is_lasting=response.status_code in (301, 308),

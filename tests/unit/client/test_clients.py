@@ -34,6 +34,7 @@ from histoqueue import (
     WaitTimedOut,
     WebhooksOff,
 )
+from histoqueue import _flows as flows
 from histoqueue._connection import Connection
 
 from tests.api_server import FAILING_WIDTH, HEATMAP, ApiServer
@@ -93,6 +94,36 @@ def test_a_job_is_waited_for(server: ApiServer, client: Client, tiles: Path) -> 
     server.is_working.set()
     assert job.wait(timeout=10).status == "succeeded"
     assert client.get(job.id).refresh().result == job.result
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_job_that_stands_still_is_waited_for(
+    kind: str, server: ApiServer, client: Client, tiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it does: that it is unchanged (304) is an answer, and no redirect or lost server."""
+    statuses: list[int] = []
+
+    def note(answer: Response) -> Response:
+        statuses.append(answer.status_code)
+        if statuses.count(304) == 4:
+            server.is_working.set()
+        return answer
+
+    server.app.after_request(note)
+    server.is_working.clear()
+    monkeypatch.setattr(flows, "LONGEST_WAIT_SECONDS", 0.2)
+    job = client.submit(tiles / "x0_y0.png")
+    if kind == "sync":
+        with Client(patience=0) as other:
+            assert other.get(job.id).wait(timeout=20).status == "succeeded"
+        return
+
+    async def wait() -> str:
+        async with AsyncClient(patience=0) as other:
+            return (await (await other.get(job.id)).wait(timeout=20)).status
+
+    assert asyncio.run(wait()) == "succeeded"
+    assert statuses.count(304) >= 4
 
 
 def test_a_failed_job_is_an_answer_until_its_outcome_is_wanted(client: Client) -> None:
