@@ -19,7 +19,7 @@ from ._errors import (
     WaitTimedOut,
     error_for,
 )
-from ._http import Answer, Flow, FormFile, Pause, Request
+from ._http import Answer, Flow, FormFile, Pause, Request, retry_after_seconds
 from ._models import BatchRecord, JobRecord
 from ._options import as_query
 from ._retry import Patience, exchange
@@ -139,7 +139,7 @@ def wait_for_batch(
         ended.update((str(record.custom_id), record) for record in _records_in(answer))
         if "Link" not in answer.headers:
             break  # nothing more will come
-        following, left = int(answer.headers["X-Next-Cursor"]), len(batch.jobs) - len(ended)
+        following, left = _next_cursor(answer), len(batch.jobs) - len(ended)
         if left and following - cursor < BATCH_PAGE:
             now = patience.clock()
             longest = usual_seconds / 5 or (now - began) / 2
@@ -163,13 +163,20 @@ def pause_of_batch(ended: int, left: int, lately: float, longest: float) -> floa
     return _within(BATCH_PAUSE_SECONDS, min(longest, lately * left / ended) if ended else longest)
 
 
+def _next_cursor(answer: Answer) -> int:
+    text = answer.headers.get("X-Next-Cursor", "")
+    if not (text.isascii() and text.isdigit()):
+        raise answer.unexpected("X-Next-Cursor")
+    return int(text)
+
+
 def _within(bounds: tuple[float, float], value: float) -> float:
     return max(bounds[0], min(bounds[1], value))
 
 
 def _when_to_ask_again(answer: Answer, patience: Patience) -> float:
-    text = answer.headers.get("Retry-After", "")
-    return patience.pause_seconds(0, float(text) if text.isdigit() else 1.0)
+    seconds = retry_after_seconds(answer.headers)
+    return patience.pause_seconds(0, 1.0 if seconds is None else min(seconds, LONGEST_WAIT_SECONDS))
 
 
 def cancel(job: JobRecord | str, patience: Patience) -> Flow[JobRecord]:
@@ -278,7 +285,7 @@ def _records_in(answer: Answer) -> list[JobRecord]:
     """Return the jobs of a page, one a line."""
     try:
         return [JobRecord.from_json(json.loads(line)) for line in answer.body.splitlines()]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise answer.unexpected("jobs, one a line,") from error
 
 

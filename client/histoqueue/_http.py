@@ -79,7 +79,7 @@ class Answer:
         """
         try:
             found = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             raise self.unexpected("a JSON object")
@@ -151,7 +151,7 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     10.0
     """
     text = headers.get("Retry-After", "").strip()
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return float(text)
     then = _date(text)
     if then is None:

@@ -150,10 +150,10 @@ class JobRecord:
             model=ModelRef.from_json(body["model"]) if body.get("model") else None,
             input=InputInfo.from_json(body["input"]) if body.get("input") else None,
             result=Result.from_json(body["result"]) if body.get("result") else None,
-            error=Problem.from_json(body["error"]) if body.get("error") else None,
+            error=problem_in(body["error"]) if body.get("error") else None,
             timings_ms=body.get("timings_ms") or {},
             batch=body.get("batch"),
-            links=body.get("links") or {},
+            links=links_in(body),
             raw=body,
         )
 
@@ -178,9 +178,34 @@ class BatchRecord:
         return cls(
             id=str(body["id"]),
             jobs={str(item["custom_id"]): str(item["id"]) for item in body.get("items") or ()},
-            problems={str(item["custom_id"]): Problem.from_json(item) for item in body.get("problems") or ()},
-            links=body.get("links") or {},
+            problems={str(item["custom_id"]): problem_in(item) for item in body.get("problems") or ()},
+            links=links_in(body),
         )
+
+
+def problem_in(body: Mapping[str, Any]) -> Problem:
+    """Return why a job has no result.
+
+    Raises:
+        TypeError: if its code is no word.
+    """
+    problem = Problem.from_json(body)
+    if not isinstance(problem.code, str):
+        raise TypeError(f"Expected the code of an error. Received: {problem.code!r}")
+    return problem
+
+
+def links_in(body: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return where a job or a batch says to go on.
+
+    Raises:
+        AttributeError, TypeError: if it holds something else.
+    """
+    links: dict[str, str | None] = body.get("links") or {}
+    for name, link in links.items():
+        if not (link is None or isinstance(link, str)):
+            raise TypeError(f"Expected the link {name} to be a text. Received: {link!r}")
+    return links
 
 
 def moment(text: str | None) -> datetime | None:

@@ -139,6 +139,7 @@ def test_jitter_is_full() -> None:
         ({"Retry-After": "Sat, 31 Jan 2026 09:29:00 GMT", "Date": "Sat, 31 Jan 2026 09:30:00 GMT"}, 0),
         ({"Retry-After": "Sat, 31 Jan 2026 09:30:00 GMT"}, 0),
         ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "\u00b2"}, None),
         ({"Retry-After": "-5"}, None),
         ({}, None),
     ],
@@ -201,7 +202,14 @@ def test_a_proxys_own_error_page_is_an_error_of_time(patience: Patience, convers
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>", b"[]", b"{}", b'{"id": "x"}', b'{"id": "x", "status": "queued", "queue": 5}']
+    "body",
+    [
+        *(b"<html>", b"[]", b"{}", b'{"id": "x"}', b'{"id": "x", "status": "queued", "queue": 5}'),
+        b'{"id": "x", "status": "queued", "links": ["/result/x"]}',
+        b'{"id": "x", "status": "queued", "links": {"self": 5}}',
+        b'{"id": "x", "status": "failed", "error": {"code": ["POISON"]}}',
+        b"[" * 100_000,
+    ],
 )
 def test_what_is_no_job_is_an_unexpected_answer(body: bytes, patience: Patience, converse: Any) -> None:
     """Another service may listen there."""
@@ -380,14 +388,27 @@ def test_a_batch_that_stays_refused_is_given_up(clock: Clock, patience: Patience
     assert clock.now <= 60
 
 
-@pytest.mark.parametrize("body", [b"[1]", b'{"id": "b1", "items": [{}]}', b"<html>"])
+@pytest.mark.parametrize(
+    "body", [b"[1]", b'{"id": "b1", "items": [{}]}', b'{"id": "b1", "links": [1]}', b"<html>"]
+)
 def test_an_answer_that_is_no_batch_is_said_to_be_none(clock: Clock, patience: Patience, body: bytes) -> None:
     """It is of something else than this API."""
     with pytest.raises(UnexpectedAnswer):
         Conversation(clock, iter([Answer(202, {}, body)])).hold(flows.submit_batch([], {}, "k", patience))
 
 
-def test_a_page_that_is_no_page_is_said_to_be_none(clock: Clock, patience: Patience) -> None:
-    """As above."""
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"<html>", {}),
+        (b"[" * 100_000, {}),
+        (b"", {"Link": "<more>"}),
+        (b"", {"Link": "<more>", "X-Next-Cursor": "on"}),
+    ],
+)
+def test_a_page_that_is_no_page_is_said_to_be_none(
+    clock: Clock, patience: Patience, body: bytes, headers: dict[str, str]
+) -> None:
+    """As above; so is one that does not say where the next begins."""
     with pytest.raises(UnexpectedAnswer):
-        Conversation(clock, iter([Answer(200, {}, b"<html>")])).hold(flows.wait_for_batch(BATCH, patience))
+        Conversation(clock, iter([Answer(200, headers, body)])).hold(flows.wait_for_batch(BATCH, patience))
