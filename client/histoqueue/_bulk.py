@@ -96,6 +96,8 @@ class Bulk:
                 raise ValueError(f"Expected a file ending in {', '.join(FORMATS)}. Received: {out}")
             if out.suffix.lower() == ".geojson" and layout is None:
                 raise ValueError(f"Expected --coordinates or --manifest, to place the tiles in {out}.")
+            if journal and journal.resolve() == out.resolve():
+                raise ValueError(f"Expected a journal apart from the results. Received for both: {out}")
             if out.is_dir():
                 raise ValueError(f"Expected a file to write results to. Received the folder {out}")
         for path in [*outs, *([journal] if journal else [])]:

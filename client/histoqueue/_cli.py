@@ -199,6 +199,9 @@ def _layout(chosen: Namespace) -> Layout | None:
     if chosen.coordinates is not None:
         return Layout(NamePattern(chosen.coordinates), chosen.downsample, size)
     if chosen.manifest is not None:
+        if chosen.manifest.resolve() in [out.resolve() for out in chosen.out]:
+            expected = "results in another file than the table of places"
+            raise ValueError(f"Expected {expected}. Received for both: {chosen.manifest}")
         return Layout(Manifest(chosen.manifest), chosen.downsample, size)
     return None
 

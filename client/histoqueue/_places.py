@@ -81,7 +81,7 @@ class Manifest:
             lines = _table(path, file)
             try:
                 self._db.executemany("INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?)", lines)
-            except csv.Error as error:
+            except (csv.Error, UnicodeDecodeError) as error:
                 raise ValueError(f"Expected a table in {path}. Received: {error}") from error
 
     def of(self, path: str) -> Place | None:

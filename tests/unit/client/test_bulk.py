@@ -649,6 +649,16 @@ def test_a_run_that_cannot_end_well_does_not_begin(
     assert server.jobs == []
 
 
+def test_a_journal_is_no_file_of_results(server: ApiServer, client: Client, tiles: Path) -> None:
+    """These would take its place at the end, and the next call would begin anew."""
+    Path("linked.csv").symlink_to("results.csv")
+    for journal in ("results.csv", "tiles/../results.csv", "linked.csv"):
+        with pytest.raises(ValueError, match="Expected a journal apart from the results"):
+            run(client, "tiles", journal=Path(journal))
+    assert server.jobs == []
+    assert not Path("results.csv").exists()
+
+
 def test_nothing_at_once_is_refused(client: Client, tiles: Path) -> None:
     """It would do nothing, and say nothing of it."""
     with pytest.raises(ValueError, match="1 or more"):
@@ -782,6 +792,14 @@ def test_a_table_of_places_is_checked(text: str, tmp_path: Path) -> None:
     path = tmp_path / "places.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match="Expected"):
+        Manifest(path)
+
+
+def test_a_table_of_places_in_another_encoding_is_named(tmp_path: Path) -> None:
+    """As a spreadsheet's "Unicode text" is."""
+    path = tmp_path / "places.csv"
+    path.write_text("file,x,y\na,1,1\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"Expected a table in \S+places.csv. Received: 'utf-8' codec"):
         Manifest(path)
 
 

@@ -186,6 +186,17 @@ def test_each_trouble_has_its_status_and_one_line(
     assert "Traceback" not in said
 
 
+def test_results_do_not_take_the_place_of_the_table_of_places(
+    server: ApiServer, tiles: Path, capsys: Output
+) -> None:
+    """It is the user's, and may have no copy."""
+    table = "file,x,y\nx0_y0.png,0,0\n"
+    Path("places.csv").write_text(table)
+    assert main(["submit", "tiles", "--manifest", "places.csv", "--out", "tiles/../places.csv"]) == 2
+    assert "Expected results in another file than the table of places" in capsys.readouterr().err
+    assert (Path("places.csv").read_text(), server.jobs) == (table, [])
+
+
 @pytest.mark.parametrize("key", ["secret\n", "secret "])
 def test_a_key_with_a_line_end_is_the_key(
     key: str, server: ApiServer, tiles: Path, monkeypatch: pytest.MonkeyPatch
