@@ -39,6 +39,7 @@ def examine(client: Client) -> Iterator[Finding]:
     began = time.monotonic()
     try:
         answer = client.run(flows.look_at("/healthz", client.patience))
+        answer.json()  # else it is something else that answers
     except HistoQueueError as error:
         yield Finding("server", False, f"{client.connection.shown}: {error}")
         return

@@ -293,6 +293,15 @@ def test_doctor_examines_everything(server: ApiServer, capsys: Output) -> None:
     assert lines["version"].startswith("ok  version  server ")
 
 
+def test_doctor_takes_no_page_for_the_server(server: ApiServer, capsys: Output) -> None:
+    """It says what answers, and looks no further."""
+    server.app.before_request(lambda: Response("<title>Log in</title>", content_type="text/html"))
+    assert main(["doctor"]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert "Received: status 200, text/html, '<title>Log in</title>'" in lines[-1]
+    assert [line[:3].strip() for line in lines] == ["ok", "ok", "BAD"]
+
+
 def test_doctor_shows_no_password(capsys: Output) -> None:
     """An address may hold one, for a proxy in front of the server; what doctor says is sent to others."""
     assert main(["doctor", "--server", "http://lab:hunter2@127.0.0.1:9/tiles"]) == 3
