@@ -108,10 +108,13 @@ def _is_address(url: str) -> bool:
 def answer_of(response: httpx2.Response) -> Answer | Unanswered:
     """Return a response as a value."""
     if response.has_redirect_location:
-        return Unanswered(
-            f"the server redirects to {response.headers.get('Location')}; use that as its address",
-            is_lasting=response.status_code in (301, 308),
+        is_lasting = response.status_code in (301, 308)
+        # Without what a login page is told in its address.
+        address = response.headers["Location"].partition("#")[0].partition("?")[0]
+        advice = (
+            "; use that as its address" if is_lasting else ", as a network or a proxy does that wants a login"
         )
+        return Unanswered(f"the server redirects to {address}{advice}", is_lasting)
     return Answer(response.status_code, response.headers, response.content)
 
 
