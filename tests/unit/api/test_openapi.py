@@ -119,6 +119,12 @@ def test_the_page_reads_the_document_where_the_server_is_mounted(client: FlaskCl
     assert client.get("/openapi.json").get_json()["servers"] == [{"url": "/"}]
 
 
+@pytest.mark.parametrize("path", ["/docs", "/docs/errors"])
+def test_a_page_is_as_wide_as_the_screen(path: str, client: FlaskClient) -> None:
+    """Without being told so, a phone shows it as wide as a desk's, in letters that nobody reads."""
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in client.get(path).text
+
+
 @pytest.mark.parametrize("name", ["../__init__.py", "..%2f__init__.py", "css", "nothing.js", "/etc/passwd"])
 def test_nothing_but_the_assets_is_served(client: FlaskClient, name: str) -> None:
     """A path leads to no other file."""
