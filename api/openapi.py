@@ -38,12 +38,14 @@ _MEMBERS: dict[str, tuple[dict[str, Any], set[str]]] = {
 }
 _ASSETS = str(files("flask_openapi3_swagger") / "templates" / "swagger")
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>HistoQueue</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>HistoQueue</title>
 <link rel="stylesheet" href="{style}"></head><body><div id="swagger-ui"></div>
 <script src="{bundle}"></script><script src="{start}"></script></body></html>
 """
 _ERRORS = """<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>HistoQueue: errors</title></head><body>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>HistoQueue: errors</title></head><body>
 <h1>Errors</h1><p>What the codes of <a href="{docs}">the contract</a> mean. {notice}</p>
 {problems}</body></html>
 """
