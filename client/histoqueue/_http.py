@@ -10,7 +10,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar, Union
 
 from ._errors import (
-    CallerError,
     HistoQueueError,
     InternalFault,
     MethodNotAllowed,
@@ -29,8 +28,7 @@ _OF_OTHERS: Mapping[int, type[HistoQueueError]] = {
     404: RouteNotFound,
     405: MethodNotAllowed,
     413: RequestTooLarge,
-    # These may be due to one image.
-    **dict.fromkeys((406, 415, 422), CallerError),
+    # It may be due to one image.
     500: InternalFault,
 }
 #: Seconds for an answer that the server does not hold back.

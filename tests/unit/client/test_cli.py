@@ -228,11 +228,11 @@ def test_an_address_of_something_else_is_wrong_usage(
 
 
 @pytest.mark.parametrize("command", [["predict", "tile.png"], ["submit", "tiles", "--out", "r.csv"]])
-@pytest.mark.parametrize("status", [200, 400, 407, 501, 511])
+@pytest.mark.parametrize("status", [200, 400, 407, 422, 501, 511])
 def test_what_answers_in_place_of_the_server_is_told_in_one_line(
     status: int, command: list[str], server: ApiServer, tiles: Path, capsys: Output
 ) -> None:
-    """A login page, a proxy that wants a password, a port of https: no file is to blame or has a row."""
+    """A login page, a port of https, another service's /predict: no file is to blame, and none has a row."""
     page = "<!doctype html>\n<title>Log in</title>"
     pages = [Response(page, status=status, content_type="text/html")]
     server.app.before_request(lambda: pages[0] if pages else None)

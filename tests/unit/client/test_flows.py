@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from histoqueue import (
-    CallerError,
     IdempotencyKeyReused,
     InternalFault,
     InvalidImage,
@@ -223,7 +222,7 @@ def test_what_is_no_job_is_an_unexpected_answer(body: bytes, patience: Patience,
         (404, RouteNotFound),
         (405, MethodNotAllowed),
         (413, RequestTooLarge),
-        (415, CallerError),
+        (422, UnexpectedAnswer),
         (500, InternalFault),
     ],
 )
