@@ -12,6 +12,7 @@ from typing import Any
 
 from celery import Celery, Task, signals
 
+from shared.job_store import Ending
 from shared.object_store import WORKER_PATIENCE
 from shared.schemas import WorkerStatus, wall_clock_ms
 from shared.services import Services, from_settings
@@ -33,15 +34,16 @@ def make_app(settings: Settings, services: Services, workers: int, milliseconds:
     @app.task(name=INFER_TASK, bind=True)
     def infer(task: "Task[..., None]") -> None:
         token = secrets.token_hex(8)
-        job = services.jobs.claim(
-            str(task.request.id), token, settings.lease_seconds, settings.max_run_seconds
+        claimed = services.jobs.claim_all(
+            {str(task.request.id): token}, settings.lease_seconds, settings.max_run_seconds
         )
-        if job is None:
+        if not claimed:
             return
+        (job,) = claimed.values()
         with engines:
             time.sleep(milliseconds / 1000)
         timings = {"inference": milliseconds}
-        services.jobs.succeed(job.id, token, RESULT, timings, job.spec.answer_key)
+        services.jobs.end_all([Ending(job.id, token, timings, RESULT, answer_key=job.spec.answer_key)])
 
     def report(**_: Any) -> None:
         threading.Thread(target=keep_reporting, args=(services, workers), daemon=True).start()

@@ -164,39 +164,21 @@ class JobStore(BatchStore, Protocol):
             LedgerRebuilding: if the ledger cannot tell yet whether there is such a job.
         """
 
-    def claim(self, job_id: str, token: str, lease_seconds: float, max_run_seconds: float) -> Job | None:
-        """Take the job for one worker, or return None: it is unknown, final, or somebody else's."""
-
     def claim_all(
         self, tokens: Mapping[str, str], lease_seconds: float, max_run_seconds: float
     ) -> dict[str, Job]:
-        """Take several jobs in one exchange, each with the token that its id stands for; safe to repeat.
+        """Take jobs for one worker in one exchange, each with the token of its id; safe to repeat.
 
         Returns:
-            Those that were taken, by their ids; one that cannot be read is handed back.
+            Those that were taken, by their ids: none that is unknown, final, or somebody else's. One that
+            cannot be read is handed back.
         """
 
     def renew(self, job_id: str, token: str, lease_seconds: float) -> bool:
         """Prolong the lease; False where the token holds the job no more, or has held it too long."""
 
-    def succeed(
-        self,
-        job_id: str,
-        token: str,
-        result: dict[str, Any],
-        timings_ms: dict[str, float],
-        answer_key: str | None = None,
-    ) -> bool:
-        """Write the result; False where the token does not hold the job any more.
-
-        With `answer_key` it may be the result of later jobs too.
-        """
-
-    def fail(self, job_id: str, token: str, error: JobError, timings_ms: dict[str, float]) -> bool:
-        """Write the error; False where the token does not hold the job any more."""
-
     def end_all(self, endings: Sequence[Ending]) -> list[bool | Exception]:
-        """Write how several jobs ended in one exchange; each answer as `succeed` and `fail` have it.
+        """Write how jobs ended in one exchange; False for one that its token does not hold any more.
 
         An error stands in the place of one that was not written: JobStoreUnavailable, where it is to be tried
         again, or what is wrong with the ending.

@@ -4,7 +4,6 @@ import json
 import queue
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from shared.deliveries import job_subject
 from shared.drain import DRAIN_WINDOW_SECONDS, INTERVAL_MS, busy_ms, first_recent, service_rate
@@ -168,7 +167,7 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
                 raise result_expired(record.job.spec.owner)
             return self._told(record.job)
 
-    def claim(self, job_id: str, token: str, lease_seconds: float, max_run_seconds: float) -> Job | None:
+    def _claim(self, job_id: str, token: str, lease_seconds: float, max_run_seconds: float) -> Job | None:
         with self._lock:
             record = self._find(job_id)
             if record is None or record.job.status.is_final:
@@ -191,7 +190,7 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
         self, tokens: Mapping[str, str], lease_seconds: float, max_run_seconds: float
     ) -> dict[str, Job]:
         claimed = {
-            job_id: self.claim(job_id, token, lease_seconds, max_run_seconds)
+            job_id: self._claim(job_id, token, lease_seconds, max_run_seconds)
             for job_id, token in tokens.items()
         }
         return {job_id: job for job_id, job in claimed.items() if job is not None}
@@ -205,46 +204,25 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
             record.lease_until_ms = record.look_at_ms = until
             return True
 
-    def succeed(
-        self,
-        job_id: str,
-        token: str,
-        result: dict[str, Any],
-        timings_ms: dict[str, float],
-        answer_key: str | None = None,
-    ) -> bool:
-        with self._lock:
-            record = self._held(job_id, token)
-            if record is None:
-                return self._was_ended_by(job_id, token, JobStatus.SUCCEEDED)
-            copy = json.loads(json.dumps(result))
-            record.ended_by = token
-            self._finish(record, JobStatus.SUCCEEDED, result=copy, timings_ms=timings_ms)
-            if answer_key:
-                self._answers[answer_key] = job_id
-            return True
-
-    def fail(self, job_id: str, token: str, error: JobError, timings_ms: dict[str, float]) -> bool:
-        with self._lock:
-            record = self._held(job_id, token)
-            if record is None:
-                return self._was_ended_by(job_id, token, JobStatus.FAILED)
-            copy = JobError.model_validate_json(error.model_dump_json())
-            record.ended_by = token
-            self._finish(record, JobStatus.FAILED, error=copy, timings_ms=timings_ms)
-            return True
-
     def end_all(self, endings: Sequence[Ending]) -> list[bool | Exception]:
         return [self._end(ending) for ending in endings]
 
     def _end(self, ending: Ending) -> bool | Exception:
-        job_id, token, timings_ms = ending.job_id, ending.token, ending.timings_ms
-        try:
-            if ending.error:
-                return self.fail(job_id, token, ending.error, timings_ms)
-            return self.succeed(job_id, token, ending.result or {}, timings_ms, ending.answer_key)
-        except Exception as error:  # noqa: BLE001 - of this one alone
-            return error
+        status = JobStatus.FAILED if ending.error else JobStatus.SUCCEEDED
+        with self._lock:
+            record = self._held(ending.job_id, ending.token)
+            if record is None:
+                return self._was_ended_by(ending.job_id, ending.token, status)
+            try:
+                result = json.loads(json.dumps(ending.result))
+                error = ending.error and JobError.model_validate_json(ending.error.model_dump_json())
+            except Exception as broken:  # noqa: BLE001 - of this one alone
+                return broken
+            record.ended_by = ending.token
+            self._finish(record, status, result=result, error=error, timings_ms=ending.timings_ms)
+            if ending.answer_key and not error:
+                self._answers[ending.answer_key] = ending.job_id
+            return True
 
     def release(self, job_id: str, token: str, hold_seconds: float) -> bool:
         with self._lock:

@@ -51,7 +51,7 @@ from shared.redis_ledger import (
     to_job,
     whole,
 )
-from shared.schemas import Admission, Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Waiting
+from shared.schemas import Admission, Depth, Idempotency, Job, JobStatus, NewJob, Priority, Waiting
 
 #: How long a job is left alone that this version cannot read: another worker may be able to.
 UNREADABLE_HOLD_SECONDS = 30.0
@@ -157,9 +157,6 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
             raise result_expired(job.spec.owner)
         return job
 
-    def claim(self, job_id: str, token: str, lease_seconds: float, max_run_seconds: float) -> Job | None:
-        return self.claim_all({job_id: token}, lease_seconds, max_run_seconds).get(job_id)
-
     def claim_all(
         self, tokens: Mapping[str, str], lease_seconds: float, max_run_seconds: float
     ) -> dict[str, Job]:
@@ -192,25 +189,6 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
 
     def renew(self, job_id: str, token: str, lease_seconds: float) -> bool:
         return bool(self._call("renew", job_id, token, milliseconds(lease_seconds)))
-
-    def succeed(
-        self,
-        job_id: str,
-        token: str,
-        result: dict[str, Any],
-        timings_ms: dict[str, float],
-        answer_key: str | None = None,
-    ) -> bool:
-        return self._end(Ending(job_id, token, timings_ms, result=result, answer_key=answer_key))
-
-    def fail(self, job_id: str, token: str, error: JobError, timings_ms: dict[str, float]) -> bool:
-        return self._end(Ending(job_id, token, timings_ms, error=error))
-
-    def _end(self, ending: Ending) -> bool:
-        (said,) = self.end_all([ending])
-        if isinstance(said, Exception):
-            raise said
-        return said
 
     def end_all(self, endings: Sequence[Ending]) -> list[bool | Exception]:
         calls = list(map(_finish, endings))

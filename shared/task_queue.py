@@ -1,8 +1,8 @@
 """The queue between the API and the workers: Celery on Redis, as transport only.
 
 A message holds a job's id and nothing of its image; the ledger holds the truth, and the transition that
-queues a job publishes its message. Losing one, or delivering it twice, is normal: `JobStore.claim` drops the
-second one and the reaper publishes the lost one again.
+queues a job publishes its message. Losing one, or delivering it twice, is normal: `JobStore.claim_all` drops
+the second one and the reaper publishes the lost one again.
 """
 
 import json

@@ -16,6 +16,7 @@ from shared.schemas import Job, JobError, WorkerStatus, wall_clock_ms
 from shared.services import in_memory
 from shared.settings import Settings
 from tests.factories import write_model
+from tests.work import claim, fail, succeed
 
 HEATMAP = b"\x89PNG where it looked"
 RESULT = {
@@ -115,18 +116,17 @@ class ApiServer:
 
     def _answer(self, job_id: str) -> None:
         jobs = self.services.jobs
-        job = jobs.claim(job_id, "clerk", 15, 300)
+        job = claim(jobs, job_id)
         if job is None:
             return
         if job.spec.input.width == FAILING_WIDTH:
             error = JobError(code="INVALID_IMAGE", detail="Expected a JPEG. It breaks off.")
-            jobs.fail(job_id, "clerk", error, {})
+            fail(jobs, job_id, error)
         else:
             if job.spec.explain:
                 Archive(self.services.objects).put_heatmap(job_id, HEATMAP)
-            jobs.succeed(
-                job_id, "clerk", RESULT, {"fetch": 1}, job.spec.answer_key if self.remembers else None
-            )
+            answer_key = job.spec.answer_key if self.remembers else None
+            succeed(jobs, job_id, RESULT, timings_ms={"fetch": 1}, answer_key=answer_key)
 
 
 class _Quiet(WSGIRequestHandler):

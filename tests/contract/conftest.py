@@ -9,9 +9,6 @@ from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore
 from shared.schemas import Idempotency, InputInfo, JobSpec, ModelRef, NewJob, new_job_id, wall_clock_ms
 
-LEASE = 15.0
-RUN = 300.0
-
 
 class Clock:
     """Time that a test moves; starts now."""

@@ -17,7 +17,8 @@ from shared.job_store import JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore
 from shared.schemas import Idempotency, Job, JobError, JobStatus, NewBatch, NewJob, Priority, new_job_id
-from tests.contract.conftest import LEASE, RUN, Clock, new_job
+from tests import work
+from tests.contract.conftest import Clock, new_job
 
 
 def begin(store: JobStore, idempotency: Idempotency | None = None, owner: str | None = None) -> str:
@@ -48,14 +49,14 @@ def fill(store: JobStore, batch_id: str, count: int, expires_in: float = 3600) -
 
 def fail(store: JobStore, job: Job, code: str) -> None:
     """Run a job to its failure."""
-    assert store.claim(job.id, "t", LEASE, RUN)
-    assert store.fail(job.id, "t", JobError(code=code, detail="x"), {})
+    assert work.claim(store, job.id)
+    assert work.fail(store, job.id, JobError(code=code, detail="x"))
 
 
 def succeed(store: JobStore, job: Job) -> None:
     """Run a job to its result."""
-    assert store.claim(job.id, "t", LEASE, RUN)
-    assert store.succeed(job.id, "t", {"class": "x"}, {})
+    assert work.claim(store, job.id)
+    assert work.succeed(store, job.id, {"class": "x"})
 
 
 def test_a_batch_counts_its_members_whatever_becomes_of_them(store: JobStore, clock: Clock) -> None:
@@ -68,9 +69,9 @@ def test_a_batch_counts_its_members_whatever_becomes_of_them(store: JobStore, cl
     fail(store, jobs[2], "POISON")
     fail(store, jobs[3], "INPUT_MISSING")
     store.cancel(jobs[4].id)
-    store.claim(jobs[5].id, "t", LEASE, RUN)
-    store.claim(jobs[6].id, "t", LEASE, RUN)
-    store.release(jobs[6].id, "t", 0)
+    work.claim(store, jobs[5].id)
+    work.claim(store, jobs[6].id)
+    store.release(jobs[6].id, "token", 0)
     batch = store.batch(batch_id)
     assert batch.counts == {
         "queued": 2, "running": 1, "succeeded": 1, "failed": 3, "canceled": 1, "expired": 0,

@@ -7,6 +7,7 @@ import pytest
 from shared.errors import IdempotencyKeyReused
 from shared.job_store import JobStore
 from shared.schemas import Idempotency, JobSpec, JobStatus, NewBatch, NewJob, new_job_id
+from tests import work
 from tests.contract.conftest import Clock, new_job
 
 RESULT = {"class": "lung_aca", "confidence": 0.97}
@@ -15,8 +16,8 @@ RESULT = {"class": "lung_aca", "confidence": 0.97}
 def succeed(store: JobStore, new: NewJob, may_answer: bool = True) -> None:
     """Accept a job and do a worker's work."""
     store.create(new, max_open=10)
-    assert store.claim(new.id, "token", 15, 300)
-    assert store.succeed(new.id, "token", RESULT, {}, new.spec.answer_key if may_answer else None)
+    assert work.claim(store, new.id)
+    assert work.succeed(store, new.id, RESULT, answer_key=new.spec.answer_key if may_answer else None)
 
 
 def key_of(new: NewJob) -> str:
@@ -49,7 +50,7 @@ def test_an_answered_job_has_ended_with_the_same_result(store: JobStore, clock: 
     assert (job.id, job.status, job.result, job.cached) == (second.id, JobStatus.SUCCEEDED, RESULT, True)
     assert (job.attempt, job.started_at_ms, job.spec.custom_id) == (0, None, "Grüße")
     assert job.expires_at_ms == clock.now_ms + 600_000
-    assert store.claim(second.id, "token", 15, 300) is None
+    assert work.claim(store, second.id) is None
     assert [item.id for item in store.unarchived(10)] == [first.id, second.id]
     assert not store.get(first.id).cached
 

@@ -24,6 +24,7 @@ from shared.schemas import (
     new_job_id,
     wall_clock_ms,
 )
+from tests.work import claim, fail, succeed
 
 URL = "https://Receiver.example.org:8443/hook?a=1"
 HOST = "receiver.example.org:8443"
@@ -69,8 +70,8 @@ class Ledger:
     def succeeded(self, url: str | None = URL) -> str:
         """Return a job that has a result."""
         job_id = self.job(url)
-        self.jobs.claim(job_id, "w", 15, 300)
-        assert self.jobs.succeed(job_id, "w", {"class": "lung_n"}, {"fetch": 1.5})
+        claim(self.jobs, job_id)
+        assert succeed(self.jobs, job_id, {"class": "lung_n"}, timings_ms={"fetch": 1.5})
         return job_id
 
     def take(self) -> list[Taken]:
@@ -119,8 +120,8 @@ def end(ledger: Ledger, how: str) -> str:
         ledger.advance(601)
         ledger.jobs.get(job_id)
     else:
-        ledger.jobs.claim(job_id, "w", 15, 300)
-        ledger.jobs.fail(job_id, "w", JobError(code="INVALID_IMAGE", detail="broken"), {})
+        claim(ledger.jobs, job_id)
+        fail(ledger.jobs, job_id, JobError(code="INVALID_IMAGE", detail="broken"))
     return job_id
 
 
@@ -152,8 +153,8 @@ def test_a_job_that_is_answered_at_once_is_announced(ledger: Ledger) -> None:
 def test_an_end_that_is_written_twice_is_announced_once(ledger: Ledger) -> None:
     """The worker repeats it where the first answer was lost; somebody else's comes too late."""
     job_id = ledger.succeeded()
-    assert ledger.jobs.succeed(job_id, "w", {"class": "lung_n"}, {"fetch": 1.5})
-    assert not ledger.jobs.fail(job_id, "other", JobError(code="MODEL_ERROR", detail="late"), {})
+    assert succeed(ledger.jobs, job_id, {"class": "lung_n"}, timings_ms={"fetch": 1.5})
+    assert not fail(ledger.jobs, job_id, JobError(code="MODEL_ERROR", detail="late"), "other")
     with pytest.raises(JobAlreadyFinal):
         ledger.jobs.cancel(job_id)
     assert len(ledger.deliveries.of(job_subject(job_id))) == 1
@@ -170,8 +171,8 @@ def test_a_job_without_a_webhook_announces_nothing(ledger: Ledger) -> None:
 def test_an_open_job_announces_nothing(ledger: Ledger) -> None:
     """Only its end is told."""
     job_id = ledger.job()
-    ledger.jobs.claim(job_id, "w", 15, 300)
-    ledger.jobs.release(job_id, "w", 0)
+    claim(ledger.jobs, job_id)
+    ledger.jobs.release(job_id, "token", 0)
     assert ledger.take() == []
 
 
@@ -300,8 +301,8 @@ def test_a_retried_job_announces_its_second_end_too(ledger: Ledger) -> None:
     """The first event stays what it was."""
     job_id = end(ledger, "canceled")
     ledger.jobs.retry(job_id, 1000)
-    ledger.jobs.claim(job_id, "w", 15, 300)
-    ledger.jobs.succeed(job_id, "w", {"class": "lung_n"}, {})
+    claim(ledger.jobs, job_id)
+    succeed(ledger.jobs, job_id, {"class": "lung_n"})
     deliveries = ledger.deliveries.of(job_subject(job_id))
     assert [item.event for item in deliveries] == ["job.canceled", "job.succeeded"]
     assert [item.about.status for item in deliveries] == ["canceled", "succeeded"]

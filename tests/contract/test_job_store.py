@@ -49,7 +49,8 @@ from shared.schemas import (
     wall_clock_ms,
 )
 from shared.services import REDIS_TIMEOUT_SECONDS
-from tests.contract.conftest import LEASE, RUN, Clock, new_job
+from tests.contract.conftest import Clock, new_job
+from tests.work import LEASE, RUN, claim, fail, succeed
 
 #: A client, and its server.
 OwnRedis = tuple[redis.Redis, Child]
@@ -121,7 +122,7 @@ def test_an_idempotency_key_gives_the_first_job_again(store: JobStore) -> None:
     key = Idempotency(key="k" * 64, fingerprint="f" * 64)
     assert store.find_replay(key) is None
     first = store.create(new_job(idempotency=key), max_open=1)
-    store.claim(first.job.id, "token", LEASE, RUN)
+    claim(store, first.job.id)
     again = store.create(new_job(idempotency=key), max_open=1)
     assert again.replayed
     assert again.job.id == first.job.id
@@ -145,13 +146,13 @@ def test_an_unknown_id_is_not_found(store: JobStore) -> None:
         store.get(new_job_id())
     with pytest.raises(JobNotFound):
         store.cancel(new_job_id())
-    assert store.claim(new_job_id(), "token", LEASE, RUN) is None
+    assert claim(store, new_job_id()) is None
 
 
 def test_a_claim_counts_the_attempt_before_any_work(store: JobStore) -> None:
     """The record says "running, attempt 1" from the moment that a worker holds it."""
     job = accept(store)
-    claimed = store.claim(job.id, "token", LEASE, RUN)
+    claimed = claim(store, job.id)
     assert claimed is not None
     assert (claimed.status, claimed.attempt) == (JobStatus.RUNNING, 1)
     assert claimed.started_at_ms is not None
@@ -163,18 +164,18 @@ def test_a_claim_counts_the_attempt_before_any_work(store: JobStore) -> None:
 def test_a_second_delivery_is_dropped_while_the_lease_lives(store: JobStore, clock: Clock) -> None:
     """Twice the message is once the work."""
     job = accept(store)
-    assert store.claim(job.id, "first", LEASE, RUN)
-    assert store.claim(job.id, "second", LEASE, RUN) is None
+    assert claim(store, job.id, "first")
+    assert claim(store, job.id, "second") is None
     clock.advance(LEASE - 1)
-    assert store.claim(job.id, "second", LEASE, RUN) is None
+    assert claim(store, job.id, "second") is None
 
 
 def test_a_lapsed_lease_is_taken_over_and_the_loss_is_counted(store: JobStore, clock: Clock) -> None:
     """The next worker knows that one was lost with this job."""
     job = accept(store)
-    store.claim(job.id, "first", LEASE, RUN)
+    claim(store, job.id, "first")
     clock.advance(LEASE + 1)
-    claimed = store.claim(job.id, "second", LEASE, RUN)
+    claimed = claim(store, job.id, "second")
     assert claimed is not None
     assert (claimed.attempt, claimed.lost, claimed.is_suspect) == (2, 1, True)
 
@@ -182,14 +183,14 @@ def test_a_lapsed_lease_is_taken_over_and_the_loss_is_counted(store: JobStore, c
 def test_only_the_holder_can_finish(store: JobStore, clock: Clock) -> None:
     """A worker that was given up for lost comes too late, whatever it has."""
     job = accept(store)
-    store.claim(job.id, "first", LEASE, RUN)
+    claim(store, job.id, "first")
     clock.advance(LEASE + 1)
-    store.claim(job.id, "second", LEASE, RUN)
-    assert not store.succeed(job.id, "first", {"class": "old"}, {})
+    claim(store, job.id, "second")
+    assert not succeed(store, job.id, {"class": "old"}, "first")
     assert not store.renew(job.id, "first", LEASE)
     assert not store.release(job.id, "first", 0)
     assert not store.strike(job.id, "first", 1)
-    assert store.succeed(job.id, "second", {"class": "new"}, {"decode": 1.5})
+    assert succeed(store, job.id, {"class": "new"}, "second", timings_ms={"decode": 1.5})
     final = store.get(job.id)
     assert final.result == {"class": "new"}
     assert final.timings_ms == {"decode": 1.5}
@@ -198,14 +199,14 @@ def test_only_the_holder_can_finish(store: JobStore, clock: Clock) -> None:
 def test_a_call_whose_answer_was_lost_may_be_made_again(store: JobStore) -> None:
     """The connection repeats it by itself: one claim, strike and outcome are booked, and told twice."""
     job = accept(store)
-    first = store.claim(job.id, "token", LEASE, RUN)
+    first = claim(store, job.id)
     assert first is not None
-    assert store.claim(job.id, "token", LEASE, RUN) == first
+    assert claim(store, job.id) == first
     assert store.strike(job.id, "token", 1)
     assert store.strike(job.id, "token", 1)
-    assert store.succeed(job.id, "token", {"class": "x"}, {})
+    assert succeed(store, job.id, {"class": "x"})
     ended = store.get(job.id)
-    assert store.succeed(job.id, "token", {"class": "x"}, {})
+    assert succeed(store, job.id, {"class": "x"})
     assert store.get(job.id) == ended
     assert (ended.attempt, ended.strikes) == (1, 1)
 
@@ -213,13 +214,13 @@ def test_a_call_whose_answer_was_lost_may_be_made_again(store: JobStore) -> None
 def test_the_first_final_write_wins(store: JobStore) -> None:
     """Nothing changes a job that has ended."""
     job = accept(store)
-    store.claim(job.id, "token", LEASE, RUN)
-    assert store.succeed(job.id, "token", {"class": "x"}, {})
+    claim(store, job.id)
+    assert succeed(store, job.id, {"class": "x"})
     before = store.get(job.id)
-    assert not store.fail(job.id, "token", JobError(code="X", detail="y"), {})
+    assert not fail(store, job.id, JobError(code="X", detail="y"))
     with pytest.raises(JobAlreadyFinal):
         store.cancel(job.id)
-    assert store.claim(job.id, "other", LEASE, RUN) is None
+    assert claim(store, job.id, "other") is None
     assert store.get(job.id) == before
     assert store.depth().open == 0
 
@@ -227,9 +228,9 @@ def test_the_first_final_write_wins(store: JobStore) -> None:
 def test_a_failure_keeps_its_reason(store: JobStore) -> None:
     """The error reads back as it was written."""
     job = accept(store)
-    store.claim(job.id, "token", LEASE, RUN)
+    claim(store, job.id)
     error = JobError(code="INVALID_IMAGE", detail="Expected an image. Received: «text»")
-    assert store.fail(job.id, "token", error, {})
+    assert fail(store, job.id, error)
     assert store.get(job.id).error == error
     assert store.get(job.id).status == JobStatus.FAILED
 
@@ -237,36 +238,36 @@ def test_a_failure_keeps_its_reason(store: JobStore) -> None:
 def test_a_renewed_lease_lives_on_up_to_the_longest_run(store: JobStore, clock: Clock) -> None:
     """A worker keeps its job while it says so, but not for ever."""
     job = accept(store)
-    store.claim(job.id, "token", LEASE, 40)
+    claim(store, job.id, run_seconds=40)
     clock.advance(10)
     assert store.renew(job.id, "token", LEASE)
     clock.advance(10)
-    assert store.claim(job.id, "other", LEASE, 40) is None
+    assert claim(store, job.id, "other", run_seconds=40) is None
     assert store.renew(job.id, "token", LEASE)
     clock.advance(14)
     assert store.renew(job.id, "token", LEASE)
     clock.advance(7)
     assert not store.renew(job.id, "token", LEASE)
-    assert store.claim(job.id, "other", LEASE, 40) is not None
+    assert claim(store, job.id, "other", run_seconds=40) is not None
 
 
 def test_a_released_job_uses_no_attempt_and_waits_for_its_hold_off(store: JobStore, clock: Clock) -> None:
     """Handing a job back is nobody's fault; the reaper publishes it when the hold-off is over."""
     job = accept(store)
-    store.claim(job.id, "token", LEASE, RUN)
+    claim(store, job.id)
     assert store.release(job.id, "token", 5)
     released = store.get(job.id)
     assert (released.status, released.attempt, released.lost) == (JobStatus.QUEUED, 0, 0)
     assert reap(store) == []
     clock.advance(6)
     assert reap(store) == [job.id]
-    assert store.claim(job.id, "next", LEASE, RUN) is not None
+    assert claim(store, job.id, "next") is not None
 
 
 def test_strikes_are_counted_for_the_holder(store: JobStore) -> None:
     """A job that kills the engine while alone is suspect from then on, also for the next worker."""
     job = accept(store)
-    store.claim(job.id, "token", LEASE, RUN)
+    claim(store, job.id)
     for strikes in (1, 2, 2):
         assert store.strike(job.id, "token", strikes)
     assert store.get(job.id).strikes == 2
@@ -279,16 +280,16 @@ def test_canceling_a_queued_job_ends_it_for_good(store: JobStore) -> None:
     canceled = store.cancel(job.id)
     assert not canceled.was_running
     assert canceled.job.status == JobStatus.CANCELED
-    assert store.claim(job.id, "token", LEASE, RUN) is None
+    assert claim(store, job.id) is None
     assert store.depth().open == 0
 
 
 def test_canceling_a_running_job_discards_its_result(store: JobStore) -> None:
     """The worker's outcome is refused."""
     job = accept(store)
-    store.claim(job.id, "token", LEASE, RUN)
+    claim(store, job.id)
     assert store.cancel(job.id).was_running
-    assert not store.succeed(job.id, "token", {"class": "x"}, {})
+    assert not succeed(store, job.id, {"class": "x"})
     assert store.get(job.id).result is None
 
 
@@ -307,24 +308,24 @@ def test_a_job_past_its_deadline_is_not_run(store: JobStore, clock: Clock) -> No
     """A claim that comes too late ends the job."""
     job = accept(store, expires_in=5)
     clock.advance(6)
-    assert store.claim(job.id, "token", LEASE, RUN) is None
+    assert claim(store, job.id) is None
     assert store.get(job.id).status == JobStatus.EXPIRED
 
 
 def test_the_deadline_bounds_the_wait_and_not_the_run(store: JobStore, clock: Clock) -> None:
     """A job that was claimed in time may finish, while its worker lives."""
     job = accept(store, expires_in=5)
-    store.claim(job.id, "token", LEASE, RUN)
+    claim(store, job.id)
     clock.advance(6)
     assert store.get(job.id).status == JobStatus.RUNNING
     assert reap(store) == []
-    assert store.succeed(job.id, "token", {"class": "x"}, {})
+    assert succeed(store, job.id, {"class": "x"})
 
 
 def test_a_lost_worker_past_the_deadline_ends_the_job(store: JobStore, clock: Clock) -> None:
     """Nothing runs for ever."""
     job = accept(store, expires_in=5)
-    store.claim(job.id, "token", LEASE, RUN)
+    claim(store, job.id)
     clock.advance(LEASE + 1)
     assert reap(store) == []
     assert store.get(job.id).status == JobStatus.EXPIRED
@@ -364,7 +365,7 @@ def test_the_reaper_publishes_a_job_whose_message_was_lost(store: JobStore, cloc
 def test_the_reaper_publishes_a_job_whose_worker_was_lost(store: JobStore, clock: Clock) -> None:
     """As soon as the lease has lapsed, whatever lies in the queue."""
     job = accept(store)
-    store.claim(job.id, "token", LEASE, RUN)
+    claim(store, job.id)
     assert reap(store, oldest=0) == []
     clock.advance(LEASE + 1)
     assert reap(store, oldest=0) == [job.id]
@@ -375,7 +376,7 @@ def test_a_job_that_loses_every_worker_fails_at_last(store: JobStore, clock: Clo
     """There is an end to it, and the end says why."""
     job = accept(store)
     for _ in range(MOST_LOST_WORKERS):
-        assert store.claim(job.id, "token", LEASE, RUN)
+        assert claim(store, job.id)
         clock.advance(LEASE + 1)
         reap(store)
     final = store.get(job.id)
@@ -388,7 +389,7 @@ def test_a_job_that_loses_every_worker_fails_at_last(store: JobStore, clock: Clo
 def test_the_reaper_never_brings_an_ended_job_back(store: JobStore, clock: Clock) -> None:
     """It raced with the end of the job: nothing is published, nothing is indexed."""
     job = accept(store)
-    store.claim(job.id, "token", LEASE, RUN)
+    claim(store, job.id)
     clock.advance(LEASE + 1)
     due = store.due({}, 10)
     assert due == [job.id]
@@ -401,7 +402,7 @@ def test_the_reaper_never_brings_an_ended_job_back(store: JobStore, clock: Clock
 def test_the_depth_tells_waiting_from_running(store: JobStore) -> None:
     """What capacity and readiness are judged by."""
     first, second = accept(store), accept(store)
-    store.claim(first.id, "token", LEASE, RUN)
+    claim(store, first.id)
     depth = store.depth()
     assert (depth.open, depth.running) == (2, 1)
     assert depth.oldest_published_at_ms == second.published_at_ms
@@ -495,7 +496,7 @@ def test_a_change_is_told_to_who_listens(store: JobStore) -> None:
     changes = store.changes()
     assert next(changes) is None
     job = accept(store)
-    assert store.claim(job.id, "token", LEASE, RUN)
+    assert claim(store, job.id)
     store.cancel(job.id)
     heard = [change for change in (next(changes) for _ in range(4)) if change]
     assert heard == [Change(job.id, JobStatus.RUNNING), Change(job.id, JobStatus.CANCELED)]
@@ -507,8 +508,8 @@ def test_the_notice_of_an_end_holds_the_job_as_it_ended(store: JobStore) -> None
     changes = store.changes()
     assert next(changes) is None
     job = accept(store)
-    assert store.claim(job.id, "token", LEASE, RUN)
-    assert store.succeed(job.id, "token", {"class": "lung_n", "text": "ä b"}, {"fetch": 1.5})
+    assert claim(store, job.id)
+    assert succeed(store, job.id, {"class": "lung_n", "text": "ä b"}, timings_ms={"fetch": 1.5})
     running, ended = (change for change in (next(changes) for _ in range(2)) if change)
     assert running.ended is None
     assert ended.ended is not None
@@ -519,7 +520,7 @@ def test_the_notice_of_an_end_holds_the_job_as_it_ended(store: JobStore) -> None
 def test_several_jobs_are_claimed_in_one_exchange(store: JobStore) -> None:
     """Each as if it were alone: what is held, ended or unknown is not among those taken."""
     free, held, ended, also_free = (accept(store) for _ in range(4))
-    assert store.claim(held.id, "other", LEASE, RUN)
+    assert claim(store, held.id, "other")
     store.cancel(ended.id)
     names = [free.id, held.id, ended.id, new_job_id(), also_free.id]
     taken = store.claim_all({job_id: f"token of {job_id}" for job_id in names}, LEASE, RUN)
@@ -603,8 +604,8 @@ def test_an_image_goes_first_and_then_the_result(store: JobStore, clock: Clock) 
     """Each when its own retention is over, and each once; the word "expired" stays."""
     job = accept(store, image_retention=60, retention=600)
     assert clean(store) == []
-    store.claim(job.id, "token", LEASE, RUN)
-    store.succeed(job.id, "token", {"class": "x"}, {})
+    claim(store, job.id)
+    succeed(store, job.id, {"class": "x"})
     assert clean(store) == []
     clock.advance(61)
     assert clean(store) == ["uploads/x"]
@@ -671,8 +672,8 @@ def test_nothing_of_the_caller_is_left_with_a_dropped_result(redis_client: objec
     client = redis_client
     store = RedisJobStore(client, clock)  # type: ignore[arg-type]
     job = accept(store)
-    store.claim(job.id, "token", LEASE, RUN)
-    store.succeed(job.id, "token", {"class": "lung_aca"}, {"decode": 1})
+    claim(store, job.id)
+    succeed(store, job.id, {"class": "lung_aca"}, timings_ms={"decode": 1})
     for _ in range(2):
         clock.advance(601)
         clean(store)
@@ -687,11 +688,11 @@ def test_every_version_of_a_job_is_a_new_one(store: JobStore, clock: Clock) -> N
     """The ETag changes with each visible change."""
     job = accept(store)
     seen = [job.version]
-    store.claim(job.id, "a", LEASE, RUN)
+    claim(store, job.id, "a")
     seen.append(store.get(job.id).version)
     store.release(job.id, "a", 0)
     seen.append(store.get(job.id).version)
-    store.claim(job.id, "b", LEASE, RUN)
+    claim(store, job.id, "b")
     seen.append(store.get(job.id).version)
     clock.advance(LEASE + 1)
     reap(store)
@@ -706,8 +707,8 @@ def test_redis_keeps_no_index_entry_of_an_ended_job(redis_client: object, clock:
     client = redis_client
     store = RedisJobStore(client, clock)  # type: ignore[arg-type]
     job = accept(store)
-    store.claim(job.id, "token", LEASE, RUN)
-    store.succeed(job.id, "token", {}, {})
+    claim(store, job.id)
+    succeed(store, job.id, {})
     for index in (keys.OPEN, keys.PUBLISHED, keys.LEASED):
         assert client.zcard(index) == 0  # type: ignore[attr-defined]
     assert client.pttl(keys.JOB + job.id) > 0  # type: ignore[attr-defined]
@@ -835,8 +836,8 @@ def test_a_submission_that_reaches_redis_too_late_is_not_accepted(
 def test_a_deleted_job_is_forgotten_at_once(store: JobStore, clock: Clock) -> None:
     """It answers as expired, and is cleaned twice: once more after whoever was archiving it."""
     job = accept(store)
-    store.claim(job.id, "token", LEASE, RUN)
-    store.succeed(job.id, "token", {"class": "x"}, {})
+    claim(store, job.id)
+    succeed(store, job.id, {"class": "x"})
     assert store.delete(job.id) == "uploads/x"
     assert store.delete(job.id) == "uploads/x"
     clock.advance(1)
@@ -858,10 +859,10 @@ def test_a_deleted_job_is_forgotten_at_once(store: JobStore, clock: Clock) -> No
 def test_a_deleted_job_is_over_for_its_worker(store: JobStore) -> None:
     """Its outcome is refused, and no reaper brings it back."""
     job = accept(store)
-    store.claim(job.id, "token", LEASE, RUN)
+    claim(store, job.id)
     store.delete(job.id)
     assert not store.renew(job.id, "token", LEASE)
-    assert not store.succeed(job.id, "token", {}, {})
+    assert not succeed(store, job.id, {})
     assert store.depth().open == 0
     with pytest.raises(JobNotFound):
         store.delete(new_job_id())
@@ -871,8 +872,8 @@ def test_an_ended_job_is_to_be_archived_by_one(store: JobStore, clock: Clock) ->
     """Whole, as the ledger has it; by somebody else if the first does not say that it is done."""
     waiting, ended = accept(store), accept(store)
     assert store.unarchived(10) == []
-    store.claim(ended.id, "token", LEASE, RUN)
-    store.succeed(ended.id, "token", {"class": "x"}, {"decode": 1})
+    claim(store, ended.id)
+    succeed(store, ended.id, {"class": "x"}, timings_ms={"decode": 1})
     assert store.unarchived(10) == [store.get(ended.id)]
     assert store.unarchived(10) == []
     clock.advance(31)
@@ -1054,9 +1055,9 @@ def test_a_full_redis_refuses_new_jobs_and_ends_old_ones(own_redis: OwnRedis) ->
     assert fresh.memory_share() > 1
     with pytest.raises(JobStoreUnavailable):
         accept(store)
-    assert store.claim(first.id, "token", LEASE, RUN) is not None
+    assert claim(store, first.id) is not None
     assert store.renew(first.id, "token", LEASE)
-    assert store.succeed(first.id, "token", {"class": "x"}, {})
+    assert succeed(store, first.id, {"class": "x"})
     assert store.cancel(second.id).job.status == JobStatus.CANCELED
     taken = store.unarchived(10)
     assert {job.id for job in taken} == {first.id, second.id}
@@ -1130,9 +1131,9 @@ def test_no_limit_is_no_share(own_redis: OwnRedis) -> None:
 def test_a_retried_job_is_as_new_under_its_own_id(store: JobStore, clock: Clock) -> None:
     """All its time before it, no trace of the first try, a message due, and its image kept."""
     job = accept(store, expires_in=100, image_retention=60)
-    store.claim(job.id, "a", LEASE, RUN)
+    claim(store, job.id, "a")
     store.strike(job.id, "a", 1)
-    store.fail(job.id, "a", JobError(code="POISON", detail="x"), {"decode": 1})
+    fail(store, job.id, JobError(code="POISON", detail="x"), "a", timings_ms={"decode": 1})
     clock.advance(50)
     again = store.retry(job.id, 10)
     assert (again.id, again.status, again.spec) == (job.id, JobStatus.QUEUED, job.spec)
@@ -1141,11 +1142,11 @@ def test_a_retried_job_is_as_new_under_its_own_id(store: JobStore, clock: Clock)
     assert again.expires_at_ms is None
     assert again.deadline_ms - again.published_at_ms == 100_000
     assert store.unarchived(10) == []
-    assert not store.fail(job.id, "a", JobError(code="POISON", detail="x"), {})
+    assert not fail(store, job.id, JobError(code="POISON", detail="x"), "a")
     clock.advance(80)
     assert clean(store) == []
-    assert store.claim(job.id, "b", LEASE, RUN) is not None
-    assert store.succeed(job.id, "b", {"class": "x"}, {})
+    assert claim(store, job.id, "b") is not None
+    assert succeed(store, job.id, {"class": "x"}, "b")
     clock.advance(3)
     assert [done.id for done in store.unarchived(10)] == [job.id]
 
@@ -1155,8 +1156,8 @@ def test_a_job_that_is_open_or_has_a_result_is_not_retried(store: JobStore) -> N
     job = accept(store)
     for prepare in (
         lambda: None,
-        lambda: store.claim(job.id, "token", LEASE, RUN),
-        lambda: store.succeed(job.id, "token", {"class": "x"}, {}),
+        lambda: claim(store, job.id),
+        lambda: succeed(store, job.id, {"class": "x"}),
     ):
         prepare()
         before = store.get(job.id)
@@ -1241,7 +1242,7 @@ def test_an_owners_word_whose_answer_was_lost_is_answered_as_the_first_time(
     store = RedisJobStore(redis_client, clock)
     job = accept(store)
     if was_running:
-        store.claim(job.id, "token", LEASE, RUN)
+        claim(store, job.id)
     with monkeypatch.context() as patch:
         lose_the_next_answer(patch)
         canceled = store.cancel(job.id)
@@ -1260,12 +1261,12 @@ def test_an_owners_word_whose_answer_was_lost_is_answered_as_the_first_time(
 def test_one_that_ended_anew_while_it_was_archived_is_archived_anew(store: JobStore, clock: Clock) -> None:
     """Also where somebody has put the later outcome there: the earlier one may have come over it."""
     job = accept(store)
-    store.claim(job.id, "a", LEASE, RUN)
-    store.fail(job.id, "a", JobError(code="POISON", detail="x"), {})
+    claim(store, job.id, "a")
+    fail(store, job.id, JobError(code="POISON", detail="x"), "a")
     earlier = store.unarchived(10)
     store.retry(job.id, 10)
-    store.claim(job.id, "b", LEASE, RUN)
-    store.succeed(job.id, "b", {"class": "x"}, {})
+    claim(store, job.id, "b")
+    succeed(store, job.id, {"class": "x"}, "b")
     later = store.unarchived(10)
     assert store.archived(later) == []
     assert store.archived(earlier) == []
@@ -1282,13 +1283,13 @@ def test_a_worker_with_a_wrong_clock_harms_nobody(
     """Leases, deadlines and what is due go by Redis' clock alone."""
     right, wrong = RedisJobStore(redis_client), RedisJobStore(redis_client)
     running, waiting = accept(right), accept(right)
-    right.claim(running.id, "right", LEASE, RUN)
+    claim(right, running.id, "right")
     real_time, real_time_ns = time.time, time.time_ns
     monkeypatch.setattr(time, "time", lambda: real_time() + skew_seconds)
     monkeypatch.setattr(time, "time_ns", lambda: real_time_ns() + skew_seconds * 10**9)
     assert reap(wrong) == []
-    assert wrong.claim(running.id, "wrong", LEASE, RUN) is None
-    claimed = wrong.claim(waiting.id, "wrong", LEASE, RUN)
+    assert claim(wrong, running.id, "wrong") is None
+    claimed = claim(wrong, waiting.id, "wrong")
     assert claimed is not None
     assert claimed.started_at_ms is not None
     assert abs(claimed.started_at_ms - real_time() * 1000) < 60_000
@@ -1300,8 +1301,8 @@ def test_a_worker_with_a_wrong_clock_harms_nobody(
 def test_two_cleaners_at_once_drop_no_result_before_its_time(store: JobStore, clock: Clock) -> None:
     """One comes with what it found when the other has just noted that the image is gone."""
     job = accept(store, image_retention=60, retention=600)
-    store.claim(job.id, "token", LEASE, RUN)
-    store.succeed(job.id, "token", {"class": "x"}, {})
+    claim(store, job.id)
+    succeed(store, job.id, {"class": "x"})
     clock.advance(61)
     (first,) = store.cleanable(10)
     clock.advance(61)
@@ -1345,8 +1346,8 @@ def test_one_owner_has_as_many_open_jobs_as_it_may(store: JobStore) -> None:
     store.delete(jobs[1].id)
     store.retry(jobs[0].id, 100, max_owned=2)
     assert store.admission("a").owned == 2
-    assert store.claim(jobs[0].id, "token", 15, 300)
-    assert store.succeed(jobs[0].id, "token", {}, {})
+    assert claim(store, jobs[0].id)
+    assert succeed(store, jobs[0].id, {})
     assert store.admission("a").owned == 1
 
 
@@ -1396,8 +1397,8 @@ def test_what_queues_a_job_publishes_its_message(store: JobStore, clock: Clock) 
     interactive, bulk = published(store)
     assert interactive == [first.id] * 2
     assert Counter(bulk) == {second.id: 3, third.id: 2}
-    store.claim(first.id, "token", LEASE, RUN)
-    store.succeed(first.id, "token", {}, {}, "key")
+    claim(store, first.id)
+    succeed(store, first.id, {}, answer_key="key")
     assert store.answer(new_job(), first.id)
     assert len(published(store)[0]) == 2
 

@@ -36,6 +36,7 @@ from shared.schemas import (
     Priority,
     wall_clock_ms,
 )
+from tests.work import fail, succeed
 
 # Both sides read one clock, which moves when a lapse says so.
 LEASE, RUN, DEADLINE, IMAGE_RETENTION, RETENTION, HOLD = 15.5, 41.5, 90.5, 50.5, 300.5, 3.5
@@ -114,7 +115,7 @@ class Ledgers(RuleBasedStateMachine):
     @rule(job=ids, token=st.sampled_from(TOKENS))
     def claim(self, job: str, token: str) -> None:
         """A message is delivered, perhaps twice."""
-        self.both(lambda store: _view(store.claim(job, token, LEASE, RUN)))
+        self.both(lambda store: _view(store.claim_all({job: token}, LEASE, RUN).get(job)))
 
     @rule(job=ids, token=st.sampled_from(TOKENS))
     def renew(self, job: str, token: str) -> None:
@@ -124,12 +125,12 @@ class Ledgers(RuleBasedStateMachine):
     @rule(job=ids, token=st.sampled_from(TOKENS))
     def succeed(self, job: str, token: str) -> None:
         """A worker has a result."""
-        self.both(lambda store: store.succeed(job, token, {"by": token}, {}))
+        self.both(lambda store: succeed(store, job, {"by": token}, token))
 
     @rule(job=ids, token=st.sampled_from(TOKENS))
     def fail(self, job: str, token: str) -> None:
         """A worker has an error."""
-        self.both(lambda store: store.fail(job, token, JobError(code="C", detail=token), {}))
+        self.both(lambda store: fail(store, job, JobError(code="C", detail=token), token))
 
     @rule(job=ids, token=st.sampled_from(TOKENS))
     def release(self, job: str, token: str) -> None:

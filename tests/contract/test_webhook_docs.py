@@ -16,6 +16,7 @@ from shared.deliveries import DeliveryState, Taken, batch_subject, job_subject
 from shared.job_store_memory import MemoryJobStore
 from shared.schemas import InputInfo, JobSpec, ModelRef, NewBatch, NewJob, new_job_id
 from shared.settings import Settings
+from tests.work import claim, succeed
 from worker.webhook_delivery import Deliverer
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/how-to/webhooks.md").read_text(encoding="utf-8")
@@ -100,6 +101,6 @@ def _ended(jobs: MemoryJobStore, url: str) -> str:
         tombstone_seconds=600,
     )
     jobs.create(new, 10)
-    jobs.claim(new.id, "w", 15, 300)
-    jobs.succeed(new.id, "w", {"class": "lung_aca"}, {})
+    claim(jobs, new.id)
+    succeed(jobs, new.id, {"class": "lung_aca"})
     return new.id

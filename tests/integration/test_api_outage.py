@@ -20,6 +20,7 @@ from shared.job_store_redis import RedisJobStore, connect
 from shared.model_registry import ModelRegistry
 from shared.object_store import WORKER_PATIENCE, S3ObjectStore
 from tests.factories import jpeg_bytes, write_model
+from tests.work import claim, succeed
 
 pytestmark = pytest.mark.integration
 BUCKET = "histoqueue"
@@ -139,8 +140,8 @@ def test_a_waiting_request_is_answered_when_redis_says_so(stack: Stack) -> None:
     with ThreadPoolExecutor(1) as clients:
         parked = clients.submit(stack.ask, "GET", f"/result/{job_id}?wait=20")
         time.sleep(0.5)
-        assert stack.jobs.claim(job_id, "token", 15, 300)
-        assert stack.jobs.succeed(job_id, "token", {"class": "lung_n"}, {})
+        assert claim(stack.jobs, job_id)
+        assert succeed(stack.jobs, job_id, {"class": "lung_n"})
         ended = time.monotonic()
         answer = parked.result()
         assert time.monotonic() - ended < 0.5

@@ -38,6 +38,7 @@ from shared.schemas import (
 from shared.services import in_memory
 from shared.settings import Settings
 from tests.stack import Stack, png
+from tests.work import claim, succeed
 
 pytestmark = [pytest.mark.integration, pytest.mark.tensorflow]
 
@@ -180,8 +181,8 @@ def test_a_batch_that_an_older_copy_of_redis_lacks_comes_back(
         seal(upload, AcceptedJob(job=new, accepted_at_ms=begun_at_ms))
         services.objects.put(new.spec.input.key, upload, "image/png")
     jobs.create_many(members, 10)
-    assert jobs.claim(ends.id, "t", 15, 300)
-    assert jobs.succeed(ends.id, "t", {"class": "lung_n"}, {})
+    assert claim(jobs, ends.id)
+    assert succeed(jobs, ends.id, {"class": "lung_n"})
     Archive(services.objects).put(jobs.get(ends.id))
     jobs.batch(batch.id, seal=True)
     kept.put_whole(batch.id)

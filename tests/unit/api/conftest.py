@@ -14,6 +14,7 @@ from shared.schemas import WorkerStatus
 from shared.services import Services, in_memory
 from shared.settings import Settings
 from tests.factories import jpeg_bytes, write_model
+from tests.work import claim, succeed
 
 Submit = Callable[..., Any]
 
@@ -92,7 +93,9 @@ def finish(services: Services) -> Callable[[str], None]:
     """Do a worker's work: claim the job and write a result."""
 
     def run(job_id: str) -> None:
-        assert services.jobs.claim(job_id, "token", 15, 300) is not None
-        assert services.jobs.succeed(job_id, "token", {"class": "lung_aca", "confidence": 0.97}, {"fetch": 1})
+        assert claim(services.jobs, job_id) is not None
+        assert succeed(
+            services.jobs, job_id, {"class": "lung_aca", "confidence": 0.97}, timings_ms={"fetch": 1}
+        )
 
     return run

@@ -25,6 +25,7 @@ from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes, png_bytes, truncated
 from tests.unit.api.conftest import Clock
+from tests.work import claim, fail, succeed
 
 Finish = Callable[[str], None]
 
@@ -133,9 +134,9 @@ def test_a_batch_that_is_answered_at_once_needs_no_waiting(
     """All of it was known: nobody is told to ask again."""
     client = create_app(services, settings).test_client()
     for item in send_files(client, TILES).json["items"]:
-        job = services.jobs.claim(item["id"], "token", 15, 300)
+        job = claim(services.jobs, item["id"])
         assert job
-        services.jobs.succeed(item["id"], "token", {"class": "lung_aca"}, {}, job.spec.answer_key)
+        succeed(services.jobs, item["id"], {"class": "lung_aca"}, answer_key=job.spec.answer_key)
     again = send_files(client, TILES)
     assert again.json["status"] == "completed"
     assert "Retry-After" not in again.headers
@@ -202,8 +203,8 @@ def test_problems_lead_below_where_the_server_is_mounted(client: FlaskClient, se
     mounted = {"environ_overrides": {"SCRIPT_NAME": "/tiles"}}
     batch = send_files(client, {**TILES, "broken.png": truncated(png_bytes())}, **mounted).json
     job_id = batch["items"][0]["id"]
-    services.jobs.claim(job_id, "token", 15, 300)
-    services.jobs.fail(job_id, "token", JobError(code="MODEL_ERROR", detail="no number"), {})
+    claim(services.jobs, job_id)
+    fail(services.jobs, job_id, JobError(code="MODEL_ERROR", detail="no number"))
     for problem, instance in (
         (client.get("/nowhere", **mounted).json, "/tiles/nowhere"),
         (batch["problems"][0], "/tiles/batches"),
@@ -508,8 +509,8 @@ def test_counts_and_results_follow_the_jobs(client: FlaskClient, services: Servi
     page = client.get(batch["links"]["results"])
     assert [json.loads(line)["custom_id"] for line in page.text.splitlines()] == ["x1_y0.png"]
     assert page.headers["X-Next-Cursor"] == "1"
-    services.jobs.claim(first, "t", 15, 300)
-    services.jobs.fail(first, "t", JobError(code="POISON", detail="x"), {})
+    claim(services.jobs, first)
+    fail(services.jobs, first, JobError(code="POISON", detail="x"))
     finish(third)
     following = page.headers["Link"].split(">")[0].removeprefix("<")
     rows = [json.loads(line) for line in client.get(following).text.splitlines()]
@@ -583,10 +584,10 @@ def test_a_row_has_all_that_was_found_or_why_nothing_was(client: FlaskClient, se
         "quality": {"sharpness": 3.5, "feature_distance": None},
     }
     for job_id, verdict in ((unsure, "indeterminate"), (sure, "classified")):
-        services.jobs.claim(job_id, "t", 15, 300)
-        services.jobs.succeed(job_id, "t", {**result, "verdict": verdict}, {})
-    services.jobs.claim(failed, "t", 15, 300)
-    services.jobs.fail(failed, "t", JobError(code="INVALID_IMAGE", detail="=It breaks off."), {})
+        claim(services.jobs, job_id)
+        succeed(services.jobs, job_id, {**result, "verdict": verdict})
+    claim(services.jobs, failed)
+    fail(services.jobs, failed, JobError(code="INVALID_IMAGE", detail="=It breaks off."))
     table = client.get(batch["links"]["results"], query_string={"format": "csv"}).text
     first, _, last = csv.DictReader(io.StringIO(table))
     assert (first["class"], first["verdict"], first["reasons"]) == (
@@ -707,13 +708,13 @@ def test_a_batch_is_canceled_and_retried_as_a_whole(
     batch = send_files(client, {f"{n}.png": png_bytes(32, 32, seed=n) for n in range(6)}).json
     ids = [item["id"] for item in batch["items"]]
     finish(ids[0])
-    services.jobs.claim(ids[1], "t", 15, 300)
-    services.jobs.fail(ids[1], "t", JobError(code="MODEL_ERROR", detail="x"), {})
-    services.jobs.claim(ids[2], "t", 15, 300)
+    claim(services.jobs, ids[1])
+    fail(services.jobs, ids[1], JobError(code="MODEL_ERROR", detail="x"))
+    claim(services.jobs, ids[2])
     canceled = client.post(batch["links"]["cancel"])
     assert (canceled.status_code, canceled.json["canceled"], canceled.json["left"]) == (202, 4, 0)
     assert canceled.json["counts"]["canceled"] == 4
-    assert not services.jobs.succeed(ids[2], "t", {}, {})
+    assert not succeed(services.jobs, ids[2], {})
     retried = client.post(canceled.json["links"]["retry"])
     assert (retried.status_code, retried.json["retried"]) == (202, 1)
     assert services.jobs.get(ids[1]).status == "queued"
@@ -729,8 +730,8 @@ def test_a_retry_of_a_batch_takes_what_there_is_room_for(
     tiles = {f"{number}.png": png_bytes(32, 32, seed=number) for number in range(7)}
     batch = send_files(client, tiles, query_string={"expires_in": "60"}).json
     ids = [item["id"] for item in batch["items"]]
-    services.jobs.claim(ids[0], "t", 15, 300)
-    services.jobs.fail(ids[0], "t", JobError(code="MODEL_ERROR", detail="x"), {})
+    claim(services.jobs, ids[0])
+    fail(services.jobs, ids[0], JobError(code="MODEL_ERROR", detail="x"))
     clock.advance(61)
     services.jobs.reap(services.jobs.due({}, 100), {})
     for seed in range(18):
@@ -773,8 +774,8 @@ def test_what_changes_while_a_batch_is_retried_holds_up_no_other(
     done, deleted, failed = (item["id"] for item in batch["items"])
     finish(done)
     client.delete(f"/result/{deleted}")
-    services.jobs.claim(failed, "t", 15, 300)
-    services.jobs.fail(failed, "t", JobError(code="MODEL_ERROR", detail="x"), {})
+    claim(services.jobs, failed)
+    fail(services.jobs, failed, JobError(code="MODEL_ERROR", detail="x"))
     monkeypatch.setattr(services.jobs, "statuses", lambda job_ids: [JobStatus.FAILED] * len(job_ids))
     answer = client.post(f"{batch['links']['self']}/retry")
     assert (answer.json["retried"], answer.json["left"]) == (1, 0)

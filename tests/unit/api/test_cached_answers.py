@@ -14,6 +14,7 @@ from shared.archive import Archive
 from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes
+from tests.work import claim, succeed
 
 Submit = Callable[..., Any]
 
@@ -27,10 +28,10 @@ def settings() -> Settings:
 def answered(submit: Submit, services: Services) -> dict[str, Any]:
     """Have the one tile answered by a worker; return its job."""
     job = submit().get_json()
-    claimed = services.jobs.claim(job["id"], "token", 15, 300)
+    claimed = claim(services.jobs, job["id"])
     assert claimed is not None
     result = {"class": "lung_aca", "confidence": 0.97}
-    assert services.jobs.succeed(job["id"], "token", result, {}, claimed.spec.answer_key)
+    assert succeed(services.jobs, job["id"], result, answer_key=claimed.spec.answer_key)
     return dict(job)
 
 

@@ -26,6 +26,7 @@ from shared.worker_registry import MemoryWorkerRegistry
 from tests.factories import jpeg_bytes, truncated
 from tests.unit.api.conftest import Clock
 from tests.unit.api.test_models import publish_with_card
+from tests.work import claim, fail, succeed
 
 DOCUMENT = openapi_document()
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -67,22 +68,22 @@ class World:
     def running_job(self) -> str:
         """Return the path of a job that a worker is at."""
         path = self.open_job()
-        assert self.services.jobs.claim(path.rpartition("/")[2], "token", 15, 300)
+        assert claim(self.services.jobs, path.rpartition("/")[2])
         return path
 
     def ended_job(self, query: str = "") -> str:
         """Return the path of a job that has succeeded."""
         path = self.open_job(query)
-        job = self.services.jobs.claim(path.rpartition("/")[2], "token", 15, 300)
+        job = claim(self.services.jobs, path.rpartition("/")[2])
         assert job is not None
-        assert self.services.jobs.succeed(job.id, "token", {"class": "lung_n"}, {}, job.spec.answer_key)
+        assert succeed(self.services.jobs, job.id, {"class": "lung_n"}, answer_key=job.spec.answer_key)
         return path
 
     def failed_job(self) -> str:
         """Return the path of a job that has failed."""
         path = self.running_job()
         error = JobError(code="INVALID_IMAGE", detail="broken")
-        assert self.services.jobs.fail(path.rpartition("/")[2], "token", error, {})
+        assert fail(self.services.jobs, path.rpartition("/")[2], error)
         return path
 
     def deleted_job(self) -> str:

@@ -14,6 +14,7 @@ from shared.schemas import JobError
 from shared.services import Services
 from tests.factories import jpeg_bytes
 from tests.unit.api.conftest import Clock
+from tests.work import claim, fail, succeed
 
 Submit = Callable[..., Any]
 Finish = Callable[[str], None]
@@ -101,8 +102,8 @@ def test_a_failed_job_is_an_answer_and_not_an_error(
 ) -> None:
     """200, with the same problem object that an HTTP error would carry."""
     job_id = submit(headers={"X-Request-Id": "req-9"}).get_json()["id"]
-    assert services.jobs.claim(job_id, "token", 15, 300)
-    assert services.jobs.fail(job_id, "token", JobError(code="INVALID_IMAGE", detail="It is cut."), {})
+    assert claim(services.jobs, job_id)
+    assert fail(services.jobs, job_id, JobError(code="INVALID_IMAGE", detail="It is cut."))
     answer = client.get(f"/result/{job_id}")
     assert (answer.status_code, answer.get_json()["status"]) == (200, "failed")
     assert answer.get_json()["error"] == {
@@ -136,7 +137,7 @@ def test_an_open_job_says_when_to_ask_again(
     assert answer.get_json()["queue"] == {"position": 1, "eta_seconds": 4.3}
     assert (answer.status_code, answer.headers["Retry-After"]) == (202, "5")
     assert answer.headers["Cache-Control"] == "no-store"
-    assert services.jobs.claim(jobs[1], "token", 15, 300)
+    assert claim(services.jobs, jobs[1])
     running = client.get(f"/result/{jobs[1]}")
     assert running.get_json()["status"] == "running"
     assert (running.status_code, running.headers["Retry-After"]) == (202, "1")
@@ -221,10 +222,10 @@ def test_canceling_a_running_job_refuses_its_outcome(
 ) -> None:
     """202: a worker is at it, and what it finds is dropped."""
     job = submit().get_json()
-    assert services.jobs.claim(job["id"], "token", 15, 300)
+    assert claim(services.jobs, job["id"])
     answer = client.post(job["links"]["cancel"])
     assert (answer.status_code, answer.get_json()["status"]) == (202, "canceled")
-    assert not services.jobs.succeed(job["id"], "token", {}, {})
+    assert not succeed(services.jobs, job["id"], {})
 
 
 def test_a_version_can_be_chosen(submit: Submit, services: Services) -> None:

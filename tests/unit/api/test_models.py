@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from shared.manifest import FileDigest, parse_manifest
 from shared.services import Services
 from tests.factories import write_model
+from tests.work import claim
 
 Submit = Callable[..., Any]
 
@@ -67,7 +68,7 @@ def test_the_capacity_counts_what_is_open(submit: Submit, client: FlaskClient, s
     """Queued, running, the limit, and who works."""
     first = submit().get_json()["id"]
     submit()
-    services.jobs.claim(first, "token", 15, 300)
+    claim(services.jobs, first)
     body = client.get("/capacity").get_json()
     assert (body["open"], body["queued"], body["running"], body["limit"]) == (2, 1, 1, 5)
     assert body["workers"] == [{"name": "w1", "model": "lung-cnn 1.0.0"}]

@@ -17,6 +17,7 @@ from shared.schemas import new_job_id
 from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes
+from tests.work import claim, succeed
 
 Submit = Callable[..., Any]
 
@@ -53,7 +54,7 @@ def test_deleting_an_open_job_cancels_it(submit: Submit, client: FlaskClient, se
     """No worker runs it any more."""
     job_id = submit().get_json()["id"]
     assert client.delete(f"/result/{job_id}").status_code == 204
-    assert services.jobs.claim(job_id, "token", 15, 300) is None
+    assert claim(services.jobs, job_id) is None
     assert services.jobs.depth().open == 0
 
 
@@ -62,9 +63,9 @@ def test_deleting_what_a_worker_runs_refuses_its_outcome(
 ) -> None:
     """A result that comes later is not kept."""
     job_id = submit().get_json()["id"]
-    services.jobs.claim(job_id, "token", 15, 300)
+    claim(services.jobs, job_id)
     client.delete(f"/result/{job_id}")
-    assert not services.jobs.succeed(job_id, "token", {"class": "lung_n"}, {})
+    assert not succeed(services.jobs, job_id, {"class": "lung_n"})
     assert client.get(f"/result/{job_id}").status_code == 410
 
 

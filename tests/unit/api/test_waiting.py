@@ -19,6 +19,7 @@ from shared.job_store import Change, JobStore
 from shared.schemas import Job, JobError
 from shared.services import Services
 from shared.settings import Settings
+from tests.work import claim, fail, succeed
 
 Submit = Callable[..., Any]
 Finish = Callable[[str], None]
@@ -170,9 +171,9 @@ def test_only_the_end_of_its_job_wakes_a_waiter(
     ledger.reads = 0
 
     def work() -> None:
-        assert services.jobs.claim(job.id, "token", 15, 300)
+        assert claim(services.jobs, job.id)
         time.sleep(0.1)
-        services.jobs.succeed(job.id, "token", {}, {})
+        succeed(services.jobs, job.id, {})
 
     timer = later(0.2, work)
     began = time.monotonic()
@@ -184,8 +185,8 @@ def test_only_the_end_of_its_job_wakes_a_waiter(
 def test_a_late_notice_of_an_earlier_end_ends_no_wait(submit: Submit, services: Services) -> None:
     """The job failed, was retried, and succeeds; the word of its failure comes after the retry."""
     job_id = submit().get_json()["id"]
-    assert services.jobs.claim(job_id, "token", 15, 300)
-    services.jobs.fail(job_id, "token", JobError(code="INVALID_IMAGE", detail="no image"), {})
+    assert claim(services.jobs, job_id)
+    fail(services.jobs, job_id, JobError(code="INVALID_IMAGE", detail="no image"))
     failed = services.jobs.get(job_id)
     job = services.jobs.retry(job_id, max_open=10)
     room = events.WaitingRoom(services.jobs, 10)
@@ -193,8 +194,8 @@ def test_a_late_notice_of_an_earlier_end_ends_no_wait(submit: Submit, services: 
     def tell_late() -> None:
         room._wake(Change(job_id, failed.status, lambda: failed), everybody=False)
         time.sleep(0.2)
-        assert services.jobs.claim(job_id, "another token", 15, 300)
-        services.jobs.succeed(job_id, "another token", {}, {})
+        assert claim(services.jobs, job_id, "another token")
+        succeed(services.jobs, job_id, {}, "another token")
 
     timer = later(0.2, tell_late)
     assert room.until_final(job, 20).status == "succeeded"

@@ -37,6 +37,7 @@ from shared.schemas import (
 )
 from shared.services import Services, in_memory
 from shared.settings import Settings
+from tests.work import claim, succeed
 
 #: Where something of a job may lie.
 KEPT = (UPLOADS, HEATMAPS, RESULTS, QUARANTINE)
@@ -97,8 +98,8 @@ class World:
     def finish(self, new: NewJob) -> Job:
         """Do what a worker and its archiver do."""
         jobs = self.services.jobs
-        assert jobs.claim(new.id, "t", 15, 300)
-        assert jobs.succeed(new.id, "t", {"class": "lung_n"}, {})
+        assert claim(jobs, new.id)
+        assert succeed(jobs, new.id, {"class": "lung_n"})
         job = jobs.get(new.id)
         Archive(self.services.objects).put(job)
         jobs.archived([job])

@@ -19,6 +19,7 @@ from shared.metrics import REGISTRY
 from shared.schemas import InputInfo, Job, JobSpec, JobStatus, ModelRef, NewJob, new_job_id
 from shared.services import Services, in_memory
 from shared.settings import Settings
+from tests.work import claim, succeed
 from worker.batcher import Batcher
 from worker.breaker import MOST_CRASHES, CrashBreaker
 from worker.leases import Lease, LeaseKeeper
@@ -268,7 +269,7 @@ def test_a_job_store_that_comes_back_within_the_lease_gets_the_outcome(
 def test_a_suspect_runs_alone(world: World) -> None:
     """A worker was lost with it once: it shares the engine with no other from now on."""
     job_id = world.accept(b"tile")
-    world.services.jobs.claim(job_id, "a worker that dies", 15, 300)
+    claim(world.services.jobs, job_id, "a worker that dies")
     world.now_ms += 16_000
     submitted: list[bool] = []
     submit = world.runner.batcher.submit
@@ -287,13 +288,13 @@ def test_a_lease_that_is_renewed_outlives_its_length(world: World) -> None:
     """Renewals keep other workers off; a canceled job's lease is dropped."""
     job_id = world.accept(b"tile")
     lease = Lease(job_id)
-    world.services.jobs.claim(job_id, lease.token, 15, 300)
+    claim(world.services.jobs, job_id, lease.token)
     world.runner.leases.add(lease)
     for _ in range(4):
         world.now_ms += 10_000
         world.runner.leases.renew_all()
     assert lease.is_held
-    assert world.services.jobs.claim(job_id, "other", 15, 300) is None
+    assert claim(world.services.jobs, job_id, "other") is None
     world.services.jobs.cancel(job_id)
     world.runner.leases.renew_all()
     assert not lease.is_held
@@ -551,8 +552,8 @@ def test_an_outcome_that_changes_while_it_is_archived_is_archived_anew(
     def retried_meanwhile(news: Any, pool: Any) -> None:
         monkeypatch.undo()
         jobs.retry(job_id, 10)
-        jobs.claim(job_id, "t", 15, 300)
-        jobs.succeed(job_id, "t", {"text": "tile"}, {})
+        claim(jobs, job_id)
+        succeed(jobs, job_id, {"text": "tile"})
         put_all(news, pool)
 
     monkeypatch.setattr(objects, "put_all", retried_meanwhile)
@@ -575,8 +576,8 @@ def test_an_outcome_that_is_archived_anew_while_the_earlier_one_is_withdrawn_is_
         monkeypatch.undo()
         jobs.retry(job_id, 10)
         unwanted = archived(ended)
-        jobs.claim(job_id, "t", 15, 300)
-        jobs.succeed(job_id, "t", {"text": "tile"}, {})
+        claim(jobs, job_id)
+        succeed(jobs, job_id, {"text": "tile"})
         Archive(objects).put_heatmap(job_id, b"a picture")
         archive_once(jobs, objects, pool)
         return unwanted

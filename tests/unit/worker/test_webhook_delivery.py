@@ -15,6 +15,7 @@ from shared.errors import JobStoreUnavailable, QueueUnavailable
 from shared.job_store_memory import MemoryJobStore
 from shared.schemas import InputInfo, JobError, JobSpec, ModelRef, NewJob, new_job_id
 from shared.settings import Settings
+from tests.work import claim, fail
 from worker.webhook_delivery import HOLD_SECONDS, LEASE_SECONDS, Deliverer
 from worker.webhook_http import TIMEOUT_SECONDS, Answer
 
@@ -59,8 +60,8 @@ class Bench:
             tombstone_seconds=3600,
         )
         self.jobs.create(new, 1000)
-        self.jobs.claim(new.id, "w", 15, 300)
-        self.jobs.fail(new.id, "w", JobError(code="INVALID_IMAGE", detail="It breaks off."), {})
+        claim(self.jobs, new.id)
+        fail(self.jobs, new.id, JobError(code="INVALID_IMAGE", detail="It breaks off."))
         return new.id
 
     def turn(self) -> int:
