@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Thread
 from time import monotonic
@@ -29,7 +28,7 @@ from shared.errors import (
     QuotaReached,
     ResultExpired,
 )
-from shared.job_store import JobStore
+from shared.job_store import Created, JobStore
 from shared.recovery import UPLOADS, found_if_empty, founded, remembered
 from shared.schemas import (
     RETRYABLE,
@@ -58,14 +57,6 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
 _log = structlog.stdlib.get_logger("api.submission")
 
 
-@dataclass(frozen=True)
-class Submitted:
-    """A job, and whether an earlier request with the same idempotency key made it."""
-
-    job: Job
-    replayed: bool
-
-
 def submit(
     services: Services,
     settings: Settings,
@@ -74,7 +65,7 @@ def submit(
     repeat: Idempotency | None,
     request_id: str,
     owner: str | None = None,
-) -> Submitted:
+) -> Created:
     """Accept an image: once this returns, its job is never lost.
 
     Raises:
@@ -87,7 +78,7 @@ def submit(
     """
     jobs, began = services.jobs, monotonic()
     if repeat and (known := founded(services, lambda: jobs.find_replay(repeat))):
-        return Submitted(jobs.get(known.id), replayed=True)
+        return Created(jobs.get(known.id), replayed=True)
     new = _describe(services, settings, upload, options, repeat, request_id, owner)
     may_answer = options.cache and settings.cache_answers
     # Asked before the image is stored: a full queue, or a ledger that is away, then leaves nothing behind.
@@ -112,13 +103,13 @@ def submit(
         created = jobs.create(new, settings.max_open_jobs, max_owned=settings.max_open_jobs_per_key)
     if created.replayed:
         discard(services, key)
-        return Submitted(jobs.get(created.job.id), replayed=True)
+        return Created(jobs.get(created.job.id), replayed=True)
     crash_point("api.after_create")
     _log.info("job_accepted", job_id=created.job.id)
-    return Submitted(created.job, replayed=False)
+    return created
 
 
-def _answer(jobs: JobStore, new: NewJob, answered_by: str) -> Submitted | None:
+def _answer(jobs: JobStore, new: NewJob, answered_by: str) -> Created | None:
     """End a job with what an earlier one has found in the same image; None where that is kept no more."""
     created = jobs.answer(new, answered_by)
     if created is None:
@@ -126,8 +117,8 @@ def _answer(jobs: JobStore, new: NewJob, answered_by: str) -> Submitted | None:
     if not created.replayed:
         count_cached(1)
         _log.info("job_accepted", job_id=created.job.id, answered_by=answered_by)
-        return Submitted(created.job, replayed=False)
-    return Submitted(jobs.get(created.job.id), replayed=True)
+        return created
+    return Created(jobs.get(created.job.id), replayed=True)
 
 
 def count_cached(jobs: int) -> None:
