@@ -4,7 +4,7 @@ import structlog
 
 from shared.archive import Archive, note_archived
 from shared.errors import JobAlreadyFinal, JobNotFound, LedgerRebuilding, ObjectStoreUnavailable, Unavailable
-from shared.job_store import Canceled
+from shared.job_store import Canceled, already_final
 from shared.recovery import founded, remembered
 from shared.schemas import Job
 from shared.services import Services
@@ -31,9 +31,7 @@ def cancel_job(services: Services, job_id: str) -> Canceled:
     except (JobNotFound, LedgerRebuilding):
         if (job := archive.get(job_id)) is None:
             raise
-        raise JobAlreadyFinal(
-            f"Expected a queued or running job. This one has ended as {job.status}."
-        ) from None
+        raise already_final(job.status) from None
     _log.info("job_canceled", job_id=job_id)
     keep_outcome(services, canceled.job)
     return canceled

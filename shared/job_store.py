@@ -23,7 +23,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shared.batch_store import BatchStore
-from shared.errors import IdempotencyKeyReused, JobNotFound, ResultExpired
+from shared.errors import (
+    IdempotencyKeyReused,
+    JobAlreadyFinal,
+    JobNotFound,
+    JobNotRetryable,
+    ResultExpired,
+)
 from shared.schemas import Admission, Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Totals
 
 #: A job ends as failed when this many workers were lost while they ran it.
@@ -90,6 +96,12 @@ class Cleanable:
     deleted: bool
 
 
+def watermark(heads: Heads, priority: Priority, now_ms: int) -> int:
+    """Return the time before which every published message has left the queue of this priority."""
+    head_ms = heads.get(priority)
+    return min(now_ms, head_ms if head_ms is not None else now_ms) - REPUBLISH_AFTER_MS
+
+
 def key_reused() -> IdempotencyKeyReused:
     """Return what says that an idempotency key belongs to another request."""
     return IdempotencyKeyReused(
@@ -113,9 +125,14 @@ def image_expired() -> ResultExpired:
     return ResultExpired("The image is past its retention and was dropped. Submit it again.")
 
 
-def not_retryable(status: JobStatus) -> str:
-    """Return why a job with this status cannot be run once more."""
-    return f"Expected a job that failed, expired or was canceled. This one is {status}."
+def already_final(status: JobStatus) -> JobAlreadyFinal:
+    """Return what says that a job with this status cannot be canceled."""
+    return JobAlreadyFinal(f"Expected a queued or running job. This one has ended as {status}.")
+
+
+def not_retryable(status: JobStatus) -> JobNotRetryable:
+    """Return what says that a job with this status cannot be run once more."""
+    return JobNotRetryable(f"Expected a job that failed, expired or was canceled. This one is {status}.")
 
 
 class JobStore(BatchStore, Protocol):

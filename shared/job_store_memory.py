@@ -9,25 +9,24 @@ from shared.deliveries import job_subject
 from shared.drain import DRAIN_WINDOW_SECONDS, INTERVAL_MS, busy_ms, first_recent, service_rate
 from shared.errors import (
     HistoQueueError,
-    JobAlreadyFinal,
-    JobNotRetryable,
     LedgerRebuilding,
     QueueFull,
     QuotaReached,
 )
 from shared.job_store import (
     MOST_LOST_WORKERS,
-    REPUBLISH_AFTER_MS,
     Canceled,
     Change,
     Created,
     Ending,
     Heads,
+    already_final,
     image_expired,
     key_reused,
     no_such_job,
     not_retryable,
     result_expired,
+    watermark,
 )
 from shared.job_store_memory_batches import MemoryBatches
 from shared.job_store_memory_upkeep import MemoryUpkeep
@@ -248,9 +247,7 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
             record = self._known(job_id)
             self._end_if_late(record)
             if record.job.status.is_final:
-                raise JobAlreadyFinal(
-                    f"Expected a queued or running job. This one has ended as {record.job.status}."
-                )
+                raise already_final(record.job.status)
             was_running = record.job.status == JobStatus.RUNNING
             self._finish(record, JobStatus.CANCELED)
             return Canceled(record.job, was_running)
@@ -277,7 +274,7 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
             record = self._known(job_id)
             self._end_if_late(record)
             if record.job.status not in RETRYABLE:
-                raise JobNotRetryable(not_retryable(record.job.status))
+                raise not_retryable(record.job.status)
             now = self._clock()
             image_until_ms = (record.job.finished_at_ms or 0) + record.image_retention_ms
             if record.deleted or record.image_gone or now >= image_until_ms:
@@ -309,10 +306,7 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
                 and (
                     now > record.job.deadline_ms
                     or (record.look_at_ms is not None and record.look_at_ms < now)
-                    or (
-                        record.look_at_ms is None
-                        and record.job.published_at_ms < self._watermark(record, heads)
-                    )
+                    or (record.look_at_ms is None and self._has_left(record, heads))
                 )
             ][:limit]
 
@@ -450,8 +444,8 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
         """Tell whether a queued job is held off, or may still have its message in the queue."""
         if record.look_at_ms is not None:
             return record.look_at_ms > self._clock()
-        return record.job.published_at_ms >= self._watermark(record, heads)
+        return not self._has_left(record, heads)
 
-    def _watermark(self, record: Record, heads: Heads) -> int:
-        now, head_ms = self._clock(), heads.get(record.job.spec.priority)
-        return min(now, head_ms if head_ms is not None else now) - REPUBLISH_AFTER_MS
+    def _has_left(self, record: Record, heads: Heads) -> bool:
+        """Tell whether the message of a queued job, as every one before it, has left the queue."""
+        return record.job.published_at_ms < watermark(heads, record.job.spec.priority, self._clock())

@@ -15,8 +15,6 @@ from shared import keys
 from shared.drain import DRAIN_WINDOW_SECONDS, busy_ms, first_recent, service_rate
 from shared.errors import (
     HistoQueueError,
-    JobAlreadyFinal,
-    JobNotRetryable,
     JobStoreUnavailable,
     LedgerRebuilding,
     QueueFull,
@@ -31,11 +29,13 @@ from shared.job_store import (
     Created,
     Ending,
     Heads,
+    already_final,
     image_expired,
     key_reused,
     no_such_job,
     not_retryable,
     result_expired,
+    watermark,
 )
 from shared.job_store_redis_batches import RedisBatches
 from shared.job_store_redis_upkeep import RedisUpkeep
@@ -206,7 +206,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         _check_known(outcome, job_id)
         job = to_job(record[0])
         if outcome == "final":
-            raise JobAlreadyFinal(f"Expected a queued or running job. This one has ended as {job.status}.")
+            raise already_final(job.status)
         return Canceled(job, was_running=outcome == JobStatus.RUNNING)
 
     def delete(self, job_id: str) -> str:
@@ -219,7 +219,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         outcome, _, *payload = self._call("retry", job_id, max_open, max_owned, _token())
         _check_known(outcome, job_id)
         if outcome == "refused":
-            raise JobNotRetryable(not_retryable(JobStatus(payload[0])))
+            raise not_retryable(JobStatus(payload[0]))
         if outcome == "gone":
             raise image_expired()
         if outcome == "full":
@@ -234,7 +234,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
             pipe = self._redis.pipeline(transaction=False)
             for index, until in (
                 (keys.LEASED, now),
-                *((_PUBLISHED[priority], _watermark(heads, priority, now)) for priority in Priority),
+                *((_PUBLISHED[priority], watermark(heads, priority, now)) for priority in Priority),
                 (keys.OPEN, now),
             ):
                 pipe.zrange(index, "-inf", f"({until}", byscore=True, offset=0, num=limit)
@@ -338,12 +338,6 @@ def _said(answer: Any) -> bool | Exception:
         return bool(whole([answer])[0])
     except JobStoreUnavailable as error:
         return error
-
-
-def _watermark(heads: Heads, priority: Priority, now_ms: int) -> int:
-    """Return the time before which every published message has left the queue of this priority."""
-    head_ms = heads.get(priority)
-    return min(now_ms, head_ms if head_ms is not None else now_ms) - REPUBLISH_AFTER_MS
 
 
 def _change(notice: str) -> Change | None:

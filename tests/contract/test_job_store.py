@@ -13,7 +13,7 @@ import redis
 
 from ops.processes import Child, wait_until
 from ops.servers import RedisServer, free_port
-from shared import job_store_redis, keys, redis_ledger
+from shared import job_store, job_store_redis, keys, redis_ledger
 from shared.errors import (
     IdempotencyKeyReused,
     JobAlreadyFinal,
@@ -938,7 +938,8 @@ def test_a_lost_message_is_found_whatever_became_of_redis_clock(
     limited_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was set an hour ahead since this process asked; or the machine slept, and counted none of that."""
-    monkeypatch.setattr(job_store_redis, "REPUBLISH_AFTER_MS", 10)
+    for module in (job_store, job_store_redis):
+        monkeypatch.setattr(module, "REPUBLISH_AFTER_MS", 10)
     store = RedisJobStore(limited_client)
     store.found()
     job = accept(store)
