@@ -7,7 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What the engine is told beside its model."""
+    """What the engine is told beside its model, and what it may take."""
 
     threads: int
     max_batch_size: int
@@ -111,7 +112,8 @@ class EngineSupervisor:
         folder = self._fetched(model)
         self.stop()
         self._spawn()
-        answer = self._exchange([self._introduction(folder)], START_TIMEOUT_SECONDS)
+        introduction = json.dumps({"folder": str(folder), **asdict(self._options)}).encode()
+        answer = self._exchange([introduction], START_TIMEOUT_SECONDS)
         if "fatal" in answer:
             self.stop()
             reason = str(answer["fatal"]["detail"])
@@ -186,20 +188,6 @@ class EngineSupervisor:
             )
         self._connection = ours
 
-    def _introduction(self, folder: Path) -> bytes:
-        options = self._options
-        return json.dumps(
-            {
-                "folder": str(folder),
-                "threads": options.threads,
-                "max_batch_size": options.max_batch_size,
-                "max_pixels": options.max_pixels,
-                "runtime": options.runtime,
-                "needs_gpu": options.needs_gpu,
-                "decode_threads": options.decode_threads,
-            }
-        ).encode()
-
     def _exchange(self, frames: Sequence[bytes], timeout_seconds: float) -> dict[str, Any]:
         """Send and receive; a watchdog kills an engine that takes too long, or too much memory."""
         connection, process = self._connection, self._process
@@ -224,11 +212,9 @@ class EngineSupervisor:
         pid = self.pid
         exit_code: int | None = None
         if process:
-            try:
-                # Its pipe is broken, so it is ending; what it ends with is worth a moment.
+            # Its pipe is broken, so it is ending; what it ends with is worth a moment.
+            with suppress(subprocess.TimeoutExpired):
                 exit_code = process.wait(1)
-            except subprocess.TimeoutExpired:
-                exit_code = None
         self.stop()
         cause = verdict or EngineCrashed(f"The engine died with exit status {exit_code}.")
         _log.warning("engine_died", pid=pid, cause=type(cause).__name__, exit_code=exit_code)
