@@ -19,7 +19,7 @@ from shared.errors import (
     ResultExpired,
 )
 from shared.recovery import founded
-from shared.schemas import Batch, Job, JobStatus, is_job_id
+from shared.schemas import Batch, JobStatus, is_job_id
 from shared.services import Services
 from shared.settings import Settings
 
@@ -65,36 +65,26 @@ def find_batch(services: Services, batch_id: str, caller: ApiKey | None) -> Batc
 
 def cancel_batch(services: Services, batch: Batch) -> Done:
     """End every member that is open; each as `cancel_job` does."""
-
-    def cancel(job_id: str) -> Job | HistoQueueError:
-        return _tried(lambda: cancel_job(services, job_id).job)
-
-    return _each(services, batch, _OPEN, cancel)
+    return _each(services, batch, _OPEN, lambda job_id: cancel_job(services, job_id))
 
 
 def retry_batch(services: Services, settings: Settings, batch: Batch) -> Done:
     """Queue every member that failed or expired once more; each as `retry_job` does."""
-
-    def retry(job_id: str) -> Job | HistoQueueError:
-        return _tried(lambda: retry_job(services, settings, job_id))
-
-    return _each(services, batch, _FAILED, retry)
-
-
-def _tried(call: Callable[[], Job]) -> Job | HistoQueueError:
-    try:
-        return call()
-    except HistoQueueError as error:
-        return error
+    return _each(services, batch, _FAILED, lambda job_id: retry_job(services, settings, job_id))
 
 
 def _each(
-    services: Services,
-    batch: Batch,
-    statuses: frozenset[JobStatus],
-    change: Callable[[str], Job | HistoQueueError],
+    services: Services, batch: Batch, statuses: frozenset[JobStatus], change: Callable[[str], object]
 ) -> Done:
     """Change every member in one of these statuses, several at the same time."""
+
+    def refusal(job_id: str) -> HistoQueueError | None:
+        try:
+            change(job_id)
+        except HistoQueueError as error:
+            return error
+        return None
+
     done = Done(batch)
     until = time.monotonic() + LONGEST_SECONDS
     is_over = False
@@ -104,18 +94,18 @@ def _each(
             if is_over:
                 done.left += len(job_ids)
                 continue
-            for job_id, found in zip(job_ids, pool.map(change, job_ids), strict=True):
-                if isinstance(found, Job):
+            for job_id, refused in zip(job_ids, pool.map(refusal, job_ids), strict=True):
+                if refused is None:
                     done.changed += 1
-                elif isinstance(found, QueueFull):
+                elif isinstance(refused, QueueFull):
                     done.left += 1
                     is_over = True
-                elif isinstance(found, (JobAlreadyFinal, JobNotRetryable)):
+                elif isinstance(refused, (JobAlreadyFinal, JobNotRetryable)):
                     continue  # it ended, or was retried, in this moment
-                elif isinstance(found, CallerError):
-                    done.problems.append((job_id, found))
+                elif isinstance(refused, CallerError):
+                    done.problems.append((job_id, refused))
                 else:
-                    raise found
+                    raise refused
     done.batch = services.jobs.batch(batch.id)
     return done
 
