@@ -115,11 +115,14 @@ def _refuse_other_pages() -> None:
 
 def _names_loopback(host: str) -> bool:
     """Tell whether a Host header, with or without a port, is a name of this machine for itself alone."""
-    name = re.sub(r":[0-9]*\Z", "", host).lower()
-    if name == "localhost":
+    return _is_loopback(re.sub(r":[0-9]*\Z", "", host).lower())
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
     except ValueError:
         return False
 
@@ -139,12 +142,7 @@ def _presented() -> str | None:
 
 def is_local(host: str, settings: Settings) -> bool:
     """Tell whether a server that is bound to this host is reached from its own machine alone."""
-    if settings.loopback_only or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+    return settings.loopback_only or _is_loopback(host)
 
 
 def refuse_open_door(hosts: list[str], settings: Settings, store: KeyStore) -> None:
