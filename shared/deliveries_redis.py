@@ -17,7 +17,7 @@ from shared.deliveries import (
     Try,
 )
 from shared.lua_scripts import read, webhook_functions
-from shared.redis_ledger import USES_ALL_MEMORY, answering, to_batch, to_job
+from shared.redis_ledger import USES_ALL_MEMORY, answering, by_name, to_batch, to_job
 
 _SCRIPTS = ("take", "claim", "settle", "redeliver")
 
@@ -43,7 +43,7 @@ class RedisDeliveries:
 
     def claim(self, taken: Taken, token: str, lease_seconds: float) -> Delivery | None:
         flat = self._call("claim", taken.delivery_id, taken.host, token, int(lease_seconds * 1000))
-        return _to_delivery(_fields(flat)) if flat else None
+        return _to_delivery(by_name(flat)) if flat else None
 
     def settle(
         self, delivery_id: str, token: str, state: DeliveryState, made: Try, retry_seconds: float = 0
@@ -68,7 +68,7 @@ class RedisDeliveries:
 
     def redeliver(self, subject: str) -> Delivery | None:
         flat = self._call("redeliver", subject)
-        return _to_delivery(_fields(flat)) if flat else None
+        return _to_delivery(by_name(flat)) if flat else None
 
     def totals(self) -> DeliveryTotals:
         with answering():
@@ -88,10 +88,6 @@ class RedisDeliveries:
     def _call(self, name: str, *arguments: str | float) -> Any:
         with answering():
             return self._scripts[name](args=[self._clock() if self._clock else "", *arguments])
-
-
-def _fields(flat: list[str]) -> dict[str, str]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _to_delivery(fields: Mapping[str, str]) -> Delivery:

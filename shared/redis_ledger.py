@@ -235,9 +235,14 @@ def read_spec(job_id: str, fields: Mapping[str, str]) -> JobSpec:
     )
 
 
+def by_name(flat: Sequence[str]) -> dict[str, str]:
+    """Return the fields of a hash, which a script returns as a list of names and values."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
 def to_job(flat: Sequence[str]) -> Job:
-    """Read a record, as a script returns it: a list of names and values."""
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    """Read a record, as a script returns it."""
+    fields = by_name(flat)
     return Job(
         id=fields["id"],
         spec=read_spec(fields["id"], fields),
@@ -252,8 +257,8 @@ def to_job(flat: Sequence[str]) -> Job:
 
 
 def to_batch(flat: Sequence[str]) -> Batch:
-    """Read a batch, as a script returns it: a list of names and values."""
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    """Read a batch, as a script returns it."""
+    fields = by_name(flat)
     completed = int(fields["completed_at_ms"]) if "completed_at_ms" in fields else None
     return Batch(
         id=fields["id"],
