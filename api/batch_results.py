@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import Any
 
-from api.context import NOTICE
 from api.representation import job_json
 from shared.job_store import JobStore
+from shared.representation import NOTICE
 from shared.schemas import Job, JobStatus
 
 #: Members in one page.

@@ -13,13 +13,13 @@ from api.batch_intake import receive
 from api.batch_results import MEDIA_TYPES, MOST_RESULTS, lines
 from api.batch_submission import SubmittedBatch, submit_batch
 from api.body import upload_request
-from api.context import NOTICE, context
+from api.context import context
 from api.options import BatchOptions, check_webhook, read_options
 from api.problems import item_problem
 from api.request_log import request_id
 from api.submission import retry_after
 from shared.errors import InvalidRequest
-from shared.representation import batch_body
+from shared.representation import NOTICE, batch_body
 from shared.schemas import Batch, wall_clock_ms
 
 bp = Blueprint("batches", __name__)

@@ -7,12 +7,10 @@ from flask import Flask, current_app
 
 from api.events import WaitingRoom
 from api.key_cache import KeyCache
-from shared import representation
 from shared.api_keys import KeyStore
 from shared.services import Services
 from shared.settings import Settings
 
-NOTICE = representation.NOTICE
 _NAME = "histoqueue"
 
 

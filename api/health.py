@@ -7,9 +7,10 @@ from typing import Any
 import structlog
 from flask import Blueprint, Response, jsonify
 
-from api.context import NOTICE, Context, context
+from api.context import Context, context
 from api.problems import problem_answer
 from shared.errors import HistoQueueError, Unavailable, cause_of
+from shared.representation import NOTICE
 
 bp = Blueprint("health", __name__)
 

@@ -6,7 +6,7 @@ from werkzeug.routing import BaseConverter
 
 from api.access import caller, owner
 from api.body import upload_request
-from api.context import NOTICE, context
+from api.context import context
 from api.gunicorn_worker import LONGEST_REQUEST_SECONDS
 from api.lookup import check_owner, checked_id, find_job
 from api.options import Options, check_webhook, read_options
@@ -20,7 +20,7 @@ from api.uploads import received_image
 from shared.archive import Archive
 from shared.errors import NoHeatmap
 from shared.queue_order import place_of
-from shared.representation import may_have_heatmap
+from shared.representation import NOTICE, may_have_heatmap
 from shared.schemas import Job
 
 bp = Blueprint("jobs", __name__)

@@ -4,10 +4,11 @@ from typing import Any
 
 from flask import Blueprint, Response, url_for
 
-from api.context import NOTICE, context
+from api.context import context
 from api.problems import problem_answer
 from shared.errors import UnknownModelVersion
 from shared.manifest import CARD_NAME, Manifest
+from shared.representation import NOTICE
 
 bp = Blueprint("models", __name__)
 

@@ -13,11 +13,11 @@ from flask import Blueprint, Response, jsonify, request, send_from_directory, ur
 from pydantic.json_schema import models_json_schema
 
 from api.access import PUBLIC, SCOPES
-from api.context import NOTICE
 from api.contract import SCHEMAS
 from api.operations import MODEL_VERSION, OPERATIONS, Operation
 from api.problems import CONTENT_TYPE
 from shared.problems import PROBLEMS, anchor
+from shared.representation import NOTICE
 from shared.schemas import Priority
 
 bp = Blueprint("openapi", __name__)

@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Blueprint, Response, make_response, render_template, request, send_from_directory, url_for
 
-from api.context import NOTICE
+from shared.representation import NOTICE
 
 bp = Blueprint("web", __name__, template_folder="templates")
 _ASSETS = Path(__file__).with_name("static")
