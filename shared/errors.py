@@ -41,12 +41,9 @@ HistoQueueError
 ├── JobFailed                  this job is over; the system and its other jobs are well
 │   ├── InputMissing
 │   ├── ModelError
-│   ├── PoisonJob
-│   ├── AttemptsExhausted
-│   └── DeadlineExceeded
-└── OperatorError              the operator must mend a model, a setting or a message
-    ├── InvalidModel
-    └── InvalidMessage
+│   └── PoisonJob
+└── OperatorError              the operator must mend a model or a setting
+    └── InvalidModel
 
 `code` is the word that clients see; `shared/problems.py` alone says which HTTP status that is.
 """
@@ -340,18 +337,6 @@ class PoisonJob(JobFailed):
     code = "POISON"
 
 
-class AttemptsExhausted(JobFailed):
-    """The workers that ran this job were lost too many times."""
-
-    code = "ATTEMPTS_EXHAUSTED"
-
-
-class DeadlineExceeded(JobFailed):
-    """The job waited longer than it was allowed to."""
-
-    code = "DEADLINE_EXCEEDED"
-
-
 class OperatorError(HistoQueueError):
     """Somebody who runs this installation must act."""
 
@@ -360,9 +345,3 @@ class InvalidModel(OperatorError):
     """A model version that is incomplete, altered, or does not reproduce its golden tiles."""
 
     code = "INVALID_MODEL"
-
-
-class InvalidMessage(OperatorError):
-    """A message on the queue that this version does not understand."""
-
-    code = "INVALID_MESSAGE"

@@ -166,7 +166,6 @@ PROBLEMS = {
     "INVALID_MODEL": Problem(
         503, "The published model is not sound", True, "Whoever runs this installation must publish it again."
     ),
-    "INVALID_MESSAGE": Problem(500, "A message was not understood", False, "Report it with the request_id."),
     "INTERNAL": Problem(500, "Something went wrong here", True, "Report it with the request_id."),
 }
 

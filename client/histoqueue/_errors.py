@@ -50,7 +50,6 @@ HistoQueueError
 │   └── DeadlineExceeded
 ├── OperatorError                whoever runs the server must act
 │   ├── InvalidModel
-│   ├── InvalidMessage
 │   ├── InternalFault
 │   └── UnexpectedAnswer         an answer that is not of this API: a proxy, or another service
 ├── WaitTimedOut                 the job was not final in the time that `wait` was given
@@ -373,12 +372,6 @@ class InvalidModel(OperatorError):
     """The published model is not sound."""
 
     code = "INVALID_MODEL"
-
-
-class InvalidMessage(OperatorError):
-    """A message was not understood inside the server."""
-
-    code = "INVALID_MESSAGE"
 
 
 class InternalFault(OperatorError):

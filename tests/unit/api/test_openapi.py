@@ -89,7 +89,7 @@ def test_every_problem_that_a_request_can_have_is_in_the_document() -> None:
     text = str(openapi_document()["paths"])
     missing = {code for code in PROBLEMS if f"'{code}'" not in text}
     assert missing == {
-        *("NOT_FOUND", "METHOD_NOT_ALLOWED", "QUEUE_UNAVAILABLE", "INVALID_MESSAGE"),
+        *("NOT_FOUND", "METHOD_NOT_ALLOWED", "QUEUE_UNAVAILABLE"),
         *("JOB_FAILED", "INPUT_MISSING", "MODEL_ERROR", "POISON", "ATTEMPTS_EXHAUSTED", "DEADLINE_EXCEEDED"),
         "ENGINE_FAILED",
         # Of an item, in the answer to its batch.
