@@ -179,50 +179,50 @@ def _when_to_ask_again(answer: Answer, patience: Patience) -> float:
     return patience.pause_seconds(0, 1.0 if seconds is None else min(seconds, LONGEST_WAIT_SECONDS))
 
 
-def cancel(job: JobRecord | str, patience: Patience) -> Flow[JobRecord]:
+def cancel(record: JobRecord, patience: Patience) -> Flow[JobRecord]:
     """End the job; one that is canceled already is returned as it is.
 
     Raises:
         JobAlreadyFinal: if it had ended in another way.
     """
-    path = _link(job, "cancel") or f"{job_path(job)}/cancel"
+    path = record.links.get("cancel") or f"{job_path(record)}/cancel"
     try:
         return job_in((yield from exchange(Request("POST", path), patience)))
     except JobAlreadyFinal:
         # The answer to an earlier try may have been lost.
-        record = yield from get(job, patience)
-        if record.status != "canceled":
+        found = yield from get(record, patience)
+        if found.status != "canceled":
             raise
-        return record
+        return found
 
 
-def retry(job: JobRecord | str, patience: Patience) -> Flow[JobRecord]:
+def retry(record: JobRecord, patience: Patience) -> Flow[JobRecord]:
     """Run a failed, expired or canceled job again, under its id; one that is open is returned as it is.
 
     Raises:
         JobNotRetryable: if it has succeeded.
     """
-    request = Request("POST", _link(job, "retry") or f"{job_path(job)}/retry")
+    request = Request("POST", record.links.get("retry") or f"{job_path(record)}/retry")
     try:
         return job_in((yield from supported(exchange(request, patience), "POST /result/<id>/retry")))
     except JobNotRetryable:
         # The answer to an earlier try may have been lost.
-        record = yield from get(job, patience)
-        if record.is_final:
+        found = yield from get(record, patience)
+        if found.is_final:
             raise
-        return record
+        return found
 
 
-def delete(job: JobRecord | str, patience: Patience) -> Flow[None]:
+def delete(record: JobRecord, patience: Patience) -> Flow[None]:
     """Cancel the job and delete its image and its result."""
-    answer = yield from supported(exchange(Request("DELETE", job_path(job)), patience), "DELETE /result/<id>")
+    answer = yield from supported(exchange(Request("DELETE", job_path(record)), patience), "DELETE /result/<id>")
     if answer.status != 204:
         raise answer.unexpected("status 204")
 
 
 def heatmap(record: JobRecord, patience: Patience) -> Flow[bytes]:
     """Return the heat map as a PNG file."""
-    path = _link(record, "heatmap")
+    path = record.links.get("heatmap")
     if not path:
         raise NotSupported(f"Expected job {record.id} to have a heat map. Submit it with explain=True.")
     while True:
@@ -252,7 +252,7 @@ def ready(patience: Patience) -> Flow[Mapping[str, Any]]:
     Raises:
         NotReady: with each reason.
     """
-    return (yield from exchange(Request("GET", "/readyz", repeat=False), patience)).json()
+    return (yield from look_at("/readyz", patience)).json()
 
 
 def look_at(path: str, patience: Patience) -> Flow[Answer]:
@@ -296,13 +296,9 @@ def job_path(job: JobRecord | str) -> str:
     '/result/0192f0c4'
     """
     if isinstance(job, JobRecord):
-        return _link(job, "self") or job_path(job.id)
+        return job.links.get("self") or job_path(job.id)
     job_id = job.split("?")[0].rstrip("/").rpartition("/")[2]
     return f"/result/{quote(job_id, safe='')}"
-
-
-def _link(job: JobRecord | str, name: str) -> str | None:
-    return job.links.get(name) if isinstance(job, JobRecord) else None
 
 
 def supported(flow: Flow[T], what: str) -> Flow[T]:

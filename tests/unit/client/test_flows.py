@@ -292,9 +292,10 @@ def test_a_cancel_whose_answer_was_lost_is_still_a_cancel(patience: Patience, co
     refusal = answer(409, {"code": "JOB_ALREADY_FINAL", "status": 409})
     canceled = {**DONE, "status": "canceled", "result": None}
     talk = converse(Unanswered("broken"), refusal, answer(200, canceled))
-    assert talk.hold(flows.cancel("a1", patience)).status == "canceled"
+    record = JobRecord.from_json(QUEUED)
+    assert talk.hold(flows.cancel(record, patience)).status == "canceled"
     with pytest.raises(JobAlreadyFinal):
-        converse(refusal, answer(200, DONE)).hold(flows.cancel("a1", patience))
+        converse(refusal, answer(200, DONE)).hold(flows.cancel(record, patience))
 
 
 @pytest.mark.parametrize(("status", "code"), [(404, "NOT_FOUND"), (405, "METHOD_NOT_ALLOWED")])
@@ -302,7 +303,8 @@ def test_a_route_that_the_server_has_not_is_said_so(
     status: int, code: str, patience: Patience, converse: Any
 ) -> None:
     """The client knows more than an older server does."""
-    for flow in (flows.models(patience), flows.retry("a1", patience), flows.delete("a1", patience)):
+    record = JobRecord.from_json(DONE)
+    for flow in (flows.models(patience), flows.retry(record, patience), flows.delete(record, patience)):
         with pytest.raises(NotSupported, match="older"):
             converse(answer(status, {"code": code, "status": status})).hold(flow)
 
