@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -66,15 +67,11 @@ def _feed(
     most: int,
     tick_seconds: float | None,
 ) -> Iterator[Outcome | None]:
-    taken, is_exhausted = 0, False
+    taken = 0
     while True:
-        while taken < most and not is_exhausted:
-            for item in waiting:
-                inbox.put((item,))
-                taken += 1
-                break
-            else:
-                is_exhausted = True
+        for item in itertools.islice(waiting, most - taken):
+            inbox.put((item,))
+            taken += 1
         if not taken:
             return
         try:
