@@ -31,8 +31,8 @@ def check(sources: Iterable[str]) -> None:
             next(_pattern(source))
 
 
-def scan(sources: Iterable[str], listed: Iterable[str] | None = None) -> Iterator[Found]:
-    """Yield every file of the sources, one at a time; `-` stands for the paths in `listed`, one a line.
+def scan(sources: Iterable[str]) -> Iterator[Found]:
+    """Yield every file of the sources, one at a time; `-` stands for paths on standard input, one a line.
 
     A folder's hidden files are left out, and its links to folders are not followed. A folder that cannot be
     read is yielded itself, so that it becomes a row with its error.
@@ -43,7 +43,7 @@ def scan(sources: Iterable[str], listed: Iterable[str] | None = None) -> Iterato
     for source in sources:
         if source == "-":
             # Standard input that is closed is None.
-            for line in (sys.stdin or ()) if listed is None else listed:
+            for line in sys.stdin or ():
                 if path := line.rstrip("\r\n"):
                     yield _found(path)
         elif Path(source).is_dir():

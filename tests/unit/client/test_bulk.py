@@ -504,7 +504,7 @@ def test_a_name_that_is_no_text_has_its_place(places: str, client: Client, tiles
     assert "tiles/x9_y9_\\xe4.png" in [one["properties"]["name"] for one in found]
 
 
-def test_files_come_from_folders_patterns_and_lists(bad_tiles: Path) -> None:
+def test_files_come_from_folders_patterns_and_lists(bad_tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hidden files and other suffixes are left out of a folder, and nothing that is named is."""
     (bad_tiles / ".hidden.png").touch()
     (bad_tiles / "notes.txt").touch()
@@ -516,9 +516,8 @@ def test_files_come_from_folders_patterns_and_lists(bad_tiles: Path) -> None:
     assert [found.path for found in scan(["tiles/x0*.png", "tiles/**/*.JPEG"])] == [
         "tiles/x0_y0.png", "tiles/deep/A.JPEG",
     ]  # fmt: skip
-    assert [found.path for found in scan(["-"], ["tiles/notes.txt\n", "\n", "nowhere.png"])] == [
-        "tiles/notes.txt", "nowhere.png",
-    ]  # fmt: skip
+    monkeypatch.setattr(sys, "stdin", ["tiles/notes.txt\n", "\n", "nowhere.png"])
+    assert [found.path for found in scan(["-"])] == ["tiles/notes.txt", "nowhere.png"]
     with pytest.raises(ValueError, match="Received: 'nowhere'"):
         list(scan(["nowhere"]))
     with pytest.raises(ValueError, match=r"Received: 'tiles/\*.gif'"):
