@@ -27,7 +27,7 @@ REDIS_HOST = "redis"
 PATIENCE_SECONDS = 60.0
 
 
-def make_passwords(folder: Path, redis_host: str = REDIS_HOST) -> bool:
+def make_passwords(folder: Path) -> bool:
     """Write the passwords into a folder that only the servers mount; False where they are there already.
 
     `redis_url` is read by the API and the workers, `redis.conf` by Redis, `s3_key` by the object store,
@@ -43,7 +43,7 @@ def make_passwords(folder: Path, redis_host: str = REDIS_HOST) -> bool:
         "s3_key": f'"{key},{secret}"',
         "aws_credentials": f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n",
         # Last: its presence says that all of them are there.
-        "redis_url": f"redis://:{password}@{redis_host}:6379/0",
+        "redis_url": f"redis://:{password}@{REDIS_HOST}:6379/0",
     }
     for name, text in files.items():
         write_once(folder / name, text, anew=True)
