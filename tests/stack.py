@@ -155,8 +155,8 @@ class Stack:
         raise AssertionError(f"{path} did not end within {timeout_seconds} s\n{self.story()}")
 
 
-def png(seed: int = 0, size: int = 224) -> bytes:
+def png(seed: int = 0) -> bytes:
     """Return a drawn tile as a PNG file."""
     file = io.BytesIO()
-    Image.fromarray(draw_tile(seed, size)).save(file, "PNG")
+    Image.fromarray(draw_tile(seed)).save(file, "PNG")
     return file.getvalue()

@@ -72,9 +72,9 @@ class Receiver:
         self._server.shutdown()
         self._server.server_close()
 
-    def expect(self, count: int, timeout_seconds: float = 60) -> list[Call]:
+    def expect(self, count: int) -> list[Call]:
         """Wait until so many calls have come."""
-        assert wait_until(lambda: len(self.calls) >= count, timeout_seconds), self.calls
+        assert wait_until(lambda: len(self.calls) >= count, 60), self.calls
         return self.calls
 
 

@@ -64,7 +64,7 @@ GROUPS = {
 class Faults:
     """Harms one system until it is told to stop; leaves it unharmed."""
 
-    def __init__(self, system: System, seed: int, outage_seconds: tuple[float, float] = (1.0, 6.0)) -> None:
+    def __init__(self, system: System, seed: int, outage_seconds: tuple[float, float]) -> None:
         """`outage_seconds`: how long the object store is away, at random between the two."""
         self._system = system
         self._random = random.Random(seed)

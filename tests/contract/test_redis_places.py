@@ -166,9 +166,9 @@ def _is_copy(port: int, password: str) -> bool:
         return bool(client.info("replication")["role"] == "slave")
 
 
-def _soon(call: Callable[[], bool], seconds: float = 30) -> bool:
+def _soon(call: Callable[[], bool]) -> bool:
     """Repeat a call that may meet an outage; a program does so too."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + 30
     while time.monotonic() < end:
         try:
             if call():

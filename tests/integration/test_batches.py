@@ -57,7 +57,7 @@ def send(client: httpx2.Client, body: bytes, key: str | None = None) -> dict[str
     return batch
 
 
-def completed(client: httpx2.Client, batch: dict[str, Any], seconds: float = 120) -> dict[str, Any]:
+def completed(client: httpx2.Client, batch: dict[str, Any]) -> dict[str, Any]:
     """Wait until every job of a batch has ended; return the batch."""
     shown: dict[str, Any] = {}
 
@@ -66,14 +66,14 @@ def completed(client: httpx2.Client, batch: dict[str, Any], seconds: float = 120
         shown.update(answer.json() if answer.status_code == 200 else {})
         return shown.get("status") == "completed"
 
-    assert wait_until(is_completed, seconds, 0.2), shown
+    assert wait_until(is_completed, 120, 0.2), shown
     return shown
 
 
-def rows(client: httpx2.Client, batch: dict[str, Any], limit: int = 500) -> list[dict[str, Any]]:
+def rows(client: httpx2.Client, batch: dict[str, Any]) -> list[dict[str, Any]]:
     """Return every row of the results, page by page."""
     found: list[dict[str, Any]] = []
-    address: str | None = f"{batch['links']['results']}?limit={limit}"
+    address: str | None = f"{batch['links']['results']}?limit=500"
     while address:
         page = client.get(address)
         assert page.status_code == 200

@@ -18,12 +18,12 @@ from training.metrics import (
 COUNT = 600
 
 
-def drawn_answers(seed: int = 1, strength: float = 1.5) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def drawn_answers(seed: int = 1) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return probabilities that know a little, with many ties."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 3, COUNT)
     scores = random.normal(0, 1, (COUNT, 3))
-    scores[np.arange(COUNT), labels] += strength
+    scores[np.arange(COUNT), labels] += 1.5
     weights = np.exp(scores.round(1))
     return weights / weights.sum(axis=1, keepdims=True), labels
 
