@@ -1,13 +1,46 @@
-"""What a worker does with one job of the ledger, by hand."""
+"""A job for the ledger, and what a worker does with it, by hand."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from shared.job_store import Ending, JobStore
-from shared.schemas import Job, JobError
+from shared.schemas import Idempotency, InputInfo, Job, JobError, JobSpec, ModelRef, NewJob, new_job_id
 
 LEASE = 15.0
 RUN = 300.0
+MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
+
+
+def new_job(
+    image: bytes = b"image",
+    mpp: float | None = None,
+    expires_in: float = 3600,
+    retention: float = 600,
+    image_retention: float = 60,
+    idempotency: Idempotency | None = None,
+    **spec: Any,
+) -> NewJob:
+    """Return a job that can be accepted; `spec` is what else its caller states."""
+    job_id = new_job_id()
+    accepted = InputInfo(
+        key=f"uploads/2026/11/22/{job_id}",
+        sha256=hashlib.sha256(image).hexdigest(),
+        bytes=len(image),
+        width=224,
+        height=224,
+        media_type="image/png",
+        mpp=mpp,
+    )
+    return NewJob(
+        id=job_id,
+        spec=JobSpec(**{"model": MODEL, "input": accepted, "custom_id": "Grüße", **spec}),
+        expires_in_seconds=expires_in,
+        image_retention_seconds=image_retention,
+        retention_seconds=retention,
+        tombstone_seconds=600,
+        idempotency=idempotency,
+    )
 
 
 def claim(jobs: JobStore, job_id: str, token: str = "token", run_seconds: float = RUN) -> Job | None:

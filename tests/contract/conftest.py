@@ -1,4 +1,4 @@
-"""Both sides of the ledger, a clock that a test moves, and a job to put in."""
+"""Both sides of the ledger, and a clock that a test moves."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 from shared.job_store import JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore
-from shared.schemas import Idempotency, InputInfo, JobSpec, ModelRef, NewJob, new_job_id, wall_clock_ms
+from shared.schemas import wall_clock_ms
 
 
 class Clock:
@@ -41,27 +41,3 @@ def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[JobStore]:
         redis_store = RedisJobStore(client, clock)
         redis_store.found()
         yield redis_store
-
-
-def new_job(
-    expires_in: float = 3600,
-    idempotency: Idempotency | None = None,
-    retention: float = 600,
-    image_retention: float = 60,
-) -> NewJob:
-    """Return a job that can be accepted."""
-    return NewJob(
-        id=new_job_id(),
-        spec=JobSpec(
-            model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
-            input=InputInfo(
-                key="uploads/x", sha256="1" * 64, bytes=10, width=224, height=224, media_type="image/png"
-            ),
-            custom_id="Grüße",
-        ),
-        expires_in_seconds=expires_in,
-        image_retention_seconds=image_retention,
-        retention_seconds=retention,
-        tombstone_seconds=600,
-        idempotency=idempotency,
-    )

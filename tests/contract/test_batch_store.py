@@ -18,7 +18,8 @@ from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore
 from shared.schemas import Idempotency, Job, JobError, JobStatus, NewBatch, NewJob, Priority, new_job_id
 from tests import work
-from tests.contract.conftest import Clock, new_job
+from tests.contract.conftest import Clock
+from tests.work import new_job
 
 
 def begin(store: JobStore, idempotency: Idempotency | None = None, owner: str | None = None) -> str:
@@ -36,9 +37,7 @@ def begin(store: JobStore, idempotency: Idempotency | None = None, owner: str | 
 
 def member(batch_id: str, owner: str | None = None, expires_in: float = 3600) -> NewJob:
     """Return a job of this batch."""
-    new = new_job(expires_in=expires_in)
-    spec = new.spec.model_copy(update={"batch": batch_id, "priority": Priority.BULK, "owner": owner})
-    return new.model_copy(update={"spec": spec})
+    return new_job(expires_in=expires_in, batch=batch_id, priority=Priority.BULK, owner=owner)
 
 
 def fill(store: JobStore, batch_id: str, count: int, expires_in: float = 3600) -> list[Job]:

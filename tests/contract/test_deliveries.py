@@ -14,17 +14,14 @@ from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore
 from shared.schemas import (
     Batch,
-    InputInfo,
     JobError,
-    JobSpec,
     JobStatus,
-    ModelRef,
     NewBatch,
     NewJob,
     new_job_id,
     wall_clock_ms,
 )
-from tests.work import claim, fail, succeed
+from tests.work import claim, fail, new_job, succeed
 
 URL = "https://Receiver.example.org:8443/hook?a=1"
 HOST = "receiver.example.org:8443"
@@ -45,21 +42,9 @@ class Ledger:
         """Let time pass."""
         self.now_ms += int(seconds * 1000)
 
-    def new_job(self, url: str | None, retention: float = 3600) -> NewJob:
+    def new_job(self, url: str | None) -> NewJob:
         """Return what a job is accepted with."""
-        return NewJob(
-            id=new_job_id(),
-            spec=JobSpec(
-                model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
-                input=InputInfo(key="k", sha256="1" * 64, bytes=1, width=1, height=1, media_type="image/png"),
-                custom_id="mine",
-                webhook_url=url,
-            ),
-            expires_in_seconds=600,
-            image_retention_seconds=60,
-            retention_seconds=retention,
-            tombstone_seconds=3600,
-        )
+        return new_job(expires_in=600, retention=3600, webhook_url=url)
 
     def job(self, url: str | None = URL) -> str:
         """Return a queued job."""

@@ -49,8 +49,8 @@ from shared.schemas import (
     wall_clock_ms,
 )
 from shared.services import REDIS_TIMEOUT_SECONDS
-from tests.contract.conftest import Clock, new_job
-from tests.work import LEASE, RUN, claim, fail, succeed
+from tests.contract.conftest import Clock
+from tests.work import LEASE, RUN, claim, fail, new_job, succeed
 
 #: A client, and its server.
 OwnRedis = tuple[redis.Redis, Child]
@@ -608,7 +608,7 @@ def test_an_image_goes_first_and_then_the_result(store: JobStore, clock: Clock) 
     succeed(store, job.id, {"class": "x"})
     assert clean(store) == []
     clock.advance(61)
-    assert clean(store) == ["uploads/x"]
+    assert clean(store) == [job.spec.input.key]
     assert clean(store) == []
     assert store.get(job.id).result == {"class": "x"}
     clock.advance(540)
@@ -838,14 +838,14 @@ def test_a_deleted_job_is_forgotten_at_once(store: JobStore, clock: Clock) -> No
     job = accept(store)
     claim(store, job.id)
     succeed(store, job.id, {"class": "x"})
-    assert store.delete(job.id) == "uploads/x"
-    assert store.delete(job.id) == "uploads/x"
+    assert store.delete(job.id) == job.spec.input.key
+    assert store.delete(job.id) == job.spec.input.key
     clock.advance(1)
     with pytest.raises(ResultExpired):
         store.get(job.id)
     assert store.unarchived(10) == []
     (item,) = store.cleanable(10)
-    assert (item.image_key, item.deleted) == ("uploads/x", True)
+    assert (item.image_key, item.deleted) == (job.spec.input.key, True)
     store.cleaned(item)
     assert store.cleanable(10) == []
     clock.advance(61)
@@ -1354,8 +1354,7 @@ def test_one_owner_has_as_many_open_jobs_as_it_may(store: JobStore) -> None:
 
 def bulk_job() -> NewJob:
     """Return a job that nobody waits for."""
-    new = new_job()
-    return new.model_copy(update={"spec": new.spec.model_copy(update={"priority": Priority.BULK})})
+    return new_job(priority=Priority.BULK)
 
 
 def test_each_priority_has_its_own_places(store: JobStore, clock: Clock) -> None:

@@ -25,18 +25,15 @@ from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore
 from shared.schemas import (
     Idempotency,
-    InputInfo,
     Job,
     JobError,
-    JobSpec,
     JobStatus,
-    ModelRef,
     NewBatch,
     NewJob,
     Priority,
     wall_clock_ms,
 )
-from tests.work import fail, succeed
+from tests.work import fail, new_job, succeed
 
 # Both sides read one clock, which moves when a lapse says so.
 LEASE, RUN, DEADLINE, IMAGE_RETENTION, RETENTION, HOLD = 15.5, 41.5, 90.5, 50.5, 300.5, 3.5
@@ -46,11 +43,7 @@ MOST_OPEN = 4
 BATCH = NewBatch(
     id="batch-1", expires_in_seconds=DEADLINE, retention_seconds=RETENTION, tombstone_seconds=1e6
 )
-SPEC = JobSpec(
-    model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
-    input=InputInfo(key="k", sha256="1" * 64, bytes=1, width=1, height=1, media_type="image/png"),
-    webhook_url="https://receiver.example.org/",
-)
+SPEC = new_job(webhook_url="https://receiver.example.org/").spec
 
 
 class Ledgers(RuleBasedStateMachine):

@@ -14,7 +14,8 @@ from shared.queue_order import QUEUES
 from shared.schemas import Job, NewJob, Priority, Standing
 from shared.settings import Settings
 from shared.task_queue import INFER_TASK, RedisTaskQueue, make_celery
-from tests.contract.conftest import Clock, new_job
+from tests.contract.conftest import Clock
+from tests.work import new_job
 
 pytestmark = pytest.mark.integration
 
@@ -33,8 +34,7 @@ def queue(limited_client: redis.Redis) -> RedisTaskQueue:
 
 def bulk_job() -> NewJob:
     """Return a job of a batch."""
-    new = new_job()
-    return new.model_copy(update={"spec": new.spec.model_copy(update={"priority": Priority.BULK})})
+    return new_job(priority=Priority.BULK)
 
 
 def accept(ledger: RedisJobStore, new: NewJob | None = None) -> Job:

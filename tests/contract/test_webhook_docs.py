@@ -14,9 +14,9 @@ from ops.processes import Child, wait_until
 from ops.servers import HOST, free_port, port_is_free
 from shared.deliveries import DeliveryState, Taken, batch_subject, job_subject
 from shared.job_store_memory import MemoryJobStore
-from shared.schemas import InputInfo, JobSpec, ModelRef, NewBatch, NewJob, new_job_id
+from shared.schemas import NewBatch, new_job_id
 from shared.settings import Settings
-from tests.work import claim, succeed
+from tests.work import claim, new_job, succeed
 from worker.webhook_delivery import Deliverer
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/how-to/webhooks.md").read_text(encoding="utf-8")
@@ -88,18 +88,7 @@ def _completed_batch(jobs: MemoryJobStore, url: str) -> str:
 
 
 def _ended(jobs: MemoryJobStore, url: str) -> str:
-    new = NewJob(
-        id=new_job_id(),
-        spec=JobSpec(
-            model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
-            input=InputInfo(key="k", sha256="1" * 64, bytes=1, width=1, height=1, media_type="image/png"),
-            webhook_url=url,
-        ),
-        expires_in_seconds=600,
-        image_retention_seconds=60,
-        retention_seconds=600,
-        tombstone_seconds=600,
-    )
+    new = new_job(webhook_url=url)
     jobs.create(new, 10)
     claim(jobs, new.id)
     succeed(jobs, new.id, {"class": "lung_aca"})

@@ -1,6 +1,5 @@
 """A real worker beside what may come out of its queue, and a Redis that refuses to be written."""
 
-import hashlib
 import json
 import os
 import signal
@@ -18,10 +17,11 @@ from shared import keys
 from shared.job_store_redis import RedisJobStore
 from shared.model_registry import ModelRegistry
 from shared.object_store_files import FileObjectStore
-from shared.schemas import InputInfo, JobSpec, ModelRef, NewJob, new_job_id
+from shared.schemas import ModelRef, new_job_id
 from shared.settings import Settings
 from shared.task_queue import INFER_TASK
 from tests.factories import write_model
+from tests.work import new_job
 from worker.lifecycle import jobs_at_once
 
 pytestmark = pytest.mark.integration
@@ -40,29 +40,10 @@ class Site:
     def still_works(self) -> bool:
         """Have one more job done by the same process."""
         pid = self.worker.pid
-        job_id = new_job_id()
-        image = b"tile"
-        self.objects.put(f"uploads/{job_id}", image, "image/png")
-        accepted = InputInfo(
-            key=f"uploads/{job_id}",
-            sha256=hashlib.sha256(image).hexdigest(),
-            bytes=4,
-            width=1,
-            height=1,
-            media_type="image/png",
-        )
-        self.jobs.create(
-            NewJob(
-                id=job_id,
-                spec=JobSpec(model=self.model, input=accepted),
-                expires_in_seconds=60,
-                image_retention_seconds=60,
-                retention_seconds=60,
-                tombstone_seconds=60,
-            ),
-            max_open=100,
-        )
-        ended = wait_until(lambda: self.jobs.get(job_id).status.is_final, 20)
+        new = new_job(b"tile", model=self.model)
+        self.objects.put(new.spec.input.key, b"tile", "image/png")
+        self.jobs.create(new, max_open=100)
+        ended = wait_until(lambda: self.jobs.get(new.id).status.is_final, 20)
         return ended and self.worker.is_running and self.worker.pid == pid
 
     def log(self) -> str:

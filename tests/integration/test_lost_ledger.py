@@ -26,19 +26,15 @@ from shared.object_store import REQUEST_PATIENCE, S3ObjectStore
 from shared.recovery import Sweep
 from shared.schemas import (
     Idempotency,
-    InputInfo,
-    JobSpec,
     JobStatus,
-    ModelRef,
     NewBatch,
-    NewJob,
     new_job_id,
     wall_clock_ms,
 )
 from shared.services import in_memory
 from shared.settings import Settings
 from tests.stack import Stack, png
-from tests.work import claim, succeed
+from tests.work import claim, new_job, succeed
 
 pytestmark = [pytest.mark.integration, pytest.mark.tensorflow]
 
@@ -174,7 +170,7 @@ def test_a_batch_that_an_older_copy_of_redis_lacks_comes_back(
     jobs.create_batch(batch)
     kept, begun_at_ms = BatchArchive(services.objects), wall_clock_ms() - 60_000
     kept.put(batch, begun_at_ms)
-    waits, ends = members = [new_job(batch.id), new_job(batch.id)]
+    waits, ends = members = [new_job(batch=batch.id), new_job(batch=batch.id)]
     kept.put_members(batch.id, [new.id for new in members])
     for new in members:
         upload = io.BytesIO(b"image")
@@ -202,27 +198,3 @@ def test_a_batch_that_an_older_copy_of_redis_lacks_comes_back(
     assert [job.id for job in jobs.ended(batch.id, 0, 10)] == [ends.id]
     assert jobs.create_batch(batch) == batch.id
     assert jobs.get(waits.id).status == jobs.get(old.id).status == JobStatus.QUEUED
-
-
-def new_job(batch: str | None = None) -> NewJob:
-    """Return a job as the API accepts it."""
-    job_id = new_job_id()
-    return NewJob(
-        id=job_id,
-        spec=JobSpec(
-            model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
-            input=InputInfo(
-                key=f"uploads/2026/11/22/{job_id}",
-                sha256="1" * 64,
-                bytes=5,
-                width=1,
-                height=1,
-                media_type="image/png",
-            ),
-            batch=batch,
-        ),
-        expires_in_seconds=3600,
-        image_retention_seconds=60,
-        retention_seconds=600,
-        tombstone_seconds=600,
-    )

@@ -8,31 +8,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from shared.envelope import MOST_ADDED_BYTES, AcceptedJob, read_job, seal
-from shared.schemas import Idempotency, InputInfo, JobSpec, ModelRef, NewJob, new_job_id
+from shared.schemas import Idempotency, NewJob
 from tests.factories import jpeg_bytes, png_bytes, tiff_bytes
+from tests.work import new_job
 
 
 def accepted(custom_id: str | None = None) -> AcceptedJob:
     """Return a job with every option set."""
-    return AcceptedJob(
-        job=NewJob(
-            id=new_job_id(),
-            spec=JobSpec(
-                model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
-                input=InputInfo(
-                    key="uploads/x", sha256="1" * 64, bytes=3, width=1, height=1, media_type="a/b", mpp=0.5
-                ),
-                custom_id=custom_id,
-                request_id="r" * 64,
-            ),
-            expires_in_seconds=60,
-            image_retention_seconds=1,
-            retention_seconds=2,
-            tombstone_seconds=3,
-            idempotency=Idempotency(key="k" * 64, fingerprint="f" * 64),
-        ),
-        accepted_at_ms=1_800_000_000_000,
-    )
+    repeat = Idempotency(key="k" * 64, fingerprint="f" * 64)
+    job = new_job(mpp=0.5, idempotency=repeat, custom_id=custom_id, request_id="r" * 64)
+    return AcceptedJob(job=job, accepted_at_ms=1_800_000_000_000)
 
 
 @given(image=st.binary(max_size=100), custom_id=st.text(max_size=128))

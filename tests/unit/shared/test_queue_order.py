@@ -6,7 +6,8 @@ import pytest
 
 from shared import keys
 from shared.queue_order import BULK_SHARE, INTERACTIVE_TURNS, QUEUES, Place, WeightedOrder, place_of
-from shared.schemas import InputInfo, Job, JobSpec, JobStatus, ModelRef, Priority, Standing
+from shared.schemas import Job, JobStatus, Priority, Standing
+from tests.work import new_job
 
 
 def taken(lengths: dict[str, int], turns: int) -> list[str]:
@@ -112,10 +113,9 @@ def told(
 
 def accepted_job() -> Job:
     """Return a queued job."""
-    image = InputInfo(key="uploads/x", sha256="1" * 64, bytes=1, width=1, height=1, media_type="image/png")
     return Job(
         id="1",
-        spec=JobSpec(model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64), input=image),
+        spec=new_job().spec,
         status=JobStatus.QUEUED,
         version=1,
         created_at_ms=0,

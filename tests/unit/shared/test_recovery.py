@@ -26,18 +26,15 @@ from shared.recovery import (
 )
 from shared.schemas import (
     Idempotency,
-    InputInfo,
     Job,
-    JobSpec,
     JobStatus,
-    ModelRef,
     NewBatch,
     NewJob,
     new_job_id,
 )
 from shared.services import Services, in_memory
 from shared.settings import Settings
-from tests.work import claim, succeed
+from tests.work import claim, new_job, succeed
 
 #: Where something of a job may lie.
 KEPT = (UPLOADS, HEATMAPS, RESULTS, QUARANTINE)
@@ -65,29 +62,8 @@ class World:
         fingerprint: str = "f",
     ) -> NewJob:
         """Do what the API does; without `record`, as a request does that breaks off half-way."""
-        job_id = new_job_id()
-        new = NewJob(
-            id=job_id,
-            spec=JobSpec(
-                model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
-                input=InputInfo(
-                    key=f"{UPLOADS}2026/11/22/{job_id}",
-                    sha256="1" * 64,
-                    bytes=5,
-                    width=1,
-                    height=1,
-                    media_type="image/png",
-                    mpp=0.5,
-                ),
-                custom_id="slide 7",
-                batch=batch,
-            ),
-            expires_in_seconds=expires_in,
-            image_retention_seconds=60,
-            retention_seconds=600,
-            tombstone_seconds=600,
-            idempotency=Idempotency(key=key, fingerprint=fingerprint) if key else None,
-        )
+        repeat = Idempotency(key=key, fingerprint=fingerprint) if key else None
+        new = new_job(mpp=0.5, expires_in=expires_in, idempotency=repeat, batch=batch)
         file = io.BytesIO(b"image")
         seal(file, AcceptedJob(job=new, accepted_at_ms=self.now_ms))
         self.services.objects.put(new.spec.input.key, file, "image/png")

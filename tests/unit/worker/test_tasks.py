@@ -1,7 +1,6 @@
 """One message's way through the worker, all in memory, with an engine that does what an image says."""
 
 import base64
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,18 +15,16 @@ from shared.archive import Archive, heatmap_key, quarantine_key
 from shared.errors import EngineCrashed, JobStoreUnavailable, ObjectStoreUnavailable
 from shared.job_store import Ending
 from shared.metrics import REGISTRY
-from shared.schemas import InputInfo, Job, JobSpec, JobStatus, ModelRef, NewJob, new_job_id
+from shared.schemas import Job, JobStatus, ModelRef, new_job_id
 from shared.services import Services, in_memory
 from shared.settings import Settings
-from tests.work import claim, succeed
+from tests.work import claim, new_job, succeed
 from worker.batcher import Batcher
 from worker.breaker import MOST_CRASHES, CrashBreaker
 from worker.leases import Lease, LeaseKeeper
 from worker.reaper import MOST_FAILED, archive_once, clean_once, reap_once
 from worker.supervisor import Outcome
 from worker.tasks import MOST_STRIKES, JobRunner, Message, RunLimits
-
-MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
 
 
 class Engine:
@@ -79,40 +76,20 @@ class World:
     runner: JobRunner
     now_ms: int = 1_700_000_000_000
 
-    def accept(
-        self, image: bytes, sha256: str | None = None, mpp: float | None = None, explain: bool = False
-    ) -> str:
+    def accept(self, image: bytes, mpp: float | None = None, explain: bool = False) -> str:
         """Do what the API does with an upload."""
-        job_id = new_job_id()
-        key = f"uploads/{job_id}"
-        self.services.objects.put(key, image, "image/png")
-        spec = JobSpec(
-            model=MODEL,
-            explain=explain,
-            input=InputInfo(
-                key=key,
-                sha256=sha256 or hashlib.sha256(image).hexdigest(),
-                bytes=len(image),
-                width=1,
-                height=1,
-                media_type="image/png",
-                mpp=mpp,
-            ),
-        )
-        new = NewJob(
-            id=job_id,
-            spec=spec,
-            expires_in_seconds=3600,
-            image_retention_seconds=60,
-            retention_seconds=600,
-            tombstone_seconds=600,
-        )
+        new = new_job(image, mpp, explain=explain)
+        self.services.objects.put(new.spec.input.key, image, "image/png")
         self.services.jobs.create(new, max_open=100)
-        return job_id
+        return new.id
 
     def job(self, job_id: str) -> Job:
         """Read the record."""
         return self.services.jobs.get(job_id)
+
+    def key(self, job_id: str) -> str:
+        """Return where the image lies."""
+        return self.job(job_id).spec.input.key
 
 
 @pytest.fixture
@@ -186,8 +163,9 @@ def test_a_bad_image_is_a_failed_job_with_its_reason(world: World) -> None:
 def test_an_image_that_is_gone_or_altered_fails_for_good(world: World) -> None:
     """No amount of trying brings it back."""
     gone = world.accept(b"tile")
-    world.services.objects.delete(f"uploads/{gone}")
-    altered = world.accept(b"tile", sha256="f" * 64)
+    world.services.objects.delete(world.key(gone))
+    altered = world.accept(b"tile")
+    world.services.objects.put(world.key(altered), b"elit", "image/png")
     for job_id in (gone, altered):
         world.runner.run(job_id)
         error = world.job(job_id).error
@@ -334,7 +312,7 @@ def test_an_image_that_cannot_be_deleted_holds_up_no_other(
     with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
         patch.setattr(objects, "delete", refusing(objects.delete, refused))
         assert clean_once(jobs, objects, pool) == 1
-        assert objects.list_keys("uploads/") == [f"uploads/{refused}"]
+        assert objects.list_keys("uploads/") == [world.key(refused)]
         assert clean_once(jobs, objects) == 0
     world.now_ms += 61_000
     assert clean_once(jobs, objects) == 1
@@ -403,7 +381,7 @@ def test_many_that_cannot_be_deleted_hold_up_no_other(world: World, monkeypatch:
     monkeypatch.setattr(objects, "delete", refuse)
     world.now_ms += 61_000
     assert clean_once(world.services.jobs, objects) == 2
-    assert sorted(objects.list_keys("uploads/")) == sorted(f"uploads/{job_id}" for job_id in refused)
+    assert sorted(objects.list_keys("uploads/")) == sorted(map(world.key, refused))
 
 
 def test_a_heat_map_is_there_before_its_result_and_goes_with_the_image(world: World) -> None:
@@ -678,7 +656,7 @@ def test_messages_that_wait_together_are_claimed_and_ended_together(
 def test_in_a_group_each_has_its_own_end(world: World) -> None:
     """A good one, a bad one, one that is gone, one unknown, one twice, one that is no id."""
     good, bad, gone, twice = (world.accept(image) for image in (b"good", b"bad", b"gone", b"twice"))
-    world.services.objects.delete(f"uploads/{gone}")
+    world.services.objects.delete(world.key(gone))
     group = [good, bad, gone, new_job_id(), twice, twice, "no id"]
     ended = take_together(world, group)
     world.runner.stop()

@@ -13,9 +13,9 @@ from ops.prepare import webhook_secret
 from shared.deliveries import DeliveryState, Taken, job_subject
 from shared.errors import JobStoreUnavailable, QueueUnavailable
 from shared.job_store_memory import MemoryJobStore
-from shared.schemas import InputInfo, JobError, JobSpec, ModelRef, NewJob, new_job_id
+from shared.schemas import JobError
 from shared.settings import Settings
-from tests.work import claim, fail
+from tests.work import claim, fail, new_job
 from worker.webhook_delivery import HOLD_SECONDS, LEASE_SECONDS, Deliverer
 from worker.webhook_http import TIMEOUT_SECONDS, Answer
 
@@ -45,20 +45,7 @@ class Bench:
 
     def job(self, url: str = URL) -> str:
         """Return a job that failed."""
-        new = NewJob(
-            id=new_job_id(),
-            spec=JobSpec(
-                model=ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64),
-                input=InputInfo(
-                    key="uploads/inside", sha256="1" * 64, bytes=1, width=1, height=1, media_type="image/png"
-                ),
-                webhook_url=url,
-            ),
-            expires_in_seconds=600,
-            image_retention_seconds=60,
-            retention_seconds=7 * 86_400,
-            tombstone_seconds=3600,
-        )
+        new = new_job(retention=7 * 86_400, webhook_url=url)
         self.jobs.create(new, 1000)
         claim(self.jobs, new.id)
         fail(self.jobs, new.id, JobError(code="INVALID_IMAGE", detail="It breaks off."))
