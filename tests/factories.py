@@ -4,7 +4,9 @@ import hashlib
 import io
 import random
 import struct
+import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -36,6 +38,15 @@ def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
+
+
+def zip_bytes(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Return an archive of these files."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as made:
+        for name, body in files.items():
+            made.writestr(name, body)
+    return packed.getvalue()
 
 
 def jpeg_bytes(width: int = 64, height: int = 48, seed: int = 0) -> bytes:

@@ -1,24 +1,13 @@
 """What the document cannot say to the fuzzer: which bytes are an image, which version is published."""
 
-import io
 import re
 import uuid
-import zipfile
 from typing import Any
 
 import schemathesis
 from hypothesis import strategies as st
 
-from tests.factories import jpeg_bytes, png_bytes, tiff_bytes
-
-
-def _zip(files: dict[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as made:
-        for name, body in files.items():
-            made.writestr(f"{name}.{name}", body)
-    return packed.getvalue()
-
+from tests.factories import jpeg_bytes, png_bytes, tiff_bytes, zip_bytes
 
 _IMAGES = {"jpeg": jpeg_bytes(), "png": png_bytes(), "tiff": tiff_bytes()}
 
@@ -29,7 +18,9 @@ schemathesis.openapi.format(
     "printable", st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=128)
 )
 schemathesis.openapi.format("webhook-url", st.just("https://receiver.example.org/hook?a=1"))
-schemathesis.openapi.media_type("application/zip", st.just(_zip(_IMAGES)))
+schemathesis.openapi.media_type(
+    "application/zip", st.just(zip_bytes({f"{name}.{name}": body for name, body in _IMAGES.items()}))
+)
 for kind, image in _IMAGES.items():
     schemathesis.openapi.media_type(f"image/{kind}", st.just(image))
 schemathesis.openapi.media_type("application/octet-stream", st.sampled_from(list(_IMAGES.values())))

@@ -1,8 +1,6 @@
 """A client that never gives up and writes down all that it was told."""
 
-import io
 import time
-import zipfile
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Self
 
@@ -12,6 +10,7 @@ from shared.schemas import new_job_id
 from tests.chaos.history import History
 from tests.chaos.system import System
 from tests.chaos.tiles import Tile
+from tests.factories import zip_bytes
 
 #: A connection on which nothing comes is given up after this long, as a client of a lost network does.
 TIMEOUT_SECONDS = 30.0
@@ -114,8 +113,4 @@ class Client:
 
 
 def _archive(tiles: Sequence[Tile]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for number, tile in enumerate(tiles):
-            archive.writestr(f"{number:03}.png", tile.body)
-    return file.getvalue()
+    return zip_bytes({f"{number:03}.png": tile.body for number, tile in enumerate(tiles)})

@@ -17,6 +17,7 @@ import pytest
 from ops.processes import wait_until
 from tests.chaos.system import System, running_system
 from tests.chaos.tiles import small_tile
+from tests.factories import zip_bytes
 from tests.fake_engine import CRASH
 
 pytestmark = pytest.mark.integration
@@ -41,11 +42,8 @@ def client(system: System) -> Iterator[httpx2.Client]:
 
 def archive(count: int, first: int = 0, marker: bytes = b"") -> bytes:
     """Return a zip of so many tiles, no two alike."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as made:
-        for number in range(first, first + count):
-            made.writestr(f"x{number}_y0.png", small_tile(number, marker).body)
-    return packed.getvalue()
+    tiles = {f"x{number}_y0.png": small_tile(number, marker).body for number in range(first, first + count)}
+    return zip_bytes(tiles, zipfile.ZIP_STORED)
 
 
 def send(client: httpx2.Client, body: bytes, key: str | None = None) -> dict[str, Any]:
@@ -110,11 +108,8 @@ def test_an_archive_of_two_thousand_tiles_takes_no_memory(client: httpx2.Client,
 
 
 def _padded_archive(count: int, padding: int) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as made:
-        for number in range(count):
-            made.writestr(f"x{number}_y0.png", small_tile(number).body + b"\0" * padding)
-    return packed.getvalue()
+    tiles = {f"x{number}_y0.png": small_tile(number).body + b"\0" * padding for number in range(count)}
+    return zip_bytes(tiles, zipfile.ZIP_STORED)
 
 
 def _is_api(process: psutil.Process, system: System) -> bool:

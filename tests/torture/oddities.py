@@ -1,6 +1,5 @@
 """Files that somebody would send to break a decoder, each made by hand, with what must become of it."""
 
-import io
 import struct
 import zipfile
 import zlib
@@ -77,13 +76,6 @@ def _palette_png(entries: int, index: int) -> bytes:
     return _png(
         header, palette, png_chunk(b"IDAT", zlib.compress((b"\0" + bytes((index,)) * SIZE[0]) * SIZE[1]))
     )
-
-
-def _zipped() -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("index.html", "<script>alert(1)</script>")
-    return file.getvalue()
 
 
 def _with_exif(block: bytes) -> bytes:
@@ -185,20 +177,21 @@ def _disguised(jpeg: bytes, png: bytes) -> dict[str, tuple[bytes, str]]:
     others = {
         name: encoded(tile(*SIZE), name) for name in ("GIF", "BMP", "WEBP", "PPM", "ICO", "JPEG2000", "PDF")
     }
+    archive = factories.zip_bytes({"index.html": b"<script>alert(1)</script>"}, zipfile.ZIP_STORED)
     return {
         **{f"a {name} file": (body, REFUSED) for name, body in others.items()},
         "an animated GIF": (_animated("GIF", 3), REFUSED),
         "an HTML page": (factories.html_page(), REFUSED),
         "an SVG drawing": (b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", REFUSED),
-        "a zip archive": (_zipped(), REFUSED),
+        "a zip archive": (archive, REFUSED),
         "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n", REFUSED),
         "a program": (b"\x7fELF" + b"\0" * 200, REFUSED),
         "a JPEG behind the signature of a PNG": (b"\x89PNG\r\n\x1a\n" + jpeg, REFUSED),
         "a PNG behind the start of a JPEG": (b"\xff\xd8\xff" + png, REFUSED),
         "a byte before a JPEG": (b"\0" + jpeg, REFUSED),
         "a GIF that is a JPEG further on": (b"GIF89a" + jpeg, REFUSED),
-        "JPEG and zip archive at once": (jpeg + _zipped(), ANSWERED),
-        "PNG and zip archive at once": (png + _zipped(), ANSWERED),
+        "JPEG and zip archive at once": (jpeg + archive, ANSWERED),
+        "PNG and zip archive at once": (png + archive, ANSWERED),
         "JPEG with a web page in a comment": (_jpeg_with(_segment(0xFE, factories.html_page())), ANSWERED),
         "PNG with a web page as its text": (_text(Comment=factories.html_page().decode()), ANSWERED),
     }

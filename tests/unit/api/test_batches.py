@@ -23,7 +23,7 @@ from shared.errors import JobStoreUnavailable, ObjectStoreUnavailable, RequestTo
 from shared.schemas import JobError, JobStatus, Priority, new_job_id
 from shared.services import Services
 from shared.settings import Settings
-from tests.factories import jpeg_bytes, png_bytes, truncated
+from tests.factories import jpeg_bytes, png_bytes, truncated, zip_bytes
 from tests.unit.api.conftest import Clock
 from tests.work import claim, fail, succeed
 
@@ -45,15 +45,6 @@ def settings() -> Settings:
 def form(files: dict[str, bytes], **fields: str) -> dict[str, Any]:
     """Return a form with these files, all in one field."""
     return {**fields, "file": [(io.BytesIO(body), name) for name, body in files.items()]}
-
-
-def archive(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """Return a zip of these files."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", method) as made:
-        for name, body in files.items():
-            made.writestr(name, body)
-    return packed.getvalue()
 
 
 def send_zip(client: FlaskClient, body: bytes, **how: Any) -> Any:
@@ -250,7 +241,7 @@ def test_a_form_with_a_flood_of_text_is_refused(client: FlaskClient) -> None:
 @pytest.mark.parametrize("way", ["body", "form"])
 def test_an_archive_is_its_files(client: FlaskClient, way: str) -> None:
     """As the body, or as the one file of a form; folders are in the names."""
-    body = archive({f"slide 1/{name}": tile for name, tile in TILES.items()})
+    body = zip_bytes({f"slide 1/{name}": tile for name, tile in TILES.items()})
     answer = send_zip(client, body) if way == "body" else send_files(client, {"tiles.zip": body})
     assert answer.status_code == 202, answer.text
     assert [item["custom_id"] for item in answer.json["items"]] == [f"slide 1/{name}" for name in TILES]
@@ -339,7 +330,7 @@ def test_a_name_without_a_word_on_its_letters_is_read_as_tools_write_it(
     client: FlaskClient, packed: bytes, name: str
 ) -> None:
     """UTF-8 by most of today; else as the format has it, the first PC's."""
-    body = archive({"X" * len(packed): png_bytes()}).replace(b"X" * len(packed), packed)
+    body = zip_bytes({"X" * len(packed): png_bytes()}).replace(b"X" * len(packed), packed)
     assert send_zip(client, body).json["items"][0]["custom_id"] == name
 
 
@@ -357,7 +348,7 @@ def test_a_name_without_a_word_on_its_letters_is_read_as_tools_write_it(
 )
 def test_a_path_that_leads_out_of_its_archive_is_a_problem(client: FlaskClient, name: str, why: str) -> None:
     """Of its item alone."""
-    answer = send_zip(client, archive({name: png_bytes(), "good.png": png_bytes(seed=1)}))
+    answer = send_zip(client, zip_bytes({name: png_bytes(), "good.png": png_bytes(seed=1)}))
     assert [item["custom_id"] for item in answer.json["items"]] == ["good.png"]
     (problem,) = answer.json["problems"]
     assert problem["code"] == "INVALID_ITEM"
@@ -368,9 +359,9 @@ def test_a_bomb_in_an_archive_is_a_problem_and_takes_no_memory(client: FlaskClie
     """By its ratio, by its size, or as an archive in an archive; none is unpacked whole."""
     bombs = {
         "ratio.png": b"\0" * 250_000_000,
-        "nested.zip": archive({"inner.png": b"\0" * 1000}),
+        "nested.zip": zip_bytes({"inner.png": b"\0" * 1000}),
     }
-    body = archive({**bombs, "good.png": png_bytes()})
+    body = zip_bytes({**bombs, "good.png": png_bytes()})
     del bombs
     tracemalloc.start()
     answer = send_zip(client, body)
@@ -384,13 +375,13 @@ def test_a_bomb_in_an_archive_is_a_problem_and_takes_no_memory(client: FlaskClie
 def test_the_ratio_of_an_entry_is_limited(services: Services) -> None:
     """Also of one that is no larger than an image may be."""
     app = create_app(services, Settings(max_image_bytes=20_000_000))
-    answer = send_zip(app.test_client(), archive({"flat.png": b"\0" * 5_000_000, "good.png": png_bytes()}))
+    answer = send_zip(app.test_client(), zip_bytes({"flat.png": b"\0" * 5_000_000, "good.png": png_bytes()}))
     assert codes(answer) == {"flat.png": "INVALID_ITEM"}
 
 
 def test_what_an_archive_states_of_its_sizes_is_not_believed(client: FlaskClient) -> None:
     """An entry that unpacks to more than its header says is cut off there, and is no image."""
-    body = bytearray(archive({"liar.png": b"\0" * 200_000, "good.png": png_bytes()}))
+    body = bytearray(zip_bytes({"liar.png": b"\0" * 200_000, "good.png": png_bytes()}))
     at = body.index(b"PK\1\2")
     body[at + 24 : at + 28] = struct.pack("<I", 1000)
     answer = send_zip(client, bytes(body))
@@ -399,7 +390,7 @@ def test_what_an_archive_states_of_its_sizes_is_not_believed(client: FlaskClient
 
 def test_files_that_lie_inside_each_other_are_unpacked_once(client: FlaskClient) -> None:
     """A list whose entries all point at one body is how some bombs multiply it."""
-    body = bytearray(archive({"a.png": png_bytes(), "b.png": png_bytes(), "c.png": png_bytes(seed=2)}))
+    body = bytearray(zip_bytes({"a.png": png_bytes(), "b.png": png_bytes(), "c.png": png_bytes(seed=2)}))
     second = body.index(b"PK\1\2", body.index(b"PK\1\2") + 4)
     body[second + 42 : second + 46] = struct.pack("<I", 0)
     answer = send_zip(client, bytes(body))
@@ -421,12 +412,12 @@ def test_a_link_in_an_archive_is_a_file_like_any_other(client: FlaskClient) -> N
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_ways_of_packing_are_a_problem(client: FlaskClient, method: int) -> None:
     """Whose memory nobody limits."""
-    answer = send_zip(client, archive({"a.png": png_bytes()}, method))
+    answer = send_zip(client, zip_bytes({"a.png": png_bytes()}, method))
     assert (answer.status_code, answer.json["code"]) == (422, "NOTHING_VALID")
 
 
 @pytest.mark.parametrize(
-    "body", [b"PK\3\4", b"PK\5\6", b"", b"no archive", archive(TILES)[:-30], b"PK\5\6" + b"\xff" * 18]
+    "body", [b"PK\3\4", b"PK\5\6", b"", b"no archive", zip_bytes(TILES)[:-30], b"PK\5\6" + b"\xff" * 18]
 )
 def test_a_broken_archive_is_refused_as_a_whole(client: FlaskClient, body: bytes) -> None:
     """It cannot be told what was in it."""
@@ -441,11 +432,11 @@ def test_a_batch_has_limits(client: FlaskClient, services: Services) -> None:
     large = jpeg_bytes(400, 400) + b"\0" * 200_000
     for answer in (
         send_files(client, {f"{number}.png": tile for number in range(31)}),
-        send_zip(client, archive({f"{number}.png": tile for number in range(31)})),
+        send_zip(client, zip_bytes({f"{number}.png": tile for number in range(31)})),
         client.post("/batches", json={"keys": [f"incoming/{number}" for number in range(31)]}),
         send_files(client, {f"{number}.jpg": large for number in range(15)}),
-        send_zip(client, archive({f"{number}.jpg": large for number in range(15)}, zipfile.ZIP_STORED)),
-        send_zip(client, archive({f"{number}.jpg": large for number in range(15)})),
+        send_zip(client, zip_bytes({f"{number}.jpg": large for number in range(15)}, zipfile.ZIP_STORED)),
+        send_zip(client, zip_bytes({f"{number}.jpg": large for number in range(15)})),
     ):
         assert (answer.status_code, answer.json["code"]) == (413, "BATCH_TOO_LARGE")
     assert services.objects.list_keys("uploads/") == []

@@ -3,8 +3,6 @@
 One row an answer. A status that is stated and has no row here, or a row that is not stated, fails.
 """
 
-import io
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +21,7 @@ from shared.object_store import MemoryObjectStore
 from shared.schemas import JobError
 from shared.services import Services
 from shared.worker_registry import MemoryWorkerRegistry
-from tests.factories import jpeg_bytes, truncated
+from tests.factories import jpeg_bytes, truncated, zip_bytes
 from tests.unit.api.conftest import Clock
 from tests.unit.api.test_models import publish_with_card
 from tests.work import claim, fail, succeed
@@ -95,7 +93,7 @@ class World:
     def submit_batch(self, body: bytes | None = None, query: str = "", **options: Any) -> Any:
         """Send an archive of one tile."""
         options.setdefault("content_type", "application/zip")
-        data = zip_of({"a.jpg": jpeg_bytes()}) if body is None else body
+        data = zip_bytes({"a.jpg": jpeg_bytes()}) if body is None else body
         return self.ask("POST", f"/batches{query}", data=data, **options)
 
     def batch(self) -> str:
@@ -188,14 +186,6 @@ def a_full_queue_and_a_batch(world: World) -> Any:
     return world.submit_batch()
 
 
-def zip_of(files: dict[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as made:
-        for name, body in files.items():
-            made.writestr(name, body)
-    return packed.getvalue()
-
-
 def told_once_more(world: World) -> Any:
     path = world.ended_job("&webhook_url=https://receiver.example.org/")
     return world.ask("POST", f"{path}/redeliver")
@@ -273,7 +263,7 @@ ROWS: dict[Row, Scenario] = {
         b'{"keys": ["%s"]}' % (b"x" * 3_000_000), content_type="application/json"
     ),
     ("post", "/batches", "415"): lambda world: world.submit_batch(content_type="text/plain"),
-    ("post", "/batches", "422"): lambda world: world.submit_batch(zip_of({"a.png": b"text"})),
+    ("post", "/batches", "422"): lambda world: world.submit_batch(zip_bytes({"a.png": b"text"})),
     ("post", "/batches", "429"): a_full_queue_and_a_batch,
     ("get", _BATCH, "200"): lambda world: world.ask("GET", world.batch()),
     ("get", _BATCH, "404"): lambda world: world.ask("GET", _NO_BATCH),
