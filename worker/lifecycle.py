@@ -64,21 +64,7 @@ class Worker:
         self._end_process = end_process
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._services = services
-        cache = Path(settings.model_cache_dir)
-        self.supervisor = EngineSupervisor(
-            fetch_model=lambda model: services.models.fetch(model, cache),
-            options=EngineOptions(
-                threads=settings.engine_threads or usable_cores(),
-                max_batch_size=settings.max_batch_size,
-                max_pixels=settings.max_image_pixels,
-                memory_bytes=settings.engine_memory_bytes,
-                runtime=settings.inference_runtime,
-                needs_gpu=settings.require_gpu,
-                decode_threads=settings.engine_decode_threads or usable_cores(),
-            ),
-            timeout_seconds=settings.engine_timeout_seconds,
-            command=engine_command,
-        )
+        self.supervisor = _supervisor(settings, services, engine_command)
         self.batcher = Batcher(self.supervisor, settings.max_batch_size)
         # More than a start or a micro-batch, the steps of a turn, may take; a turn of several takes longer.
         self._longest_step_seconds = settings.engine_timeout_seconds + START_TIMEOUT_SECONDS
@@ -86,22 +72,7 @@ class Worker:
         self._longest_stop_seconds = self._longest_step_seconds + settings.lease_seconds
         self.leases = LeaseKeeper(services.jobs, settings.lease_seconds, self._is_stuck)
         self.breaker = CrashBreaker()
-        self._archive_pool = ThreadPoolExecutor(ARCHIVE_THREADS, thread_name_prefix="archiver")
-        self._clean_pool = ThreadPoolExecutor(CLEAN_THREADS, thread_name_prefix="cleaner")
-        self._routines = (
-            Routine("reaper", REAP_EVERY_SECONDS, lambda: reap_once(services.jobs, services.queue)),
-            Routine(
-                "cleaner",
-                CLEAN_EVERY_SECONDS,
-                lambda: clean_once(services.jobs, services.objects, self._clean_pool),
-            ),
-            Routine(
-                "archiver",
-                ARCHIVE_EVERY_SECONDS,
-                lambda: archive_once(services.jobs, services.objects, self._archive_pool),
-            ),
-            Routine("sweeper", SWEEP_LOOK_SECONDS, lambda: sweep_when_due(services, settings)),
-        )
+        self._routines = _routines(settings, services)
         self.runner = JobRunner(
             jobs=services.jobs,
             objects=services.objects,
@@ -237,3 +208,33 @@ class Worker:
         except HistoQueueError as error:
             # The report runs out by itself.
             _log.info("worker_not_withdrawn", error=str(error))
+
+
+def _supervisor(settings: Settings, services: Services, command: Sequence[str]) -> EngineSupervisor:
+    cache = Path(settings.model_cache_dir)
+    return EngineSupervisor(
+        fetch_model=lambda model: services.models.fetch(model, cache),
+        options=EngineOptions(
+            threads=settings.engine_threads or usable_cores(),
+            max_batch_size=settings.max_batch_size,
+            max_pixels=settings.max_image_pixels,
+            memory_bytes=settings.engine_memory_bytes,
+            runtime=settings.inference_runtime,
+            needs_gpu=settings.require_gpu,
+            decode_threads=settings.engine_decode_threads or usable_cores(),
+        ),
+        timeout_seconds=settings.engine_timeout_seconds,
+        command=command,
+    )
+
+
+def _routines(settings: Settings, services: Services) -> tuple[Routine, ...]:
+    jobs, objects = services.jobs, services.objects
+    archivers = ThreadPoolExecutor(ARCHIVE_THREADS, thread_name_prefix="archiver")
+    cleaners = ThreadPoolExecutor(CLEAN_THREADS, thread_name_prefix="cleaner")
+    return (
+        Routine("reaper", REAP_EVERY_SECONDS, lambda: reap_once(jobs, services.queue)),
+        Routine("cleaner", CLEAN_EVERY_SECONDS, lambda: clean_once(jobs, objects, cleaners)),
+        Routine("archiver", ARCHIVE_EVERY_SECONDS, lambda: archive_once(jobs, objects, archivers)),
+        Routine("sweeper", SWEEP_LOOK_SECONDS, lambda: sweep_when_due(services, settings)),
+    )
