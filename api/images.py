@@ -10,17 +10,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from shared.errors import ImageTooLarge, InvalidImage, Unavailable, UnsupportedImageFormat
-from shared.image_bounds import BoundedFile, check_smallest, check_tiff
+from shared.image_bounds import JPEG, PNG, SIGNATURES, TIFF, BoundedFile, check_smallest, check_tiff
 
-JPEG, PNG, TIFF = "image/jpeg", "image/png", "image/tiff"
-_SIGNATURES = {
-    b"\xff\xd8\xff": JPEG,
-    b"\x89PNG\r\n\x1a\n": PNG,
-    b"II*\x00": TIFF,
-    b"MM\x00*": TIFF,
-    b"II+\x00": TIFF,
-    b"MM\x00+": TIFF,
-}
 # The classes and not `Image.open`: its bomb check is a limit of the whole process and partly only a warning.
 _READERS: dict[str, type[ImageFile.ImageFile]] = {JPEG: JpegImageFile, PNG: PngImageFile, TIFF: TiffImageFile}
 #: The last marker of a JPEG; inside its pixel data these two bytes never stand side by side.
@@ -81,7 +72,7 @@ def _media_type(file: BinaryIO) -> str:
     start = file.read(8)
     if not start:
         raise InvalidImage("Expected an image. Received: 0 bytes")
-    for signature, media_type in _SIGNATURES.items():
+    for signature, media_type in SIGNATURES.items():
         if start.startswith(signature):
             return media_type
     raise UnsupportedImageFormat("Expected a JPEG, PNG or TIFF image. The content is none of them.")

@@ -8,6 +8,16 @@ from typing import BinaryIO
 
 from shared.errors import InvalidImage
 
+JPEG, PNG, TIFF = "image/jpeg", "image/png", "image/tiff"
+#: How a file of each kind begins.
+SIGNATURES = {
+    b"\xff\xd8\xff": JPEG,
+    b"\x89PNG\r\n\x1a\n": PNG,
+    b"II*\x00": TIFF,
+    b"MM\x00*": TIFF,
+    b"II+\x00": TIFF,
+    b"MM\x00+": TIFF,
+}
 #: Fewer pixels than 32 x 32, or a side of less than 16, show no tissue that a tile model could judge.
 MIN_PIXELS = 32 * 32
 MIN_SIDE_PIXELS = 16

@@ -20,18 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from shared.errors import HistoQueueError, ImageTooLarge, InvalidImage, UnsupportedImageFormat
-from shared.image_bounds import BoundedFile, check_smallest, check_tiff
+from shared.image_bounds import SIGNATURES, BoundedFile, check_smallest, check_tiff
 
 #: Pillow has some 40 more parsers; none of them is ever given a stranger's bytes.
 FORMATS: Final = ("JPEG", "PNG", "TIFF")
-_SIGNATURES: Final = (
-    b"\xff\xd8\xff",
-    b"\x89PNG\r\n\x1a\n",
-    b"II*\x00",
-    b"MM\x00*",
-    b"II+\x00",
-    b"MM\x00+",
-)
 _ORIENTATION_TAG: Final = 0x0112
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -97,7 +89,7 @@ def _refusal(data: bytes) -> HistoQueueError:
     """Name the fact without Pillow's own words: they quote memory addresses and the file's content."""
     if not data:
         return InvalidImage("Expected a JPEG, PNG or TIFF image. Received: 0 bytes.")
-    if data.startswith(_SIGNATURES):
+    if data.startswith(tuple(SIGNATURES)):
         return InvalidImage("Expected a complete image. Received one that is truncated or damaged.")
     return UnsupportedImageFormat("Expected a JPEG, PNG or TIFF image. Received content of another kind.")
 
