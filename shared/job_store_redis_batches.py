@@ -9,6 +9,7 @@ from shared.batch_store import INTAKE_SECONDS, batch_expired, no_such_batch
 from shared.errors import HistoQueueError, JobStoreUnavailable, LedgerRebuilding
 from shared.job_store import key_reused
 from shared.redis_ledger import (
+    NUMBERS,
     Call,
     RedisLedger,
     answering,
@@ -120,7 +121,6 @@ class RedisBatches(RedisLedger):
     ) -> bool:
         finished, expires = job.finished_at_ms or 0, job.expires_at_ms or 0
         fields = {
-            "version": job.version,
             "spec": spec_text(job.id, job.spec),
             "owner": job.spec.owner,
             "priority": job.spec.priority,
@@ -134,7 +134,7 @@ class RedisBatches(RedisLedger):
             "retention_ms": expires - finished,
             "image_retention_ms": milliseconds(image_retention_seconds),
             "tombstone_ms": milliseconds(tombstone_seconds),
-            **{name: getattr(job, name) for name in _TIMES},
+            **{name: getattr(job, name) for name in NUMBERS},
         }
         kept = max(1, expires + milliseconds(tombstone_seconds) - int(self._redis_now_ms()))
         image_until = finished + milliseconds(image_retention_seconds)
@@ -143,7 +143,3 @@ class RedisBatches(RedisLedger):
         extra = [keys.IDEMPOTENCY + idempotency.key] if idempotency else []
         arguments = (job.status, image_until, kept, fingerprint, *flat)
         return bool(self._call("restore", job.id, *arguments, extra_keys=extra))
-
-
-_TIMES = ("created_at_ms", "deadline_ms", "published_at_ms", "started_at_ms", "finished_at_ms",
-          "expires_at_ms", "attempt", "lost", "strikes")  # fmt: skip

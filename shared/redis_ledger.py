@@ -52,8 +52,9 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 _SAID = ("custom_id", "request_id", "explain")
 #: What counts the members that ended without a result, before the code of their error.
 _REASON = "reason:"
-_NUMBERS = ("version", "created_at_ms", "deadline_ms", "published_at_ms", "started_at_ms", "finished_at_ms",
-            "expires_at_ms", "attempt", "lost", "strikes")  # fmt: skip
+#: What a record says in whole numbers.
+NUMBERS = ("version", "created_at_ms", "deadline_ms", "published_at_ms", "started_at_ms", "finished_at_ms",
+           "expires_at_ms", "attempt", "lost", "strikes")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ def to_job(flat: Sequence[str]) -> Job:
         cached="cached" in fields,
         timings_ms=json.loads(fields["timings_ms"]) if "timings_ms" in fields else None,
         standing=Standing.of(json.loads(fields["standing"])) if "standing" in fields else None,
-        **{name: int(fields[name]) for name in _NUMBERS if name in fields},
+        **{name: int(fields[name]) for name in NUMBERS if name in fields},
     )
 
 
