@@ -202,7 +202,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         return bool(self._call("strike", job_id, token, strikes))
 
     def cancel(self, job_id: str) -> Canceled:
-        outcome, _, *record = self._call("cancel", job_id, _token())
+        outcome, *record = self._call("cancel", job_id, _token())
         _check_known(outcome, job_id)
         job = to_job(record[0])
         if outcome == "final":
@@ -251,7 +251,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
             if isinstance(answer, redis.RedisError):
                 _log.error("job_not_reaped", job_id=job_id, error=str(answer))
                 self._look_later(job_id)
-            elif answer[0] == "published":
+            elif answer == "published":
                 published.append(job_id)
         return published
 

@@ -286,7 +286,7 @@ local function finish(status, name, value)
   redis.call('PEXPIRE', job, number('retention_ms') + number('tombstone_ms'))
   changed()
   local url = field('webhook_url')
-  if type(url) == 'string' then
+  if url then
     announce_webhook(now, job, id .. '_' .. field('version') .. '_' .. now, 'job.' .. status, url,
       cjson.encode(record()), field('retention_ms'))
   end

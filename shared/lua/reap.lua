@@ -4,33 +4,33 @@
 -- 5 interactive and 6 bulk jobs; 7 ms after which a message that has left its queue is taken to be lost.
 if redis.call('EXISTS', job) == 0 or not is_open() then
   forget()
-  return {'dropped', now}
+  return 'dropped'
 end
 if end_if_late() then
-  return {'ended', now}
+  return 'ended'
 end
 if field('status') == 'running' then
   if lease_is_live() then
     redis.call('ZADD', leased, 'XX', number('lease_until_ms'), id)
-    return {'kept', now}
+    return 'kept'
   end
   if lose_worker(tonumber(ARGV[4])) then
-    return {'ended', now}
+    return 'ended'
   end
   changed()
 else
   local due = redis.call('ZSCORE', leased, id)
   if due and tonumber(due) > now then
-    return {'kept', now}
+    return 'kept'
   end
   -- Every message that was published before it has left its queue.
   local head = tonumber(priority() == 'bulk' and ARGV[6] or ARGV[5]) or now
   if not due and number('published_at_ms') >= math.min(now, head) - tonumber(ARGV[7]) then
-    return {'kept', now}
+    return 'kept'
   end
 end
 redis.call('HSET', job, 'published_at_ms', now)
 redis.call('ZREM', leased, id)
 redis.call('ZADD', published[priority()], now, id)
 publish()
-return {'published', now}
+return 'published'
