@@ -88,13 +88,17 @@ def test_an_unexpected_error_tells_the_client_nothing(
 
 
 def test_a_model_that_is_not_sound_is_the_operators_to_mend(
-    app: Flask, services: Services, client: FlaskClient
+    services: Services,
+    client: FlaskClient,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """503: the caller can do nothing but come back."""
     services.objects.put("models/lung-cnn/current.json", b"{}", "application/json")
     services.models._live = None
-    answer = client.get("/readyz")
-    assert answer.status_code == 503
+    answer = client.get("/models")
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "INVALID_MODEL")
+    assert "operator_must_act" in caplog.text + capsys.readouterr().out
 
 
 @pytest.mark.parametrize("given", ["ok-1.2_x", "a" * 128])
