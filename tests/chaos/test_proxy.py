@@ -169,7 +169,7 @@ def test_it_closes_while_clients_are_connecting(echo_port: int) -> None:
     gc.collect()
 
 
-def test_a_server_that_is_away_is_a_connection_that_ends(echo_port: int) -> None:
+def test_a_server_that_is_away_is_a_connection_that_ends() -> None:
     """The client is not left waiting."""
     with Proxy(1) as proxy, pytest.raises(ConnectionResetError), connect(proxy) as connection:
         connection.recv(1)

@@ -203,9 +203,7 @@ def test_a_batch_expires_with_its_last_result(store: JobStore, clock: Clock) -> 
         store.batch(new_job_id())
 
 
-def test_a_job_of_no_batch_is_taken_in_again_and_a_member_of_a_lost_one_is_not(
-    store: JobStore, clock: Clock
-) -> None:
+def test_a_job_of_no_batch_is_taken_in_again_and_a_member_of_a_lost_one_is_not(store: JobStore) -> None:
     """It can then be retried, or deleted, as any other; a batch begins before its members."""
     job = store.create(member(""), 10).job
     store.cancel(job.id)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from api import create_app
@@ -72,7 +71,7 @@ TILES = {f"x{number}_y0.png": png_bytes(seed=number) for number in range(3)}
 
 
 def test_an_open_batch_says_when_to_ask_again(
-    client: FlaskClient, services: Services, finish: Finish, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, finish: Finish, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From how fast its members have ended; a completed one, and a page behind which more lies, do not."""
     monkeypatch.setattr("api.batches.wall_clock_ms", clock)
@@ -108,8 +107,8 @@ def test_a_batch_that_is_retried_long_after_is_not_measured_by_its_age(
     where = accepted.headers["Location"]
     ids = [item["id"] for item in accepted.json["items"]]
     for job_id in ids[:failed]:
-        assert services.jobs.claim(job_id, "token", 15, 300)
-        services.jobs.fail(job_id, "token", JobError(code="ENGINE_FAILED", detail="lost"), {})
+        assert claim(services.jobs, job_id)
+        fail(services.jobs, job_id, JobError(code="ENGINE_FAILED", detail="lost"))
     for job_id in ids[failed:]:
         finish(job_id)
     clock.advance(3600)
@@ -119,9 +118,7 @@ def test_a_batch_that_is_retried_long_after_is_not_measured_by_its_age(
     assert client.get(where).headers["Retry-After"] == str(failed)
 
 
-def test_a_batch_that_is_answered_at_once_needs_no_waiting(
-    services: Services, settings: Settings, finish: Finish
-) -> None:
+def test_a_batch_that_is_answered_at_once_needs_no_waiting(services: Services, settings: Settings) -> None:
     """All of it was known: nobody is told to ask again."""
     client = create_app(services, settings).test_client()
     for item in send_files(client, TILES).json["items"]:
@@ -773,7 +770,7 @@ def test_what_changes_while_a_batch_is_retried_holds_up_no_other(
     assert [(item["id"], item["code"]) for item in answer.json["problems"]] == [(deleted, "RESULT_EXPIRED")]
 
 
-def test_another_keys_batch_is_not_there(app: Flask, services: Services, submit: Any, clock: Clock) -> None:
+def test_another_keys_batch_is_not_there(services: Services, clock: Clock) -> None:
     """404 for every route, also when its results are gone; the admin and its owner see it."""
     store = KeyStore(services.objects)
     mine, other, admin = (
@@ -804,7 +801,7 @@ def test_another_keys_batch_is_not_there(app: Flask, services: Services, submit:
     assert asked == [410, 404, 410]
 
 
-def test_a_batch_past_its_retention_is_gone(client: FlaskClient, services: Services, clock: Any) -> None:
+def test_a_batch_past_its_retention_is_gone(client: FlaskClient, clock: Any) -> None:
     """410, as its jobs."""
     batch = send_files(client, TILES).json
     client.post(batch["links"]["cancel"])

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from shared.archive import Archive
@@ -238,7 +237,7 @@ def test_a_version_can_be_chosen(submit: Submit, services: Services) -> None:
     assert services.jobs.depth().open == 1
 
 
-def test_every_other_path_and_method_is_a_problem(client: FlaskClient, app: Flask) -> None:
+def test_every_other_path_and_method_is_a_problem(client: FlaskClient) -> None:
     """What Flask refuses itself has the same form."""
     missing = client.get("/nowhere")
     assert (missing.status_code, missing.get_json()["code"]) == (404, "NOT_FOUND")

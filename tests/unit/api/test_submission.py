@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from flask.testing import FlaskClient
 
 from api import create_app, submission
 from ops.processes import wait_until
@@ -56,7 +55,7 @@ def test_a_repeated_request_gets_the_job_of_the_first(
     assert len(services.queue.messages) == 1  # type: ignore[attr-defined]
 
 
-def test_the_same_options_in_another_form_are_the_same_request(client: FlaskClient, submit: Submit) -> None:
+def test_the_same_options_in_another_form_are_the_same_request(submit: Submit) -> None:
     """Order, spelling and place of the options do not matter."""
     first = submit(path="/predict?mpp=0.50&custom_id=a", headers=KEY)
     again = submit(path="/predict?custom_id=a&mpp=0.5", headers=KEY)

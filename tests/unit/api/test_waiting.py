@@ -114,9 +114,7 @@ def test_an_upload_that_took_long_leaves_less_time_to_wait(
     assert time.monotonic() - began < 1.5
 
 
-def test_after_a_wait_the_place_in_the_queue_is_the_present_one(
-    submit: Submit, services: Services, finish: Finish
-) -> None:
+def test_after_a_wait_the_place_in_the_queue_is_the_present_one(submit: Submit, finish: Finish) -> None:
     """The one ahead has ended meanwhile."""
     first = submit().get_json()["id"]
     timer = later(0.2, lambda: finish(first))
@@ -156,7 +154,7 @@ def test_over_the_bound_of_waiting_requests_the_answer_comes_at_once(submit: Sub
 
 
 def test_only_the_end_of_its_job_wakes_a_waiter(
-    submit: Submit, services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    submit: Submit, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look is a read of the record: one as it begins to listen; the notice of the end has all of it."""
     monkeypatch.setattr(events, "LINGER_SECONDS", 30.0)

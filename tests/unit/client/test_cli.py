@@ -128,9 +128,7 @@ def test_submit_writes_files_and_says_nothing_but_progress(
     assert capsys.readouterr() == ("", "")
 
 
-def test_submit_takes_a_list(
-    server: ApiServer, tiles: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
-) -> None:
+def test_submit_takes_a_list(server: ApiServer, tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From standard input, one path a line."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("tile.png\ntiles/x0_y0.png\n"))
     assert main(["submit", "-", "--out", "r.ndjson", "--quiet"]) == 0
@@ -332,9 +330,7 @@ def test_doctor_compares_the_clocks(seconds: int, is_well: bool, text: str) -> N
     assert text in finding.text
 
 
-def test_doctor_says_that_no_version_is_live(
-    server: ApiServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
-) -> None:
+def test_doctor_says_that_no_version_is_live(server: ApiServer, capsys: Output) -> None:
     """In a word, not in one of Python's."""
     empty = json.dumps({"live": None, "versions": []})
     server.app.before_request(lambda: Response(empty) if request.path == "/models" else None)

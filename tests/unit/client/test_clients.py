@@ -58,7 +58,7 @@ def test_an_image_is_a_path_bytes_or_a_file(source: str, client: Client, tiles: 
     assert (job.record.input.width, job.record.input.media_type) == (64, "image/png")
 
 
-def test_a_text_file_is_refused_here(client: Client, tmp_path: Path) -> None:
+def test_a_text_file_is_refused_here(client: Client) -> None:
     """A file opened as text would send something else than what is on the disk."""
     with pytest.raises(TypeError, match="binary"):
         client.submit(io.StringIO("tile"))  # type: ignore[arg-type]

@@ -127,7 +127,7 @@ def test_deleted_weights_are_told(
 
 
 def test_weights_that_were_swapped_with_their_manifest_are_not_those_of_the_job(
-    registry: ModelRegistry, store: MemoryObjectStore, live: ModelRef, tmp_path: Path
+    registry: ModelRegistry, live: ModelRef, tmp_path: Path
 ) -> None:
     """A job is pinned to a digest, not to a name."""
     swapped = ModelRef(name=live.name, version=live.version, sha256="f" * 64)
@@ -136,7 +136,7 @@ def test_weights_that_were_swapped_with_their_manifest_are_not_those_of_the_job(
 
 
 def test_a_manifest_that_is_not_the_published_one_is_refused(
-    store: MemoryObjectStore, live: ModelRef, registry: ModelRegistry
+    store: MemoryObjectStore, live: ModelRef
 ) -> None:
     """The pointer to the live version carries the manifest's digest."""
     manifest = json.loads(store.get(MANIFEST, 100_000))

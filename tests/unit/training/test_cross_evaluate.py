@@ -135,9 +135,7 @@ def test_the_card_shows_only_plots_that_are_there(finished: Path) -> None:
     assert all((finished / "cv/plots" / name).stat().st_size < 100_000 for name in drawn)
 
 
-def test_the_same_answers_make_the_same_figures(
-    data: Path, finished: Path, body: dict, tmp_path: Path
-) -> None:
+def test_the_same_answers_make_the_same_figures(data: Path, finished: Path, body: dict) -> None:
     """Seeds decide the draws and the changes; only times of this machine differ."""
     foreign = str(finished / "foreign")
     assert tiny.command("evaluate", data, finished / "cv", "--foreign", foreign, "--draws", "50") == 0

@@ -219,7 +219,7 @@ def test_an_answer_that_trickles_ends_at_the_deadline(drop: bytes) -> None:
             thread.join(10)
 
 
-def test_an_endless_body_is_not_read(serve: Callable[..., Receiver]) -> None:
+def test_an_endless_body_is_not_read() -> None:
     """The status line is all that is wanted."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         sent = 0
