@@ -15,13 +15,12 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from api.batch_archive import ArchiveIntake, is_archive
 from api.batch_items import Intake, Item, checked_name, is_plain, too_many
-from api.body import UploadRequest
+from api.body import BLOCK_BYTES, UploadRequest
 from api.uploads import FIELD, too_large
 from shared.errors import BatchTooLarge, InvalidItem, InvalidRequest, UnsupportedImageFormat
 from shared.object_store import ObjectStore
 from shared.settings import Settings
 
-_BLOCK_BYTES = 65_536
 #: All text fields of a form together.
 _MOST_FIELD_BYTES = 65_536
 _MOST_FIELDS = 16
@@ -41,18 +40,18 @@ def receive(
         BatchTooLarge: as soon as it has more bytes or items than it may.
         UnsupportedImageFormat: if it is declared as something else.
     """
-    request.max_content_length = settings.max_batch_bytes
+    request.max_content_length = most = settings.max_batch_bytes
     fields: MultiDict[str, str] = MultiDict()
     intake: Intake
     if request.mimetype == "multipart/form-data":
         files = _FormReader(request, settings).read(fields)
         intake = _unpacked(files, settings) if len(files.items) == 1 else files
     elif request.mimetype == "application/zip":
-        intake = ArchiveIntake(_spooled(request, settings.max_batch_bytes), settings)
+        intake = ArchiveIntake(request.spooled(most, _too_large(most)), settings)
     elif request.mimetype == "application/json":
-        most = min(settings.max_batch_bytes, settings.max_batch_items * _MOST_KEY_BYTES)
-        intake = KeysIntake(_spooled(request, most).read(), settings, objects)
-    elif not request.mimetype and not _block(request, settings.max_batch_bytes):
+        most = min(most, settings.max_batch_items * _MOST_KEY_BYTES)
+        intake = KeysIntake(request.spooled(most, _too_large(most)).read(), settings, objects)
+    elif not request.mimetype and not request.read_block(_too_large(most)):
         raise InvalidRequest("Expected a form, an archive or a list of keys. Received: no body")
     else:
         raise UnsupportedImageFormat(
@@ -98,7 +97,7 @@ class _FormReader:
         if not boundary:
             raise InvalidRequest("Expected multipart/form-data with a boundary. Received: none")
         # It holds a part's head, or the end of a block that may begin a boundary, and the next block.
-        most_held = _MOST_FIELD_BYTES + _BLOCK_BYTES
+        most_held = _MOST_FIELD_BYTES + BLOCK_BYTES
         self._decoder = MultipartDecoder(boundary.encode("latin-1", "replace"), most_held)
         self._request = request
         self._settings = settings
@@ -114,7 +113,7 @@ class _FormReader:
             InvalidRequest: if the form breaks off, or has a file in another field.
             BatchTooLarge: as `receive`.
         """
-        while block := _block(self._request, self._settings.max_batch_bytes):
+        while block := self._request.read_block(_too_large(self._settings.max_batch_bytes)):
             if self._take(block, fields):
                 break
         else:
@@ -244,21 +243,5 @@ def _listed(body: bytes) -> list[str | dict[str, str]]:
     return found
 
 
-def _spooled(request: UploadRequest, most_bytes: int) -> BinaryIO:
-    file = request.spool()
-    while block := _block(request, most_bytes):
-        file.write(block)
-        if file.tell() > most_bytes:
-            raise BatchTooLarge(f"Expected at most {most_bytes} bytes. Received: more")
-    expected = request.content_length
-    if expected is not None and file.tell() < expected:
-        raise InvalidRequest(f"Expected a body of {expected} bytes. Received: {file.tell()}. Send it again.")
-    file.seek(0)
-    return file
-
-
-def _block(request: UploadRequest, most_bytes: int) -> bytes:
-    try:
-        return request.stream.read(_BLOCK_BYTES)
-    except RequestEntityTooLarge:
-        raise BatchTooLarge(f"Expected at most {most_bytes} bytes. Received: more") from None
+def _too_large(most_bytes: int) -> BatchTooLarge:
+    return BatchTooLarge(f"Expected at most {most_bytes} bytes. Received: more")

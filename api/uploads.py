@@ -8,14 +8,13 @@ from typing import BinaryIO, cast
 
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from api.body import UploadRequest
+from api.body import BLOCK_BYTES, UploadRequest
 from api.images import read_header
 from shared.errors import InvalidRequest, RequestTooLarge, UnsupportedImageFormat
 from shared.settings import Settings
 
 #: The one field that carries the image.
 FIELD = "file"
-_BLOCK_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -90,34 +89,17 @@ def _is_over_limit(request: UploadRequest) -> bool:
 
 
 def _raw_file(request: UploadRequest, max_bytes: int) -> BinaryIO:
-    file = request.spool()
-    received = 0
-    while block := _read_block(request, max_bytes):
-        received += len(block)
-        if received > max_bytes:
-            raise too_large(max_bytes)
-        file.write(block)
-    if request.content_length is not None and received < request.content_length:
-        raise InvalidRequest(
-            f"Expected a body of {request.content_length} bytes. Received: {received}. Send it again."
-        )
-    if not received and not request.mimetype:
+    file = request.spooled(max_bytes, too_large(max_bytes))
+    if not request.mimetype and not file.read(1):
         raise InvalidRequest("Expected an image, in a form or as the body. Received: no body")
     return file
-
-
-def _read_block(request: UploadRequest, max_bytes: int) -> bytes:
-    try:
-        return request.stream.read(_BLOCK_BYTES)
-    except RequestEntityTooLarge:
-        raise too_large(max_bytes) from None
 
 
 def _digest(file: BinaryIO, max_bytes: int) -> tuple[str, int]:
     """Return sha256 and size; a form's file may be over the limit by what its frame left unused."""
     digest = hashlib.sha256()
     file.seek(0)
-    while block := file.read(_BLOCK_BYTES):
+    while block := file.read(BLOCK_BYTES):
         digest.update(block)
     if file.tell() > max_bytes:
         raise too_large(max_bytes)
