@@ -5,7 +5,7 @@ from typing import Protocol
 import redis
 
 from shared import keys
-from shared.errors import JobStoreUnavailable
+from shared.redis_ledger import answering
 from shared.schemas import WorkerStatus
 
 #: A worker that has not reported for this long does not count.
@@ -34,34 +34,27 @@ class RedisWorkerRegistry:
         self._redis = client
 
     def report(self, status: WorkerStatus) -> None:
-        pipe = self._redis.pipeline(transaction=False)
-        pipe.sadd(keys.WORKERS, status.name)
-        pipe.set(keys.WORKER + status.name, status.model_dump_json(), px=REPORT_LASTS_SECONDS * 1000)
-        _run(pipe)
+        with answering():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.sadd(keys.WORKERS, status.name)
+            pipe.set(keys.WORKER + status.name, status.model_dump_json(), px=REPORT_LASTS_SECONDS * 1000)
+            pipe.execute()
 
     def withdraw(self, name: str) -> None:
-        pipe = self._redis.pipeline(transaction=False)
-        pipe.srem(keys.WORKERS, name)
-        pipe.delete(keys.WORKER + name)
-        _run(pipe)
+        with answering():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.srem(keys.WORKERS, name)
+            pipe.delete(keys.WORKER + name)
+            pipe.execute()
 
     def live(self) -> list[WorkerStatus]:
-        try:
+        with answering():
             names = sorted(str(name) for name in self._redis.smembers(keys.WORKERS))
             reports = [self._redis.get(keys.WORKER + name) for name in names]
-        except redis.RedisError as error:
-            raise JobStoreUnavailable("The job store does not answer. Ask again later.") from error
         for name, report in zip(names, reports, strict=True):
             if report is None:
                 self.withdraw(name)
         return [WorkerStatus.model_validate_json(str(report)) for report in reports if report is not None]
-
-
-def _run(pipe: redis.client.Pipeline) -> None:
-    try:
-        pipe.execute()
-    except redis.RedisError as error:
-        raise JobStoreUnavailable("The job store does not answer. Ask again later.") from error
 
 
 class MemoryWorkerRegistry:
