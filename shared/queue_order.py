@@ -20,8 +20,8 @@ class WeightedOrder:
     BRPOP takes from the first of its lists that holds something, so their order decides.
     """
 
-    def __init__(self, queues: Iterable[str] | None = None) -> None:
-        self._queues = list(queues or ())
+    def __init__(self) -> None:
+        self._queues: list[str] = []
         self._turns = 0
 
     def update(self, queues: Iterable[str]) -> None:

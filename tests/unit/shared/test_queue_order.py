@@ -41,7 +41,8 @@ def test_alone_each_queue_gets_every_turn() -> None:
 
 def test_an_interactive_message_passes_a_bulk_backlog() -> None:
     """However long that is."""
-    order = WeightedOrder(QUEUES.values())
+    order = WeightedOrder()
+    order.update(QUEUES.values())
     for _ in range(100):
         order.rotate(keys.BULK_QUEUE)
     assert order.consume(2)[0] == keys.INFERENCE_QUEUE
