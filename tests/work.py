@@ -1,4 +1,4 @@
-"""A job for the ledger, and what a worker does with it, by hand."""
+"""A job for the ledger, a clock for it, and what a worker does, by hand."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,6 +10,21 @@ from shared.schemas import Idempotency, InputInfo, Job, JobError, JobSpec, Model
 LEASE = 15.0
 RUN = 300.0
 MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
+
+
+class Clock:
+    """A ledger's time in milliseconds since the epoch, which a test moves."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+
+    def __call__(self) -> int:
+        """Return the time."""
+        return self.now_ms
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_ms += int(seconds * 1000)
 
 
 def new_job(

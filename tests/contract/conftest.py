@@ -1,4 +1,4 @@
-"""Both sides of the ledger, and a clock that a test moves."""
+"""Both sides of the ledger."""
 
 from collections.abc import Iterator
 
@@ -8,27 +8,13 @@ from shared.job_store import JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore
 from shared.schemas import wall_clock_ms
-
-
-class Clock:
-    """Time that a test moves; starts now."""
-
-    def __init__(self) -> None:
-        self.now_ms = wall_clock_ms()
-
-    def __call__(self) -> int:
-        """Return the time."""
-        return self.now_ms
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now_ms += int(seconds * 1000)
+from tests.work import Clock
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """Time that a test moves."""
-    return Clock()
+    """Time that a test moves; it starts now."""
+    return Clock(wall_clock_ms())
 
 
 @pytest.fixture(params=["memory", "redis"])

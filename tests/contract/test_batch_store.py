@@ -18,8 +18,7 @@ from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore
 from shared.schemas import Idempotency, Job, JobError, JobStatus, NewBatch, NewJob, Priority, new_job_id
 from tests import work
-from tests.contract.conftest import Clock
-from tests.work import new_job
+from tests.work import Clock, new_job
 
 
 def begin(store: JobStore, idempotency: Idempotency | None = None, owner: str | None = None) -> str:

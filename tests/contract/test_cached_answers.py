@@ -8,8 +8,7 @@ from shared.errors import IdempotencyKeyReused
 from shared.job_store import JobStore
 from shared.schemas import Idempotency, JobSpec, JobStatus, NewBatch, NewJob, new_job_id
 from tests import work
-from tests.contract.conftest import Clock
-from tests.work import new_job
+from tests.work import Clock, new_job
 
 RESULT = {"class": "lung_aca", "confidence": 0.97}
 

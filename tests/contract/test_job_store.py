@@ -49,8 +49,7 @@ from shared.schemas import (
     wall_clock_ms,
 )
 from shared.services import REDIS_TIMEOUT_SECONDS
-from tests.contract.conftest import Clock
-from tests.work import LEASE, RUN, claim, fail, new_job, succeed
+from tests.work import LEASE, RUN, Clock, claim, fail, new_job, succeed
 
 #: A client, and its server.
 OwnRedis = tuple[redis.Redis, Child]

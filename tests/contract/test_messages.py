@@ -14,8 +14,7 @@ from shared.queue_order import QUEUES
 from shared.schemas import Job, NewJob, Priority, Standing
 from shared.settings import Settings
 from shared.task_queue import INFER_TASK, RedisTaskQueue, make_celery
-from tests.contract.conftest import Clock
-from tests.work import new_job
+from tests.work import Clock, new_job
 
 pytestmark = pytest.mark.integration
 

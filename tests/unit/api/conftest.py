@@ -14,29 +14,15 @@ from shared.schemas import WorkerStatus
 from shared.services import Services, in_memory
 from shared.settings import Settings
 from tests.factories import jpeg_bytes, write_model
-from tests.work import claim, succeed
+from tests.work import Clock, claim, succeed
 
 Submit = Callable[..., Any]
 
 
-class Clock:
-    """The ledger's time in milliseconds since the epoch, which only moves when it is told to."""
-
-    def __init__(self) -> None:
-        self.now_ms = 1_800_000_000_125
-
-    def __call__(self) -> int:
-        """Return the time."""
-        return self.now_ms
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now_ms += int(seconds * 1000)
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    """The ledger's time, which only moves when it is told to."""
+    return Clock(1_800_000_000_125)
 
 
 @pytest.fixture

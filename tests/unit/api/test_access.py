@@ -23,7 +23,7 @@ from shared.object_store_files import FileObjectStore
 from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes
-from tests.unit.api.conftest import Clock
+from tests.work import Clock
 
 ELSEWHERE = {"base_url": "http://10.0.0.5", "environ_overrides": {"REMOTE_ADDR": "10.0.0.9"}}
 

@@ -23,8 +23,7 @@ from shared.schemas import JobError, JobStatus, Priority, new_job_id
 from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes, png_bytes, truncated, zip_bytes
-from tests.unit.api.conftest import Clock
-from tests.work import claim, fail, succeed
+from tests.work import Clock, claim, fail, succeed
 
 Finish = Callable[[str], None]
 

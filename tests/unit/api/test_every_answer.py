@@ -22,9 +22,8 @@ from shared.schemas import JobError
 from shared.services import Services
 from shared.worker_registry import MemoryWorkerRegistry
 from tests.factories import jpeg_bytes, truncated, zip_bytes
-from tests.unit.api.conftest import Clock
 from tests.unit.api.test_models import publish_with_card
-from tests.work import claim, fail, succeed
+from tests.work import Clock, claim, fail, succeed
 
 DOCUMENT = openapi_document()
 UNKNOWN = "00000000-0000-4000-8000-000000000000"

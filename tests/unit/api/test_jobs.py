@@ -12,8 +12,7 @@ from shared.envelope import read_job
 from shared.schemas import JobError
 from shared.services import Services
 from tests.factories import jpeg_bytes
-from tests.unit.api.conftest import Clock
-from tests.work import claim, fail, succeed
+from tests.work import Clock, claim, fail, succeed
 
 Submit = Callable[..., Any]
 Finish = Callable[[str], None]

@@ -16,7 +16,7 @@ from shared.envelope import read_job
 from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes
-from tests.unit.api.conftest import Clock
+from tests.work import Clock
 
 URL = "https://receiver.example.org/hook?token=s3cret"
 
