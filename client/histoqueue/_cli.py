@@ -21,7 +21,6 @@ from ._client import Client
 from ._doctor import examine
 from ._errors import (
     FOR_EVERY_IMAGE,
-    AccessDenied,
     CallerError,
     HistoQueueError,
     JobAlreadyFinal,
@@ -101,7 +100,7 @@ def _status_of(error: Exception) -> int:
         return SOME_FAILED
     if isinstance(error, NotSupported):
         return UNAVAILABLE
-    if isinstance(error, (AccessDenied, CallerError, JournalError)) or not isinstance(error, HistoQueueError):
+    if isinstance(error, (CallerError, JournalError)) or not isinstance(error, HistoQueueError):
         return USAGE
     return UNAVAILABLE
 
