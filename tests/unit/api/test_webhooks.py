@@ -1,5 +1,6 @@
 """The routes of webhooks: what is accepted, what is refused, and what became of the telling."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_a_url_is_accepted_and_kept_with_the_image(client: FlaskClient, services
 
 def test_it_may_be_a_form_field(client: FlaskClient, services: Services) -> None:
     """As every option."""
-    form = {"file": (__import__("io").BytesIO(jpeg_bytes()), "tile.jpg"), "webhook_url": URL}
+    form = {"file": (io.BytesIO(jpeg_bytes()), "tile.jpg"), "webhook_url": URL}
     answer = client.post("/predict", data=form)
     assert services.jobs.get(answer.get_json()["id"]).spec.webhook_url == URL
 
