@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal
-from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from dotenv import load_dotenv
@@ -392,7 +391,7 @@ def _is_ready(url: str) -> bool:
     try:
         with urlopen(f"{url}/readyz", timeout=6) as answer:  # noqa: S310 - the address is ours
             return bool(answer.status == 200)
-    except (HTTPError, URLError, OSError):
+    except OSError:
         return False
 
 

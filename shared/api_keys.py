@@ -10,7 +10,7 @@ import re
 import secrets
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.object_store import ObjectStore
 from shared.schemas import wall_clock_ms
@@ -91,7 +91,7 @@ class KeyStore:
     def _record(self, key_id: str) -> ApiKey | None:
         try:
             return ApiKey.model_validate_json(self._objects.get(f"{KEYS}{key_id}.json", _MOST_BYTES))
-        except (FileNotFoundError, ValidationError, ValueError):
+        except (FileNotFoundError, ValueError):
             # It opens nothing, and it still counts as a key.
             return None
 

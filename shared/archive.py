@@ -7,8 +7,6 @@ ended the engine.
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
-from pydantic import ValidationError
-
 from shared.job_store import JobStore
 from shared.object_store import NewObject, ObjectStore
 from shared.schemas import Job
@@ -54,7 +52,7 @@ class Archive:
         """
         try:
             return Job.model_validate_json(self._objects.get(result_key(job_id), _MOST_BYTES))
-        except (FileNotFoundError, ValidationError, ValueError):
+        except (FileNotFoundError, ValueError):
             return None
 
     def delete(self, job_id: str) -> None:

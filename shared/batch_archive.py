@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from shared.object_store import ObjectStore, StoredObject
 from shared.schemas import NewBatch
@@ -77,5 +77,5 @@ class BatchArchive:
                 if key.endswith(BATCH)
                 else Members.model_validate_json(body).ids
             )
-        except (FileNotFoundError, ValidationError, ValueError):
+        except (FileNotFoundError, ValueError):
             return None

@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from shared.errors import InvalidModel, NoModel, UnknownModelVersion
 from shared.manifest import MANIFEST_NAME, FileDigest, Manifest, is_version, parse_manifest
@@ -56,7 +56,7 @@ class ModelRegistry:
             current = _Current.model_validate_json(self._store.get(self._key("current.json"), 10_000))
         except FileNotFoundError:
             raise NoModel(f"No version of {self._name} is published. Publish one, then ask again.") from None
-        except (ValidationError, ValueError) as error:
+        except ValueError as error:
             raise InvalidModel(
                 f"Expected a version in current.json of {self._name}. Found: something else; "
                 "`python -m ops.models use VERSION` writes it anew."
