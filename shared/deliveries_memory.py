@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from shared.deliveries import HOSTS_AT_ONCE, MOST_TRIES, Delivery, DeliveryState, DeliveryTotals, Taken, Try
-from shared.schemas import Batch, Job, wall_clock_ms
+from shared.schemas import Batch, Job
 
 
 @dataclass
@@ -23,7 +23,7 @@ class _Record:
 class MemoryDeliveries:
     """See `shared.deliveries.Deliveries` for what each method promises."""
 
-    def __init__(self, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
+    def __init__(self, clock_ms: Callable[[], int]) -> None:
         self._clock = clock_ms
         self._records: dict[str, _Record] = {}
         self._off: set[str] = set()

@@ -207,7 +207,7 @@ class NothingValid(CallerError):
 
     code = "NOTHING_VALID"
 
-    def __init__(self, detail: str, problems: Sequence[tuple[str, HistoQueueError]] = ()) -> None:
+    def __init__(self, detail: str, problems: Sequence[tuple[str, HistoQueueError]]) -> None:
         super().__init__(detail)
         self.problems = problems
 

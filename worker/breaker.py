@@ -40,7 +40,7 @@ class CrashBreaker:
         with self._lock:
             self._crashed.clear()
 
-    def wait_until_closed(self, is_over: Callable[[], bool] = lambda: False) -> None:
+    def wait_until_closed(self, is_over: Callable[[], bool]) -> None:
         """Return when jobs may be taken; a thread that waits here takes no further message either.
 
         It ends early when `is_over` says that none will be run any more.

@@ -17,9 +17,7 @@ SIZE = (64, 48)
 _IFD_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 12: 8}
 
 
-def tiff_file(
-    entries: Mapping[int, tuple[int, int, int]], pixels: bytes = b"", order: str = "<", next_ifd: int = 0
-) -> bytes:
+def tiff_file(entries: Mapping[int, tuple[int, int, int]], pixels: bytes, order: str, next_ifd: int) -> bytes:
     """Return a TIFF of one directory: tag -> (type, count, value or offset); pixels follow the directory."""
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
     rows = [
