@@ -17,8 +17,6 @@ from shared.errors import (
     HistoQueueError,
     JobStoreUnavailable,
     LedgerRebuilding,
-    QueueFull,
-    QuotaReached,
     cause_of,
 )
 from shared.job_store import (
@@ -222,11 +220,10 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
             raise not_retryable(JobStatus(payload[0]))
         if outcome == "gone":
             raise image_expired()
-        if outcome == "full":
-            raise QueueFull(int(payload[0]), max_open)
-        if outcome == "quota":
-            raise QuotaReached(int(payload[0]), max_owned)
-        return to_job(payload[0])
+        found = created_or_refused(outcome, payload[0], max_open, max_owned)
+        if isinstance(found, HistoQueueError):
+            raise found
+        return found
 
     def due(self, heads: Heads, limit: int) -> list[str]:
         with answering():

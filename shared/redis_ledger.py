@@ -189,7 +189,7 @@ def create_arguments(
 
 
 def created_or_refused(outcome: str, payload: Any, max_open: int, max_owned: int) -> Job | HistoQueueError:
-    """Return the job that create.lua accepted or found, or why there is none."""
+    """Return the job that create.lua or retry.lua accepted or found, or why there is none."""
     refusals: dict[str, Callable[[], HistoQueueError]] = {
         "rebuilding": LedgerRebuilding,
         "late": lambda: JobStoreUnavailable(
