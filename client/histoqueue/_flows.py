@@ -215,7 +215,8 @@ def retry(record: JobRecord, patience: Patience) -> Flow[JobRecord]:
 
 def delete(record: JobRecord, patience: Patience) -> Flow[None]:
     """Cancel the job and delete its image and its result."""
-    answer = yield from supported(exchange(Request("DELETE", job_path(record)), patience), "DELETE /result/<id>")
+    request = Request("DELETE", job_path(record))
+    answer = yield from supported(exchange(request, patience), "DELETE /result/<id>")
     if answer.status != 204:
         raise answer.unexpected("status 204")
 

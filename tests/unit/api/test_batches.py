@@ -612,8 +612,8 @@ def test_a_rejected_tile_has_a_row_and_a_shape(client: FlaskClient, services: Se
     job_id = batch["items"][0]["id"]
     nothing = dict.fromkeys(("class", "label", "confidence", "probabilities", "cancer_probability"))
     result = {**nothing, "verdict": "rejected", "reasons": ["background"], "quality": {"sharpness": 0.5}}
-    services.jobs.claim(job_id, "t", 15, 300)
-    services.jobs.succeed(job_id, "t", result, {})
+    claim(services.jobs, job_id)
+    succeed(services.jobs, job_id, result)
     table = client.get(batch["links"]["results"], query_string={"format": "csv"}).text
     (row,) = csv.DictReader(io.StringIO(table))
     assert (row["verdict"], row["class"], row["probabilities"]) == ("rejected", "", "")
