@@ -10,7 +10,16 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from shared.errors import ImageTooLarge, InvalidImage, Unavailable, UnsupportedImageFormat
-from shared.image_bounds import JPEG, PNG, SIGNATURES, TIFF, BoundedFile, check_smallest, check_tiff
+from shared.image_bounds import (
+    JPEG,
+    PNG,
+    SIGNATURES,
+    TIFF,
+    BoundedFile,
+    check_scans,
+    check_smallest,
+    check_tiff,
+)
 
 # The classes and not `Image.open`: its bomb check is a limit of the whole process and partly only a warning.
 _READERS: dict[str, type[ImageFile.ImageFile]] = {JPEG: JpegImageFile, PNG: PngImageFile, TIFF: TiffImageFile}
@@ -39,7 +48,8 @@ def read_header(file: BinaryIO, max_pixels: int) -> ImageHeader:
     Raises:
         UnsupportedImageFormat: if the content is no JPEG, PNG or TIFF.
         ImageTooLarge: if width times height is over `max_pixels`.
-        InvalidImage: if it is empty or tiny, its header is broken or endless, or the file ends too early.
+        InvalidImage: if it is empty or tiny, its header is broken or endless, its pixels would be decoded
+            over and over, or the file ends too early.
         Unavailable: if too many other headers are being read.
     """
     media_type = _media_type(file)
@@ -47,6 +57,7 @@ def read_header(file: BinaryIO, max_pixels: int) -> ImageHeader:
         raise Unavailable("Too many images are being looked at. Nothing was accepted; send it again.")
     try:
         image = _parsed(file, media_type)
+        behind_header = file.tell()
         is_whole = bool(image.tile) and _is_whole(image, file, media_type)
     # Broken files raise almost anything, a bare ValueError and a TypeError included.
     except Exception as error:
@@ -62,6 +73,9 @@ def read_header(file: BinaryIO, max_pixels: int) -> ImageHeader:
             f"The header states {width} x {height}; send a smaller tile."
         )
     check_smallest(width, height)
+    if media_type == JPEG:
+        file.seek(behind_header)
+        check_scans(file, width * height)
     if not is_whole:
         raise InvalidImage(f"Expected a whole {media_type} file. It ends too early; send it again.")
     return ImageHeader(width, height, media_type)

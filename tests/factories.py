@@ -112,6 +112,13 @@ def jpeg_of_markers(count: int) -> bytes:
     return b"\xff\xd8" + b"\xff\xe1\0\x02" * count + b"\xff\xd9"
 
 
+def jpeg_of_scans(count: int, side: int) -> bytes:
+    """Return a progressive JPEG whose last scan, of some thirty bytes, comes so many times more."""
+    image = encoded(Image.new("L", (side, side), 200), "JPEG", progressive=True)
+    last = image[image.rindex(b"\xff\xda") : -2]
+    return image[:-2] + last * count + image[-2:]
+
+
 def png_of_chunks(count: int, kind: bytes = b"teXt") -> bytes:
     """Return a sound grey PNG of 64 x 64 pixels with so many empty chunks before its own."""
     return png_file(64, 64, zlib.compress(b"\0" * 64 * 65), png_chunk(kind, b"") * count)
@@ -128,6 +135,24 @@ def tiff_of_strips(count: int) -> bytes:
     ]
     lists = struct.pack("<L", 8) * count + struct.pack("<L", 1) * count
     return b"II*\0" + struct.pack("<LH", 8, len(tags)) + b"".join(sorted(tags)) + bytes(4) + lists
+
+
+def tiff_of_tiles(width: int, height: int, tile_width: int, tile_height: int, kind: int = 4) -> bytes:
+    """Return a grey TIFF of one deflated tile, as often as its picture needs; `kind` is that of its sides."""
+    packed = zlib.compress(bytes(tile_width * tile_height))
+    count = -(-width // tile_width) * -(-height // tile_height)
+    sizes = [(256, width), (257, height), (258, 8), (259, 8), (262, 1), (277, 1)]
+    sizes += [(322, tile_width), (323, tile_height)]
+    tags = [struct.pack("<HHLL", tag, kind if tag >= 322 else 4, 1, value) for tag, value in sizes]
+    behind = 8 + 2 + 12 * (len(tags) + 2) + 4
+    # Of one tile, place and size stand in the directory itself.
+    lists = [(324, behind + 8 * count), (325, len(packed))]
+    tags += [
+        struct.pack("<HHLL", tag, 4, count, value if count == 1 else behind + 4 * count * (tag - 324))
+        for tag, value in lists
+    ]
+    directory = b"II*\0" + struct.pack("<LH", 8, len(tags)) + b"".join(tags) + bytes(4)
+    return directory + b"".join(struct.pack("<L", value) * count for _, value in lists) + packed
 
 
 def html_page() -> bytes:

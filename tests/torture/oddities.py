@@ -168,6 +168,11 @@ def _vast() -> dict[str, tuple[bytes, str]]:
         ),
         "jpeg: bomb over the limit": (encoded(Image.new("L", (8000, 8000)), "JPEG"), REFUSED),
         "jpeg: 400 scans of one picture": (_many_scans(400), EITHER),
+        "jpeg: 4,000 scans of a large picture": (factories.jpeg_of_scans(4000, 4096), REFUSED),
+        "tiff: tiles far larger than their picture": (
+            factories.tiff_of_tiles(4096, 64, 16, 1_000_000),
+            REFUSED,
+        ),
     }
 
 

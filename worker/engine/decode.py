@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from shared.errors import HistoQueueError, ImageTooLarge, InvalidImage, UnsupportedImageFormat
-from shared.image_bounds import SIGNATURES, BoundedFile, check_smallest, check_tiff
+from shared.image_bounds import SIGNATURES, BoundedFile, check_scans, check_smallest, check_tiff
 
 #: Pillow has some 40 more parsers; none of them is ever given a stranger's bytes.
 FORMATS: Final = ("JPEG", "PNG", "TIFF")
@@ -54,7 +54,8 @@ def decode_picture(data: bytes, max_pixels: int) -> Image.Image:
     Raises:
         UnsupportedImageFormat: if the content is no JPEG, PNG or TIFF.
         ImageTooLarge: if the header states more than `max_pixels`.
-        InvalidImage: if it is empty, truncated, corrupt, too small, or of a kind that cannot become RGB.
+        InvalidImage: if it is empty, truncated, corrupt, too small, of a kind that cannot become RGB, or made
+            to be decoded over and over.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of damaged metadata, which is dropped anyway
@@ -76,10 +77,13 @@ def _decode(data: bytes, max_pixels: int) -> Image.Image:
     is_tiff = data.startswith((b"II", b"MM"))
     if is_tiff:
         check_tiff(BytesIO(data))
-    file = BoundedFile(BytesIO(data), is_tiff)
+    source = BytesIO(data)
+    file = BoundedFile(source, is_tiff)
     # It has what Pillow calls of a file.
     with Image.open(cast(BinaryIO, file), formats=FORMATS) as image:
         _check_size(image.width, image.height, max_pixels)
+        if image.format in ("JPEG", "MPO"):
+            check_scans(source, image.width * image.height)
         file.allow_pixels(len(data))
         image.load()
         return _upright(_to_rgb(image), _orientation(image))

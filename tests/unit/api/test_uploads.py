@@ -181,6 +181,37 @@ def test_a_header_that_does_not_end_is_given_up_soon(image: bytes) -> None:
     assert file.reads < 11_000
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        make.jpeg_of_scans(2000, 1000),
+        make.tiff_of_tiles(1024, 64, 16, 100_000),
+        make.tiff_of_tiles(64, 64, 4096, 4112),
+        # The decoder reads more kinds of numbers than Pillow does.
+        make.tiff_of_tiles(64, 64, 64, 64, kind=17),
+    ],
+    ids=["scans", "long tiles", "large tile", "kind of number"],
+)
+def test_an_image_that_is_decoded_over_and_over_is_refused(submit: Submit, image: bytes) -> None:
+    """A file of some kilobytes held the engine until that was ended, twice."""
+    assert refusal(submit(image)) == (422, "INVALID_IMAGE")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        make.jpeg_of_scans(300, 512),
+        make.jpeg_of_scans(12, 1000),
+        make.tiff_of_tiles(300, 200, 256, 256),
+        make.tiff_of_tiles(64, 64, 1024, 1024),
+    ],
+    ids=["scans", "large picture", "tiles", "large tile"],
+)
+def test_scans_and_tiles_of_usual_number_and_size_are_taken(submit: Submit, image: bytes) -> None:
+    """A progressive JPEG, and tiles that lie partly outside their picture."""
+    assert submit(image).status_code == 202
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
 def test_metadata_of_some_megabytes_are_no_fault(kind: str) -> None:
     """A colour profile, EXIF and XMP; a file of many strips, too."""

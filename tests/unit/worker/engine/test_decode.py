@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zlib
 from collections.abc import Callable
 
@@ -102,6 +103,24 @@ def test_flipped_bytes_never_raise_anything_but_a_caller_error(format_name: str)
         except CallerError:
             continue
         assert received.shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [make.jpeg_of_scans(4000, 2000), make.tiff_of_tiles(1024, 64, 16, 100_000)],
+    ids=["JPEG", "TIFF"],
+)
+def test_an_image_that_is_decoded_over_and_over_is_invalid(data: bytes) -> None:
+    """A message that was accepted before the API refused such files does not hold the engine either."""
+    began = time.process_time()
+    with pytest.raises(InvalidImage):
+        decoded(data)
+    assert time.process_time() - began < 1
+
+
+def test_tiles_are_decoded_as_before() -> None:
+    """Four of them, of which three lie partly outside the picture."""
+    assert not decoded(make.tiff_of_tiles(300, 200, 256, 128)).any()
 
 
 def test_a_huge_header_is_too_large_before_any_pixel_is_decoded() -> None:
