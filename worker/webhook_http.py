@@ -114,7 +114,8 @@ class WebhookSender:
 
 
 def _exchange(connected: "_Timed", target: Target, body: bytes, headers: Mapping[str, str]) -> int:
-    connection = HTTPConnection(target.host)
+    # Without the port it is looked for behind the last colon, which an IPv6 address has, too.
+    connection = HTTPConnection(target.host, target.port)
     connection.sock = cast(Any, connected)  # it needs no more of a socket than that
     given = {"Host": target.authority, "Connection": "close", **headers}
     connection.request("POST", target.path, body, given)

@@ -164,6 +164,23 @@ def test_a_name_that_leads_inside_is_not_connected_to(serve: Callable[..., Recei
     assert receiver.seen == []
 
 
+def test_the_end_of_an_ipv6_address_is_no_port(
+    serve: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sent to as any other, whatever its last digits are."""
+    receiver, connect = serve(), socket.create_connection
+    reached: list[tuple[str, int]] = []
+
+    def connect_here(address: tuple[str, int], timeout: float) -> socket.socket:
+        reached.append(address)
+        return connect(("127.0.0.1", receiver.server_port), timeout)
+
+    monkeypatch.setattr(socket, "create_connection", connect_here)
+    answer = sender(allowed=parse_networks("fd12::/16")).post("http://[fd12::ab]:8080/hook", b"{}", {})
+    assert (answer, reached) == (Answer(204, None), [("fd12::ab", 8080)])
+    assert receiver.seen[0][2]["Host"] == "[fd12::ab]:8080"
+
+
 def test_the_certificate_is_held_against_the_name(serve: Callable[..., Receiver], tmp_path: Path) -> None:
     """Although the connection goes to an address; and the name is what the receiver is told."""
     right = make_certificates(tmp_path / "right", NAME)
