@@ -17,7 +17,7 @@ from shared.archive import Archive
 from shared.batch_archive import BatchArchive
 from shared.crash_points import crash_point
 from shared.envelope import AcceptedJob, seal
-from shared.errors import CustomIdRepeated, HistoQueueError, NothingValid, QueueFull, Unavailable
+from shared.errors import CallerError, CustomIdRepeated, HistoQueueError, NothingValid, QueueFull, Unavailable
 from shared.recovery import founded
 from shared.schemas import (
     Batch,
@@ -173,6 +173,10 @@ def _check(run: _Run, item: Item) -> _Checked | HistoQueueError:
     try:
         with run.intake.open(item) as file:
             return _Checked(item, checked_image(file, run.settings))
+    except CallerError as error:
+        # What it came from holds all that was read of the image, and is told to nobody.
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
     except HistoQueueError as error:
         return error
 
