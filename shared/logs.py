@@ -42,5 +42,6 @@ def configure_logs(level: str, as_json: bool) -> None:
     root.handlers = [handler]
     root.setLevel(level)
     # One line a task twice over, and one a request to the object store: ours say the same with the job's id.
-    for name in ("celery.worker.strategy", "celery.app.trace", "botocore", "boto3", "urllib3"):
+    # Pillow tells what stands in an image beside its pixels, such as a patient's name.
+    for name in ("celery.worker.strategy", "celery.app.trace", "botocore", "boto3", "urllib3", "PIL"):
         logging.getLogger(name).setLevel(logging.WARNING)

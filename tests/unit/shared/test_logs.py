@@ -1,0 +1,30 @@
+"""What goes into the log, of all that libraries have to say."""
+
+import subprocess
+import sys
+
+from PIL import Image
+
+from tests import factories as make
+
+_READ = """
+import io, logging, sys
+from api.images import read_header
+from shared.logs import configure_logs
+configure_logs(sys.argv[1], as_json=True)
+read_header(io.BytesIO(sys.stdin.buffer.read()), 1_000_000)
+logging.getLogger("tests").debug("the last line")
+"""
+
+
+def test_nothing_that_stands_in_an_image_is_logged() -> None:
+    """Its EXIF may name a patient, and Pillow tells each tag to whoever debugs."""
+    exif = Image.Exif()
+    exif[0x010E] = "Erika Mustermann"
+    for kind in ("JPEG", "TIFF"):
+        image = make.encoded(make.tile(), kind, exif=exif)
+        done = subprocess.run(
+            [sys.executable, "-c", _READ, "DEBUG"], input=image, capture_output=True, check=True
+        )
+        assert b"the last line" in done.stderr
+        assert b"Mustermann" not in done.stderr
