@@ -1,6 +1,7 @@
 """The entry point of the HTTP server: `gunicorn -c python:api.gunicorn_conf api.wsgi:app`."""
 
 import logging
+import warnings
 
 from api import create_app
 from api.gunicorn_conf import threads
@@ -11,6 +12,7 @@ from shared.settings import Settings, read_settings
 
 settings = read_settings(Settings)
 configure_logs(settings.log_level, settings.log_json)
-# Pillow warns about odd headers; like every line, that goes through the log.
+# Like every line, they go through the log; but not Pillow's, of which a stranger's image may cause thousands.
 logging.captureWarnings(True)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 app = create_app(from_settings(settings, REQUEST_PATIENCE, connections=threads), settings)

@@ -1,5 +1,6 @@
 """What goes into the log, of all that libraries have to say."""
 
+import struct
 import subprocess
 import sys
 
@@ -28,3 +29,17 @@ def test_nothing_that_stands_in_an_image_is_logged() -> None:
         )
         assert b"the last line" in done.stderr
         assert b"Mustermann" not in done.stderr
+
+
+def test_an_odd_header_does_not_fill_the_log() -> None:
+    """Pillow warns of every tag that lies outside its file, and Python would keep each text."""
+    tags = b"".join(struct.pack("<HHLL", 1000 + number, 7, 2**31, 8) for number in range(4000))
+    image = make.tiff_bytes()
+    (place,) = struct.unpack_from("<L", image, 4)
+    (count,) = struct.unpack_from("<H", image, place)
+    own = image[place + 2 : place + 2 + 12 * count]
+    odd = image[:4] + struct.pack("<L", len(image)) + image[8:]
+    odd += struct.pack("<H", count + 4000) + own + tags + bytes(4)
+    program = f"import api.wsgi\n{_READ}"
+    done = subprocess.run([sys.executable, "-c", program, "INFO"], input=odd, capture_output=True, check=True)
+    assert done.stderr == b""
