@@ -21,6 +21,8 @@ from shared.webhook_address import Address, Network, Target, may_connect, parse_
 TIMEOUT_SECONDS = 15.0
 #: Of one name; a receiver has few.
 _MOST_ADDRESSES = 3
+#: Of an answer, up to the end of its head; interim ones before it may have no end.
+_MOST_HEAD_BYTES = 65_536
 Resolve = Callable[[str, int], Sequence[Address]]
 
 
@@ -148,6 +150,7 @@ class _Timed:
     def __init__(self, connected: socket.socket, until: float) -> None:
         self._socket = connected
         self._until = until
+        self._received = 0
 
     def __enter__(self) -> Self:
         return self
@@ -163,7 +166,11 @@ class _Timed:
     def receive(self, buffer: memoryview) -> int:
         """Read what has come; 0 at the end."""
         self._socket.settimeout(_left(self._until))
-        return self._socket.recv_into(buffer)
+        received = self._socket.recv_into(buffer)
+        self._received += received
+        if self._received > _MOST_HEAD_BYTES:
+            raise HTTPException(f"Expected an answer's head of at most {_MOST_HEAD_BYTES} bytes.")
+        return received
 
     def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002 - as a socket has it
         """Return what the answer is read from."""

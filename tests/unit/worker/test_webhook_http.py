@@ -1,5 +1,6 @@
 """What is sent reaches the address that was judged, and nothing that the other side does holds it longer."""
 
+import contextlib
 import http.server
 import socket
 import ssl
@@ -259,6 +260,23 @@ def test_an_endless_body_is_not_read() -> None:
         thread.join(10)
         assert not thread.is_alive()
         assert sent < 50_000_000
+
+
+def test_answers_before_the_answer_without_end_are_given_up_soon() -> None:
+    """They would be read, one after the other and by nothing but computing, until the deadline."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def pour() -> None:
+            connected, _ = server.accept()
+            with connected, contextlib.suppress(OSError):
+                while True:
+                    connected.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+
+        thread = threading.Thread(target=pour)
+        thread.start()
+        answer = sender().post(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", {})
+        thread.join(10)
+    assert answer == Answer(None, "no_answer")
 
 
 def test_a_look_up_that_hangs_ends_at_the_deadline() -> None:
