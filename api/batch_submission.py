@@ -11,7 +11,7 @@ import structlog
 
 from api.batch_items import Intake, Item
 from api.options import BatchOptions
-from api.submission import check_room, count_cached, discard, input_of, new_job, repeat_of
+from api.submission import check_memory, check_room, count_cached, discard, input_of, new_job, repeat_of
 from api.uploads import ImageUpload, checked_image
 from shared.archive import Archive
 from shared.batch_archive import BatchArchive
@@ -219,7 +219,10 @@ def _answers(run: _Run, news: Sequence[NewJob]) -> dict[str, str]:
 def _answer(run: _Run, news: list[NewJob], answered_by: dict[str, str]) -> set[str]:
     """End jobs with what earlier ones have found in the same images; return the ids of those that are."""
     services = run.services
-    made = services.jobs.answer_many(news, [answered_by[new.id] for new in news]) if news else []
+    if not news:
+        return set()
+    check_memory(services.jobs)
+    made = services.jobs.answer_many(news, [answered_by[new.id] for new in news])
     done = [job for job in made if job is not None]
     if done:
         # No upload brings these back should Redis lose its data now; the answer does not hold their results.
@@ -247,9 +250,12 @@ def _record(run: _Run, news: list[NewJob]) -> None:
 def _begin(run: _Run, ready: Sequence[_Checked]) -> str:
     """Begin the batch, or find it by its key: in the ledger, and where that is rebuilt from."""
     services, new = run.services, run.new
-    if new.idempotency is None and not _answers(run, [_describe(run, one) for one in ready]):
+    if new.idempotency is None:
         # Room is asked for before anything is begun; a repetition, or what is known, may go on without.
-        _check_room(run)
+        if _answers(run, [_describe(run, one) for one in ready]):
+            check_memory(services.jobs)
+        else:
+            _check_room(run)
     batch_id = founded(services, lambda: services.jobs.create_batch(new))
     archive = BatchArchive(services.objects)
     # The request that began it may have ended in between.

@@ -111,6 +111,7 @@ def submit(
 
 def _answer(jobs: JobStore, new: NewJob, answered_by: str) -> Created | None:
     """End a job with what an earlier one has found in the same image; None where that is kept no more."""
+    check_memory(jobs)
     created = jobs.answer(new, answered_by)
     if created is None:
         return None
@@ -146,6 +147,15 @@ def check_room(services: Services, settings: Settings, known: Admission, owner: 
     if not known.is_founded:
         # A new installation is whole before its first upload; after that only a comparison could tell.
         found_if_empty(services)
+    check_memory(jobs)
+
+
+def check_memory(jobs: JobStore) -> None:
+    """Return if there is memory for the record of one more job.
+
+    Raises:
+        JobStoreFull: if Redis runs out of it.
+    """
     if jobs.memory_share() >= MOST_MEMORY_SHARE:
         raise JobStoreFull(
             "Expected room in the job store for one more job. Found: too little. Ask again later."

@@ -51,6 +51,17 @@ def test_the_same_image_is_answered_at_once(
     assert len(services.queue.messages) == queued  # type: ignore[attr-defined]
 
 
+def test_a_redis_short_of_memory_takes_no_known_answer_either(
+    submit: Submit, client: FlaskClient, services: Services, answered: dict[str, Any]
+) -> None:
+    """Each has a record of its own, and what is left belongs to the jobs that were accepted."""
+    services.jobs.memory_in_use = 0.75  # type: ignore[attr-defined]
+    batch = {"file": [(BytesIO(jpeg_bytes()), "a.jpg")]}
+    for answer in (submit(), client.post("/batches", data=batch)):
+        assert (answer.status_code, answer.get_json()["code"]) == (503, "JOB_STORE_FULL")
+    assert services.jobs.totals().accepted == 1
+
+
 def test_the_log_has_the_id_of_a_job_that_no_worker_had(submit: Submit, answered: dict[str, Any]) -> None:
     """And of the one whose answer it is."""
     with capture_logs() as logs:
