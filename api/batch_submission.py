@@ -11,7 +11,16 @@ import structlog
 
 from api.batch_items import Intake, Item
 from api.options import BatchOptions
-from api.submission import check_memory, check_room, count_cached, discard, input_of, new_job, repeat_of
+from api.submission import (
+    check_memory,
+    check_room,
+    count_cached,
+    discard,
+    input_of,
+    is_full,
+    new_job,
+    repeat_of,
+)
 from api.uploads import ImageUpload, checked_image
 from shared.archive import Archive
 from shared.batch_archive import BatchArchive
@@ -250,13 +259,11 @@ def _record(run: _Run, news: list[NewJob]) -> None:
 def _begin(run: _Run, ready: Sequence[_Checked]) -> str:
     """Begin the batch, or find it by its key: in the ledger, and where that is rebuilt from."""
     services, new = run.services, run.new
-    if new.idempotency is None:
+    if new.idempotency is None and not _answers(run, [_describe(run, one) for one in ready]):
         # Room is asked for before anything is begun; a repetition, or what is known, may go on without.
-        if _answers(run, [_describe(run, one) for one in ready]):
-            check_memory(services.jobs)
-        else:
-            _check_room(run)
-    batch_id = founded(services, lambda: services.jobs.create_batch(new))
+        _check_room(run)
+    has_no_memory = is_full(services.jobs)
+    batch_id = founded(services, lambda: services.jobs.create_batch(new, is_full=has_no_memory))
     archive = BatchArchive(services.objects)
     # The request that began it may have ended in between.
     if batch_id == new.id or not archive.has(batch_id):

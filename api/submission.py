@@ -20,7 +20,6 @@ from shared.envelope import AcceptedJob, seal
 from shared.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
-    JobStoreFull,
     JobStoreUnavailable,
     LedgerRebuilding,
     ObjectStoreUnavailable,
@@ -28,7 +27,7 @@ from shared.errors import (
     QuotaReached,
     ResultExpired,
 )
-from shared.job_store import Created, JobStore
+from shared.job_store import Created, JobStore, no_memory
 from shared.recovery import UPLOADS, found_if_empty, founded, remembered
 from shared.schemas import (
     RETRYABLE,
@@ -156,10 +155,13 @@ def check_memory(jobs: JobStore) -> None:
     Raises:
         JobStoreFull: if Redis runs out of it.
     """
-    if jobs.memory_share() >= MOST_MEMORY_SHARE:
-        raise JobStoreFull(
-            "Expected room in the job store for one more job. Found: too little. Ask again later."
-        )
+    if is_full(jobs):
+        raise no_memory()
+
+
+def is_full(jobs: JobStore) -> bool:
+    """Tell whether what is left of Redis' memory belongs to the jobs that were accepted."""
+    return jobs.memory_share() >= MOST_MEMORY_SHARE
 
 
 def retry_job(services: Services, settings: Settings, job_id: str) -> Job:

@@ -17,13 +17,15 @@ INTAKE_SECONDS = 3600
 class BatchStore(Protocol):
     """Batches in, counts and ended jobs out. Raises JobStoreUnavailable where it cannot answer in time."""
 
-    def create_batch(self, new: NewBatch, begun_at_ms: int | None = None) -> str:
+    def create_batch(self, new: NewBatch, begun_at_ms: int | None = None, *, is_full: bool = False) -> str:
         """Begin a batch, or find the one that its idempotency key began; return its id.
 
-        `begun_at_ms` restores a batch that was begun before this ledger lost its data.
+        `begun_at_ms` restores a batch that was begun before this ledger lost its data; where that `is_full`,
+        one is found or none is begun.
 
         Raises:
             IdempotencyKeyReused: if the key came with another request before.
+            JobStoreFull: if it would have been begun.
             LedgerRebuilding: if it has a key, and the ledger cannot tell yet whether that is new.
         """
 

@@ -28,6 +28,7 @@ from shared.errors import (
     JobAlreadyFinal,
     JobNotFound,
     JobNotRetryable,
+    JobStoreFull,
     ResultExpired,
 )
 from shared.schemas import Admission, Depth, Idempotency, Job, JobError, JobStatus, NewJob, Priority, Totals
@@ -100,6 +101,13 @@ def watermark(heads: Heads, priority: Priority, now_ms: int) -> int:
     """Return the time before which every published message has left the queue of this priority."""
     head_ms = heads.get(priority)
     return min(now_ms, head_ms if head_ms is not None else now_ms) - REPUBLISH_AFTER_MS
+
+
+def no_memory() -> JobStoreFull:
+    """Return what says that the ledger has no memory for anything new."""
+    return JobStoreFull(
+        "Expected room in the job store for one more job. Found: too little. Ask again later."
+    )
 
 
 def key_reused() -> IdempotencyKeyReused:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from shared.batch_store import INTAKE_SECONDS, batch_expired, no_such_batch
 from shared.errors import LedgerRebuilding
-from shared.job_store import key_reused
+from shared.job_store import key_reused, no_memory
 from shared.memory_ledger import BatchRecord, MemoryLedger, Record
 from shared.schemas import Batch, Idempotency, Job, JobStatus, NewBatch
 
@@ -12,7 +12,7 @@ from shared.schemas import Batch, Idempotency, Job, JobStatus, NewBatch
 class MemoryBatches(MemoryLedger):
     """See `shared.batch_store.BatchStore` for what each method promises."""
 
-    def create_batch(self, new: NewBatch, begun_at_ms: int | None = None) -> str:
+    def create_batch(self, new: NewBatch, begun_at_ms: int | None = None, *, is_full: bool = False) -> str:
         with self._lock:
             if new.idempotency:
                 fingerprint, known = self._idempotency.get(new.idempotency.key, ("", ""))
@@ -25,6 +25,9 @@ class MemoryBatches(MemoryLedger):
                     return known
                 if not self._founded and begun_at_ms is None:
                     raise LedgerRebuilding
+            if is_full:
+                raise no_memory()
+            if new.idempotency:
                 self._idempotency[new.idempotency.key] = (new.idempotency.fingerprint, new.id)
             now = self._clock()
             restored_at_ms = now if begun_at_ms else None

@@ -7,7 +7,7 @@ from typing import Any
 from shared import keys
 from shared.batch_store import INTAKE_SECONDS, batch_expired, no_such_batch
 from shared.errors import HistoQueueError, JobStoreUnavailable, LedgerRebuilding
-from shared.job_store import key_reused
+from shared.job_store import key_reused, no_memory
 from shared.redis_ledger import (
     NUMBERS,
     Call,
@@ -27,7 +27,7 @@ from shared.schemas import Batch, Idempotency, Job, JobStatus, NewBatch, NewJob
 class RedisBatches(RedisLedger):
     """See `shared.batch_store.BatchStore` for what each method promises."""
 
-    def create_batch(self, new: NewBatch, begun_at_ms: int | None = None) -> str:
+    def create_batch(self, new: NewBatch, begun_at_ms: int | None = None, *, is_full: bool = False) -> str:
         kept = milliseconds(new.retention_seconds + new.tombstone_seconds)
         outcome, *found = self._call(
             "batch_create",
@@ -40,12 +40,15 @@ class RedisBatches(RedisLedger):
             new.idempotency.fingerprint if new.idempotency else "",
             begun_at_ms or 0,
             new.webhook_url or "",
+            int(is_full),
             extra_keys=[keys.IDEMPOTENCY + new.idempotency.key] if new.idempotency else [],
         )
         if outcome == "conflict":
             raise key_reused()
         if outcome == "rebuilding":
             raise LedgerRebuilding
+        if outcome == "full":
+            raise no_memory()
         return str(found[0])
 
     def create_many(

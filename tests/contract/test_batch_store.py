@@ -8,6 +8,7 @@ from shared.batch_store import INTAKE_SECONDS
 from shared.errors import (
     BatchNotFound,
     IdempotencyKeyReused,
+    JobStoreFull,
     LedgerRebuilding,
     QueueFull,
     QuotaReached,
@@ -21,7 +22,13 @@ from tests import work
 from tests.work import Clock, new_job
 
 
-def begin(store: JobStore, idempotency: Idempotency | None = None, owner: str | None = None) -> str:
+def begin(
+    store: JobStore,
+    idempotency: Idempotency | None = None,
+    owner: str | None = None,
+    *,
+    is_full: bool = False,
+) -> str:
     """Begin a batch whose results are kept for ten minutes."""
     new = NewBatch(
         id=new_job_id(),
@@ -31,7 +38,7 @@ def begin(store: JobStore, idempotency: Idempotency | None = None, owner: str | 
         tombstone_seconds=600,
         idempotency=idempotency,
     )
-    return store.create_batch(new)
+    return store.create_batch(new, is_full=is_full)
 
 
 def member(batch_id: str, owner: str | None = None, expires_in: float = 3600) -> NewJob:
@@ -157,6 +164,17 @@ def test_a_key_gives_the_first_batch_again(store: JobStore) -> None:
     assert begin(store, repeat) == batch_id
     with pytest.raises(IdempotencyKeyReused):
         begin(store, Idempotency(key="k", fingerprint="g"))
+
+
+def test_a_ledger_short_of_memory_finds_a_batch_and_begins_none(store: JobStore) -> None:
+    """With a key or without; what is refused leaves its key free."""
+    repeat = Idempotency(key="k", fingerprint="f")
+    batch_id = begin(store, repeat)
+    assert begin(store, repeat, is_full=True) == batch_id
+    for key in (Idempotency(key="new", fingerprint="f"), None):
+        with pytest.raises(JobStoreFull):
+            begin(store, key, is_full=True)
+    begin(store, Idempotency(key="new", fingerprint="g"))
 
 
 def test_a_batch_whose_request_is_repeated_may_get_more_members(store: JobStore) -> None:

@@ -62,6 +62,23 @@ def test_a_redis_short_of_memory_takes_no_known_answer_either(
     assert services.jobs.totals().accepted == 1
 
 
+def test_a_redis_short_of_memory_begins_no_batch(client: FlaskClient, services: Services) -> None:
+    """Each request with a new key left an empty one behind; one that was begun is found as ever."""
+
+    def send(key: str) -> Any:
+        batch = {"file": [(BytesIO(jpeg_bytes()), "a.jpg")]}
+        return client.post("/batches", data=batch, headers={"Idempotency-Key": key})
+
+    known, stored = send("known"), services.objects.list_keys("batches/")
+    assert known.status_code == 202
+    services.jobs.memory_in_use = 0.75  # type: ignore[attr-defined]
+    refused = send("new")
+    assert (refused.status_code, refused.get_json()["code"]) == (503, "JOB_STORE_FULL")
+    assert services.objects.list_keys("batches/") == stored
+    repeated = send("known")
+    assert (repeated.status_code, repeated.get_json()["id"]) == (202, known.get_json()["id"])
+
+
 def test_the_log_has_the_id_of_a_job_that_no_worker_had(submit: Submit, answered: dict[str, Any]) -> None:
     """And of the one whose answer it is."""
     with capture_logs() as logs:
