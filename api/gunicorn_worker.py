@@ -1,5 +1,6 @@
 """gunicorn's threaded worker, with an end to every request and problem+json for what it refuses itself."""
 
+import errno
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import selectors
 import socket
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -23,6 +25,8 @@ from shared.problems import problem_body
 LONGEST_REQUEST_SECONDS = 90
 #: A batch is as long as it has items.
 LONGEST_BATCH_SECONDS = 900
+#: A client that neither sends nor takes anything for so long, in the middle of that, is gone.
+LONGEST_SILENCE_SECONDS = 30
 #: The head of a request is sent in one piece, or not for its own sake.
 LONGEST_HEAD_SECONDS = 5
 #: A head that is longer goes on in its thread, which refuses most.
@@ -103,7 +107,16 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
         # Below wherever the application is mounted.
         if req.path.endswith("/batches"):
             self._with_batches.add(conn)
-        return super().handle_request(req, conn)
+        conn.sock.settimeout(LONGEST_SILENCE_SECONDS)
+        try:
+            return super().handle_request(req, conn)
+        except TimeoutError as error:
+            # As one that hung up, which is no error of ours.
+            raise ConnectionResetError(errno.ECONNRESET, "The client is silent.") from error
+        finally:
+            # Else whoever looks what has come of the next request waits for it. It may be closed by now.
+            with suppress(OSError):
+                conn.sock.settimeout(None)
 
     def murder_pending(self) -> None:
         """Close what has kept silent too long, as the base does, and what has kept a thread too long."""

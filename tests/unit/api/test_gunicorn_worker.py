@@ -105,6 +105,27 @@ def test_a_connection_that_is_over_or_waits_goes_back_at_once(
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("step", ["send", "receive"])
+def test_a_client_that_is_silent_in_its_request_is_left(
+    worker: Any, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """One that sends no more of a batch kept its thread for a quarter of an hour; nothing is logged of it."""
+
+    def serve(_: Any, __: Any, conn: Any) -> None:
+        if step == "receive":
+            conn.sock.recv(1)
+        while True:
+            conn.sock.sendall(bytes(65_536))
+
+    monkeypatch.setattr("api.gunicorn_worker.LONGEST_SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(ThreadWorker, "handle_request", serve)
+    request = SimpleNamespace(headers=[("HOST", "localhost")], version=(1, 1), path="/batches")
+    pair[0].settimeout(5)
+    with pytest.raises(ConnectionResetError):
+        worker.handle_request(request, Connection(sock=pair[0]))
+    assert pair[0].gettimeout() is None
+
+
 def test_a_batch_may_take_longer(worker: Any, pair: tuple[socket.socket, socket.socket]) -> None:
     """It is as long as it has items; and it ends, too."""
     ours, theirs = pair
