@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import redis
+import structlog
 
 from shared import keys
 from shared.deliveries import (
@@ -17,9 +18,12 @@ from shared.deliveries import (
     Try,
 )
 from shared.lua_scripts import read, webhook_functions
-from shared.redis_ledger import USES_ALL_MEMORY, answering, by_name, to_batch, to_job
+from shared.redis_ledger import UNREADABLE, USES_ALL_MEMORY, answering, by_name, to_batch, to_job
 
+#: A record that cannot be read, such as a later version's, is tried again after this long.
+UNREADABLE_HOLD_SECONDS = 600.0
 _SCRIPTS = ("take", "claim", "settle", "redeliver")
+_log = structlog.get_logger(__name__)
 
 
 class RedisDeliveries:
@@ -43,7 +47,19 @@ class RedisDeliveries:
 
     def claim(self, taken: Taken, token: str, lease_seconds: float) -> Delivery | None:
         flat = self._call("claim", taken.delivery_id, taken.host, token, int(lease_seconds * 1000))
-        return _to_delivery(by_name(flat)) if flat else None
+        if not flat:
+            return None
+        fields = by_name(flat)
+        try:
+            return _to_delivery(fields)
+        except UNREADABLE:
+            _log.exception(
+                "delivery_unreadable", delivery_id=taken.delivery_id, hold_seconds=UNREADABLE_HOLD_SECONDS
+            )
+            # Its place is its host's: under the lease it would be kept from the others, again and again.
+            made = Try(at_ms=int(fields["started_at_ms"]), error="unreadable", duration_ms=0)
+            self.settle(taken.delivery_id, token, DeliveryState.PENDING, made, UNREADABLE_HOLD_SECONDS)
+            return None
 
     def settle(
         self, delivery_id: str, token: str, state: DeliveryState, made: Try, retry_seconds: float = 0

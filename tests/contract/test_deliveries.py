@@ -7,7 +7,7 @@ import redis
 
 from shared import keys
 from shared.deliveries import Deliveries, DeliveryState, Taken, Try, batch_subject, job_subject
-from shared.deliveries_redis import RedisDeliveries
+from shared.deliveries_redis import UNREADABLE_HOLD_SECONDS, RedisDeliveries
 from shared.errors import JobAlreadyFinal
 from shared.job_store import JobStore
 from shared.job_store_memory import MemoryJobStore
@@ -280,6 +280,28 @@ def test_who_has_sent_one_takes_the_next_of_the_same_host(ledger: Ledger) -> Non
         assert ledger.deliveries.settle(taken.delivery_id, "t", DeliveryState.DELIVERED, OK)
     assert ledger.deliveries.take(1, 1, HOLD, HOST) == []
     assert [item.host for item in ledger.take()] == ["other.example.org"]
+
+
+def test_a_record_that_cannot_be_read_gives_its_place_back(redis_client: redis.Redis) -> None:
+    """Another version's; it waits outside, and is made once this one is upgraded."""
+    ledger = redis_ledger(redis_client)
+    deliveries = ledger.deliveries
+    ledger.succeeded()
+    (taken,) = deliveries.take(1, 1, HOLD)
+    record = keys.WEBHOOK + taken.delivery_id
+    data = str(redis_client.hget(record, "data"))
+    redis_client.hset(record, "data", '{"of": "a later version"}')
+    assert deliveries.claim(taken, "s", LEASE) is None
+    ledger.succeeded()
+    (other,) = deliveries.take(1, 1, HOLD)
+    assert deliveries.claim(other, "s", LEASE) is not None
+    assert deliveries.settle(other.delivery_id, "s", DeliveryState.DELIVERED, OK)
+    redis_client.hset(record, "data", data)
+    ledger.advance(UNREADABLE_HOLD_SECONDS)
+    assert deliveries.take(1, 1, HOLD) == [taken]
+    delivery = deliveries.claim(taken, "s", LEASE)
+    assert delivery is not None
+    assert [made.error for made in delivery.tries] == ["unreadable"]
 
 
 def test_a_retried_job_announces_its_second_end_too(ledger: Ledger) -> None:
