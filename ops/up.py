@@ -12,14 +12,17 @@ import json
 import os
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from dotenv import load_dotenv
@@ -46,9 +49,10 @@ WELL_AFTER_SECONDS = 60.0
 #: Between two looks at how long the logs are.
 LOGS_EVERY_SECONDS = 10.0
 START_TIMEOUT_SECONDS = 30.0
-READY_TIMEOUT_SECONDS = 180.0
-#: Who still waits for a server after this long is told why; one of ours has answered by then.
-SAY_AFTER_SECONDS = 3.0
+#: Of a server, and of the whole: how long it may take to answer, and after how long who waits is told why it
+#: does not. One of ours has answered by then, and a worker has loaded its model.
+SERVER_SECONDS = (START_TIMEOUT_SECONDS, 3.0)
+READY_SECONDS = (180.0, 20.0)
 
 
 class Stop(Exception):
@@ -57,6 +61,12 @@ class Stop(Exception):
 
 class CannotStart(Exception):
     """Said in one line, with what to do."""
+
+
+class NotReady(HistoQueueError):
+    """What /readyz says, as far as it is there."""
+
+    code = "NOT_READY"
 
 
 class UpSettings(BaseSettings):
@@ -236,33 +246,49 @@ def _hear_signals(supervisor: Supervisor) -> None:
 
 
 def _run(settings: UpSettings, supervisor: Supervisor) -> None:
-    _check_port(settings.port)
+    with _claimed(settings.port):
+        _run_on_port(settings, supervisor)
+
+
+def _run_on_port(settings: UpSettings, supervisor: Supervisor) -> None:
     environment = {**_start_servers(settings, supervisor), **_past_the_proxy()}
     leave_address(settings.data_dir, environment)
     os.environ.update(environment)
     shared = read_settings(Settings)
     # With little patience: one that hangs is not to hold up Ctrl-C.
     asked = from_settings(shared, REQUEST_PATIENCE)
-    _wait_for_given(supervisor, "the object store", lambda: _ask_store(asked))
-    _wait_for_given(supervisor, "Redis", asked.jobs.ping)
+    # They may not be children of ours: only their client knows why they do not answer.
+    _wait_telling_why(supervisor, "the object store", lambda: _ask_store(asked), *SERVER_SECONDS)
+    _wait_telling_why(supervisor, "Redis", asked.jobs.ping, *SERVER_SECONDS)
     _prepare_model(supervisor, from_settings(shared, WORKER_PATIENCE), shared.model_bucket is None)
     _start_clients(settings, supervisor)
-    supervisor.wait_for("the system", lambda: _is_ready(settings.url), READY_TIMEOUT_SECONDS)
+    _wait_telling_why(supervisor, "the system", lambda: _ask_ready(settings.url), *READY_SECONDS)
     _say(f"ready: {settings.url}   (Ctrl-C ends it; research use only, not for diagnostic use)")
     while True:
         supervisor.look()
         time.sleep(0.2)
 
 
-def _check_port(port: int) -> None:
-    try:
-        is_free = port_is_free(port)
-    except PermissionError:
-        raise CannotStart(
-            f"port {port} of {HOST} is not for this user. Choose one over 1023: PORT=5000 make up"
-        ) from None
-    if not is_free:
-        raise CannotStart(f"port {port} of {HOST} is taken. Choose another: PORT={port + 1} make up")
+@contextmanager
+def _claimed(port: int) -> Iterator[None]:
+    """Keep every other `make up` from a port on which our API does not listen yet.
+
+    It would take that one's answers for its own. Held is the same number of UDP, where nothing of ours
+    listens: the kernel gives it back however this process ends.
+    """
+    with socket.socket(type=socket.SOCK_DGRAM) as mark:
+        try:
+            is_free = port_is_free(port)
+            mark.bind((HOST, port))
+        except PermissionError:
+            raise CannotStart(
+                f"port {port} of {HOST} is not for this user. Choose one over 1023: PORT=5000 make up"
+            ) from None
+        except OSError:
+            is_free = False
+        if not is_free:
+            raise CannotStart(f"port {port} of {HOST} is taken. Choose another: PORT={port + 1} make up")
+        yield
 
 
 def _start_servers(settings: UpSettings, supervisor: Supervisor) -> dict[str, str]:
@@ -359,8 +385,14 @@ def _passwords(path: Path) -> dict[str, str]:
     return known
 
 
-def _wait_for_given(supervisor: Supervisor, what: str, ask: Callable[[], object]) -> None:
-    """Wait for a server that may not be a child of ours: only its client knows why it does not answer."""
+def _wait_telling_why(
+    supervisor: Supervisor,
+    what: str,
+    ask: Callable[[], object],
+    timeout_seconds: float,
+    say_after_seconds: float,
+) -> None:
+    """Wait until `ask` raises nothing; what it does is said, meanwhile and at the end."""
     began, why, said = time.monotonic(), "", ""
 
     def answers() -> bool:
@@ -369,14 +401,14 @@ def _wait_for_given(supervisor: Supervisor, what: str, ask: Callable[[], object]
             ask()
         except HistoQueueError as error:
             why = explain(error)
-            if why != said and time.monotonic() - began > SAY_AFTER_SECONDS:
+            if why != said and time.monotonic() - began > say_after_seconds:
                 supervisor.say(f"waiting for {what}: {why}")
                 said = why
             return False
         return True
 
     try:
-        supervisor.wait_for(what, answers, START_TIMEOUT_SECONDS)
+        supervisor.wait_for(what, answers, timeout_seconds)
     except CannotStart as late:
         raise CannotStart(f"{late}. Last: {why}") from None
 
@@ -387,12 +419,26 @@ def _ask_store(services: Services) -> None:
     services.models.versions()
 
 
-def _is_ready(url: str) -> bool:
+def _ask_ready(url: str) -> None:
+    """Raise nothing where the system is ready, else what its API says, or why that does not answer.
+
+    Raises:
+        NotReady: with every reason.
+    """
     try:
-        with urlopen(f"{url}/readyz", timeout=6) as answer:  # noqa: S310 - the address is ours
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+        with urlopen(f"{url}/readyz", timeout=6):  # noqa: S310 - the address is ours
+            return
+    except HTTPError as refused:
+        raise NotReady(_detail(refused)) from None
+    except (OSError, HTTPException) as error:
+        raise NotReady(f"the API does not answer: {error}") from None
+
+
+def _detail(refused: HTTPError) -> str:
+    try:
+        return str(json.load(refused)["detail"])
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        return str(refused)
 
 
 @contextmanager

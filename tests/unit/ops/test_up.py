@@ -2,7 +2,9 @@
 
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +18,8 @@ import pytest
 
 from ops import up
 from ops.processes import Child
-from shared.errors import ObjectStoreUnavailable
+from ops.servers import free_port, port_is_free
+from shared.errors import ObjectStoreUnavailable, explain
 from shared.services import in_memory
 from shared.settings import Settings
 from tests.factories import write_model
@@ -66,15 +69,11 @@ def test_a_given_server_that_does_not_answer_is_told_with_the_cause(supervisor: 
         raise ObjectStoreUnavailable("away") from ConnectionError("nobody listens on store:9000")
 
     with pytest.raises(up.CannotStart, match=r"the object store was not ready.*nobody listens on store:9000"):
-        up._wait_for_given(supervisor, "the object store", ask)
+        up._wait_telling_why(supervisor, "the object store", ask, 0.2, 3)
 
 
-def test_what_a_given_server_is_waited_for_is_said_meanwhile(
-    supervisor: up.Supervisor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_given_server_is_waited_for_is_said_meanwhile(supervisor: up.Supervisor) -> None:
     """Once for each cause, and not at once: a server of ours is only starting."""
-    monkeypatch.setattr(up, "SAY_AFTER_SECONDS", 0.1)
-    monkeypatch.setattr(up, "START_TIMEOUT_SECONDS", 1.0)
     asked: list[float] = []
     SAID.clear()
 
@@ -84,10 +83,55 @@ def test_what_a_given_server_is_waited_for_is_said_meanwhile(
             assert SAID or asked[-1] - asked[0] < 0.3
             raise ObjectStoreUnavailable("away") from ConnectionError("nobody listens on store:9000")
 
-    up._wait_for_given(supervisor, "the object store", ask)
+    up._wait_telling_why(supervisor, "the object store", ask, 1.0, 0.1)
     assert SAID == [
         "waiting for the object store: OBJECT_STORE_UNAVAILABLE: nobody listens on store:9000",
     ]
+
+
+def test_what_keeps_the_whole_from_being_ready_is_said(supervisor: up.Supervisor) -> None:
+    """The time-out named the logs alone, and none of the reasons that /readyz had given all the while."""
+    answers = [
+        (
+            b'HTTP/1.0 503 No\r\n\r\n{"detail": "worker: none has reported"}',
+            "NOT_READY: worker: none has rep",
+        ),
+        (b"HTTP/1.0 502 Bad Gateway\r\n\r\n<html>", "NOT_READY: HTTP Error 502: Bad Gateway"),
+        (b"+PONG\r\n", "NOT_READY: the API does not answer: "),
+        (b"HTTP/1.0 200 OK\r\n\r\n", None),
+    ]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        for answer, said in answers:
+            sender = threading.Thread(target=_answer_once, args=(server, answer))
+            sender.start()
+            if said is None:
+                up._ask_ready(url)
+            else:
+                with pytest.raises(up.NotReady) as caught:
+                    up._ask_ready(url)
+                assert explain(caught.value).startswith(said)
+            sender.join()
+    with pytest.raises(up.CannotStart, match=r"within 0\.2 s.*Last: NOT_READY: the API does not answer"):
+        up._wait_telling_why(supervisor, "the system", lambda: up._ask_ready(url), 0.2, 3)
+
+
+def _answer_once(server: socket.socket, answer: bytes) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(65_536)
+        connection.sendall(answer)
+
+
+def test_a_port_is_kept_from_a_second_one_before_the_api_listens_on_it() -> None:
+    """The second said `ready` by the answer of the first."""
+    port = free_port()
+    with up._claimed(port):
+        assert port_is_free(port)  # for the API
+        with pytest.raises(up.CannotStart, match=f"port {port} of 127.0.0.1 is taken"), up._claimed(port):
+            pass
+    with up._claimed(port):
+        pass
 
 
 def test_a_model_of_another_name_is_waited_for(
