@@ -26,6 +26,11 @@ def test_settings_of_a_file_reach_ours(name: str) -> None:
     assert SERVICES[name]["env_file"] == [{"path": ".env", "required": False}]
 
 
+def test_an_empty_number_of_processes_is_none() -> None:
+    """In every other setting it is; gunicorn's own reading of it ended with a traceback."""
+    assert SERVICES["api"]["environment"]["WEB_CONCURRENCY"] == "${WEB_CONCURRENCY:-1}"
+
+
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - ONE_SHOT))
 def test_nobody_gains_rights(name: str) -> None:
     """By a program that belongs to root."""
