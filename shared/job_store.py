@@ -306,6 +306,9 @@ class JobStore(BatchStore, Protocol):
     def end_sweep(self, is_whole: bool) -> bool:
         """Give that right back, and where the ledger `is_whole` now note that; False as for `hold_sweep`."""
 
+    def now_ms(self) -> int:
+        """Return the ledger's time, which all agree on whatever their machines' clocks say."""
+
     def totals(self) -> Totals:
         """Count what became of all jobs since this ledger began; one that lost its data begins anew."""
 

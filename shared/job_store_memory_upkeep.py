@@ -115,6 +115,9 @@ class MemoryUpkeep(MemoryLedger):
                 self._next_sweep_ms = self._clock() + SWEEP_EVERY_SECONDS * 1000
             return True
 
+    def now_ms(self) -> int:
+        return self._clock()
+
     def totals(self) -> Totals:
         with self._lock:
             return Totals(

@@ -117,6 +117,10 @@ class RedisUpkeep(RedisLedger):
         said = (int(is_whole), milliseconds(SWEEP_EVERY_SECONDS), self._right)
         return bool(self._call("swept", "", *said, extra_keys=extra))
 
+    def now_ms(self) -> int:
+        with answering():
+            return self._ask_now_ms()
+
     def totals(self) -> Totals:
         with answering():
             pipe = self._redis.pipeline(transaction=True)

@@ -29,8 +29,9 @@ from shared.errors import (
     ResultExpired,
     cause_of,
 )
+from shared.job_store import JobStore
 from shared.object_store import StoredObject
-from shared.schemas import Idempotency, Job, is_job_id, wall_clock_ms
+from shared.schemas import Idempotency, Job, is_job_id
 from shared.services import Services
 from shared.settings import Settings
 
@@ -86,15 +87,16 @@ class Sweep:
         self,
         services: Services,
         settings: Settings,
-        clock_ms: Callable[[], int] = wall_clock_ms,
+        clock_ms: Callable[[], int] | None = None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
+        """`clock_ms` stands for the ledger's clock; this machine's own may be wrong by days."""
         self._jobs = services.jobs
         self._objects = services.objects
         self._archive = Archive(services.objects)
         self._batches = BatchArchive(services.objects)
         self._settings = settings
-        self._clock = clock_ms
+        self._clock = clock_ms or _LedgersClock(services.jobs)
         self._sleep = sleep
         self._swept = Swept()
         self._held_at_ms = 0
@@ -354,6 +356,21 @@ class Sweep:
             self._held_at_ms = now_ms
             return self._jobs.hold_sweep(SILENCE_SECONDS)
         return True
+
+
+class _LedgersClock:
+    """The ledger's time: asked for now and then, as each of a million objects is looked at by it."""
+
+    def __init__(self, jobs: JobStore) -> None:
+        self._jobs = jobs
+        self._asked: tuple[float, int] | None = None
+
+    def __call__(self) -> int:
+        now = time.monotonic()
+        if self._asked is None or now - self._asked[0] > HOLD_EVERY_SECONDS:
+            self._asked = (now, self._jobs.now_ms())
+        at, then_ms = self._asked
+        return then_ms + int((now - at) * 1000)
 
 
 def sweep_when_due(services: Services, settings: Settings) -> Swept | None:

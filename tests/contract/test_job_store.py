@@ -1287,6 +1287,12 @@ def test_one_that_ended_anew_while_it_was_archived_is_archived_anew(store: JobSt
     assert store.unarchived(10) == []
 
 
+def test_the_ledger_tells_its_time(store: JobStore, clock: Clock) -> None:
+    """Whoever compares ages goes by it."""
+    clock.advance(3600)
+    assert store.now_ms() == clock.now_ms
+
+
 @pytest.mark.parametrize("skew_seconds", [-3600, 3600])
 def test_a_worker_with_a_wrong_clock_harms_nobody(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, skew_seconds: int
@@ -1299,6 +1305,7 @@ def test_a_worker_with_a_wrong_clock_harms_nobody(
     monkeypatch.setattr(time, "time", lambda: real_time() + skew_seconds)
     monkeypatch.setattr(time, "time_ns", lambda: real_time_ns() + skew_seconds * 10**9)
     assert reap(wrong) == []
+    assert abs(wrong.now_ms() - real_time() * 1000) < 60_000
     assert claim(wrong, running.id, "wrong") is None
     claimed = claim(wrong, waiting.id, "wrong")
     assert claimed is not None

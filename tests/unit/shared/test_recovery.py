@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -816,6 +817,16 @@ def test_a_member_that_comes_back_keeps_its_times(world: World) -> None:
     ]
     with pytest.raises(JobNotFound):
         ledger.get(gone.id)
+
+
+def test_a_worker_whose_clock_is_ahead_removes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own time the result of a ledger that lost its data was past its retention, and gone for good."""
+    job = world.accept()
+    world.finish(job)
+    world.wipe()
+    monkeypatch.setattr(time, "time_ns", lambda: (world.now_ms + 60 * 86_400_000) * 1_000_000)
+    assert Sweep(world.services, SETTINGS, sleep=world.advance).run() == Swept()
+    assert world.services.jobs.get(job.id).status == JobStatus.SUCCEEDED
 
 
 def test_what_broke_off_while_it_was_stored_is_removed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
