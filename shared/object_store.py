@@ -6,13 +6,13 @@ Works on stores that keep no user metadata, ignore conditional writes and know n
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from io import BytesIO
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import boto3.session
 from botocore.config import Config
@@ -181,18 +181,20 @@ class S3ObjectStore:
         _put_each(self, objects, pool)
 
     def _put(self, key: str, file: BinaryIO, content_type: str) -> None:
-        self._client.put_object(
+        answer = self._client.put_object(
             Bucket=self._bucket,
             Key=self._prefix + key,
             Body=file,
             ContentType=content_type,
             **self._options.headers,  # type: ignore[arg-type]  # names and words that the settings have checked
         )
+        _expect(answer, "ETag")
 
     def get(self, key: str, max_bytes: int) -> bytes:
         with self._answering(key):
             answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
             with answer["Body"] as stream:
+                _expect(answer, "ETag")
                 if answer["ContentLength"] > max_bytes:
                     raise ValueError(
                         f"Expected at most {max_bytes} bytes at {key}. Found: {answer['ContentLength']}"
@@ -212,8 +214,9 @@ class S3ObjectStore:
         while True:
             with self._answering():
                 page = next(pages, None)
-            if page is None:
-                return
+                if page is None:
+                    return
+                _expect(page, "Name")
             for item in page.get("Contents", []):
                 key = item["Key"].removeprefix(self._prefix)
                 yield StoredObject(key, int(item["LastModified"].timestamp() * 1000))
@@ -256,7 +259,7 @@ class S3ObjectStore:
             raise ObjectStoreUnavailable("The object store refused. Ask again later.") from self._explained(
                 error
             )
-        except (BotoCoreError, OSError) as error:
+        except (BotoCoreError, OSError, RecursionError) as error:
             # The text names the server's address: for the log, not for a client.
             raise ObjectStoreUnavailable(
                 "The object store does not answer. Ask again later."
@@ -275,13 +278,24 @@ class S3ObjectStore:
         if isinstance(error, SSLError):
             return f"the certificate of {self._place} is not trusted: set S3_CA_FILE ({error})"
         if not isinstance(error, ClientError):
-            return f"{self._place} does not answer ({error})"
+            # boto3 asks anew at each redirection, whoever makes it.
+            said = "it redirects every request" if isinstance(error, RecursionError) else error
+            return f"{self._place} does not answer ({said})"
         code = error.response["Error"]["Code"]
         if _status(error) == HTTPStatus.NOT_FOUND:
             return f"{here} does not exist: create it, or set another ({code})"
         if _status(error) == HTTPStatus.FORBIDDEN:
             return f"{here}: wrong credentials, or without the right to {error.operation_name} ({code})"
         return f"{here}: {error}"
+
+
+def _expect(answer: Mapping[str, Any], name: str) -> None:
+    """Refuse an answer that is no S3 server's: a login page of the network between says 200 to everything.
+
+    By it an image was stored, no key was ever made, and no job had an outcome.
+    """
+    if name not in answer:
+        raise OSError(f"expected an answer with {name}, as of S3. Received: something else")
 
 
 def _put_each(store: ObjectStore, objects: Sequence[NewObject], pool: Executor) -> None:

@@ -227,6 +227,7 @@ class Hiccup(BaseHTTPRequestHandler):
         """Note the body; refuse the first."""
         self.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(500 if len(self.bodies) == 1 else 200)
+        self.send_header("ETag", '"1"')
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -247,6 +248,49 @@ def test_a_hiccup_of_the_server_is_not_the_callers(monkeypatch: pytest.MonkeyPat
         S3ObjectStore("bucket", url, "us-east-1", patient).put("key", file, "text/plain")
         server.shutdown()
     assert Hiccup.bodies == [b"the object", b"the object"]
+
+
+class Portal(BaseHTTPRequestHandler):
+    """A network's login page, whatever is asked: answered by itself, or by leading there."""
+
+    status = 200
+
+    def answer(self) -> None:
+        """Take the body and show the page."""
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        page = b"<html><body>Log in to this network</body></html>"
+        self.send_response(self.status)
+        self.send_header("Location", "/login")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(page)
+
+    do_GET = do_HEAD = do_PUT = answer  # noqa: N815 - names of http.server
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(200, "Received: something else"), (302, "redirects every request")]
+)
+def test_a_login_page_in_place_of_the_server_is_an_outage(
+    any_key: None, monkeypatch: pytest.MonkeyPatch, status: int, said: str
+) -> None:
+    """By its 200 an image was stored, and no key was ever made; its 302 ended the program by a recursion."""
+    monkeypatch.setattr(Portal, "status", status)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Portal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        store = S3ObjectStore("bucket", url, "us-east-1", PATIENCE)
+        for call in (
+            lambda: store.put("key", b"x", "text/plain"),
+            lambda: store.get("key", 100),
+            lambda: store.list_keys("keys/"),
+        ):
+            assert said in cause(call)
+        server.shutdown()
 
 
 @pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/passwd", "a//b", "", "a/.", "a\0b"])
