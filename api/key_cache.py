@@ -67,8 +67,16 @@ class KeyCache:
             # It may have taken long to say nothing, and is not asked again at once.
             began = self._clock()
         else:
+            known = _unreadable(self._ring)
+            for key_id in sorted(_unreadable(read) - known):
+                # Its holder is told that it opens nothing, and no more.
+                _log.error("key_unreadable", key_id=key_id)
             # Keys that vanish were lost with the store, not taken back: the door stays shut.
             if self._ring is None or not read.is_empty:
                 self._ring = read
         self._tried_at = began
         return self._ring
+
+
+def _unreadable(ring: KeyRing | None) -> set[str]:
+    return {key_id for key_id, record in ring.records.items() if record is None} if ring else set()

@@ -26,7 +26,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from dotenv import load_dotenv
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ops.installation import forget_address, leave_address
@@ -53,6 +53,9 @@ START_TIMEOUT_SECONDS = 30.0
 #: does not. One of ours has answered by then, and a worker has loaded its model.
 SERVER_SECONDS = (START_TIMEOUT_SECONDS, 3.0)
 READY_SECONDS = (180.0, 20.0)
+
+
+_PASSWORDS = TypeAdapter(dict[str, Annotated[str, Field(pattern=r"^[!-~]+$")]])
 
 
 class Stop(Exception):
@@ -299,7 +302,7 @@ def _start_servers(settings: UpSettings, supervisor: Supervisor) -> dict[str, st
     if settings.redis_url is None:
         broker = RedisServer(free_port(), passwords["redis"], settings.data_dir.resolve() / "redis")
         supervisor.start(broker.child(logs / "redis.log"))
-        supervisor.wait_for("Redis", broker.is_ready, START_TIMEOUT_SECONDS)
+        _wait_for_redis(supervisor, broker)
         environment["REDIS_URL"] = broker.url
     if settings.s3_endpoint_url is None and settings.object_store_dir is None:
         store = ObjectServer(
@@ -318,6 +321,16 @@ def _start_servers(settings: UpSettings, supervisor: Supervisor) -> dict[str, st
     environment["WEB_CONCURRENCY"] = str(settings.web_concurrency)
     environment["MODEL_CACHE_DIR"] = str(settings.data_dir.resolve() / "model-cache")
     return environment
+
+
+def _wait_for_redis(supervisor: Supervisor, broker: RedisServer) -> None:
+    try:
+        supervisor.wait_for("Redis", broker.is_ready, START_TIMEOUT_SECONDS)
+    except CannotStart as late:
+        raise CannotStart(
+            f"{late}. Where that names damaged files (AOF), move {broker.folder} away and start again: what "
+            "it held is rebuilt from the objects"
+        ) from None
 
 
 def _past_the_proxy() -> dict[str, str]:
@@ -366,8 +379,8 @@ def _start_clients(settings: UpSettings, supervisor: Supervisor) -> None:
 def _passwords(path: Path) -> dict[str, str]:
     """Return the passwords of this data directory, made at its first start, readable by its owner alone."""
     try:
-        stored: dict[str, str] = dict(json.loads(path.read_text()) if path.exists() else {})
-    except (ValueError, TypeError):
+        stored = _PASSWORDS.validate_json(path.read_bytes()) if path.exists() else {}
+    except ValidationError:
         raise CannotStart(
             f"expected passwords in {path}. Found: something else. Remove it, and new ones are made; what "
             "receives webhooks then needs the new secret"

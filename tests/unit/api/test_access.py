@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -358,6 +359,18 @@ def test_a_revoked_key_is_shut_out_and_the_door_stays_shut(store: KeyStore, cloc
         store._objects.delete(key)
     clock.advance(FRESH_SECONDS + 1)
     assert not cache.ring().is_empty
+
+
+def test_a_key_that_cannot_be_read_is_told_to_the_operator(store: KeyStore, clock: Clock) -> None:
+    """Once; its holder hears that it opens nothing, and nothing else did say why."""
+    record, _ = store.create("a", frozenset(Scope))
+    store._objects.put(f"keys/{record.id}.json", b"\0", "application/json")
+    cache = KeyCache(store, lambda: clock.now_ms / 1000)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            cache.ring()
+            clock.advance(FRESH_SECONDS + 1)
+    assert lines == [{"event": "key_unreadable", "key_id": record.id, "log_level": "error"}]
 
 
 def test_a_new_key_is_known_soon(store: KeyStore, clock: Clock) -> None:

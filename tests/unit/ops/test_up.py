@@ -18,7 +18,7 @@ import pytest
 
 from ops import up
 from ops.processes import Child
-from ops.servers import free_port, port_is_free
+from ops.servers import RedisServer, free_port, port_is_free
 from shared.errors import ObjectStoreUnavailable, explain
 from shared.services import in_memory
 from shared.settings import Settings
@@ -87,6 +87,15 @@ def test_what_a_given_server_is_waited_for_is_said_meanwhile(supervisor: up.Supe
     assert SAID == [
         "waiting for the object store: OBJECT_STORE_UNAVAILABLE: nobody listens on store:9000",
     ]
+
+
+def test_a_redis_that_does_not_start_is_told_with_what_mends_it(
+    supervisor: up.Supervisor, tmp_path: Path
+) -> None:
+    """Its own words, in its log, say that files are damaged, and not that none of them is needed."""
+    broker = RedisServer(free_port(), "password", tmp_path / "redis")
+    with pytest.raises(up.CannotStart, match=rf"AOF.* move {tmp_path}/redis away and start again"):
+        up._wait_for_redis(supervisor, broker)
 
 
 def test_what_keeps_the_whole_from_being_ready_is_said(supervisor: up.Supervisor) -> None:
@@ -224,7 +233,7 @@ def test_a_proxy_of_the_environment_stands_between_none_of_ours(
     assert bool(proxy_bypass("elsewhere.example")) is (expected == "*")
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "{"])
+@pytest.mark.parametrize("text", ["", "[1, 2]", "{", '{"redis": null}', '{"redis": 5}', '{"redis": ""}'])
 def test_passwords_that_are_none_are_said_in_one_line(tmp_path: Path, text: str) -> None:
     """With what mends it."""
     path = tmp_path / "secrets.json"
