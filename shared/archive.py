@@ -7,6 +7,8 @@ ended the engine.
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
+import structlog
+
 from shared.job_store import JobStore
 from shared.object_store import NewObject, ObjectStore
 from shared.schemas import Job
@@ -19,6 +21,7 @@ QUARANTINE = "quarantine/"
 HEATMAPS = "heatmaps/"
 #: A record is a few kilobytes, a heat map some hundred.
 _MOST_BYTES = 1_000_000
+_log = structlog.get_logger(__name__)
 
 
 class Archive:
@@ -52,7 +55,10 @@ class Archive:
         """
         try:
             return Job.model_validate_json(self._objects.get(result_key(job_id), _MOST_BYTES))
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            _log.warning("outcome_not_understood", key=result_key(job_id))
             return None
 
     def delete(self, job_id: str) -> None:

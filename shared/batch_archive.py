@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import structlog
 from pydantic import BaseModel, ConfigDict
 
 from shared.object_store import ObjectStore, StoredObject
@@ -14,6 +15,7 @@ BATCH = "batch.json"
 #: There once every member has been put.
 WHOLE = "whole.json"
 _MOST_BYTES = 1_000_000
+_log = structlog.get_logger(__name__)
 
 
 class BegunBatch(BaseModel):
@@ -77,5 +79,8 @@ class BatchArchive:
                 if key.endswith(BATCH)
                 else Members.model_validate_json(body).ids
             )
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            _log.warning("batch_not_understood", key=key)
             return None

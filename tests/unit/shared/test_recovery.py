@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import structlog
 
 from shared.archive import HEATMAPS, QUARANTINE, RESULTS, Archive
 from shared.batch_archive import BatchArchive
@@ -817,6 +818,23 @@ def test_a_member_that_comes_back_keeps_its_times(world: World) -> None:
     ]
     with pytest.raises(JobNotFound):
         ledger.get(gone.id)
+
+
+def test_what_is_kept_and_not_understood_is_named(world: World) -> None:
+    """A damaged disk: the job is run again, the batch is gone, and its operator has to hear of it."""
+    batch, jobs = begin_batch(world, 2)
+    for job in jobs:
+        world.finish(job)
+    (outcome, *_) = sorted(world.services.objects.list_keys(RESULTS))
+    begun = f"batches/{batch.id}/batch.json"
+    for key in (outcome, begun):
+        world.services.objects.put(key, b"\0", "application/json")
+    world.wipe()
+    world.advance(20)
+    with structlog.testing.capture_logs() as lines:
+        assert world.sweep() == Swept(restored=1)
+    events = {line["key"]: line["event"] for line in lines if line["log_level"] == "warning"}
+    assert events == {outcome: "outcome_not_understood", begun: "batch_not_understood"}
 
 
 def test_a_worker_whose_clock_is_ahead_removes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
