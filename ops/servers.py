@@ -105,6 +105,17 @@ class RedisServer:
         except redis.RedisError:
             return False
 
+    def is_loading(self) -> bool:
+        """Tell whether it still reads its log of writes; the more it holds, the longer that takes."""
+        try:
+            with redis.Redis.from_url(self.url, socket_connect_timeout=1, socket_timeout=1) as client:
+                client.ping()
+        except redis.BusyLoadingError:
+            return True
+        except redis.RedisError:
+            pass
+        return False
+
 
 def _quoted(text: str) -> str:
     """Return a word as Redis' settings have it, whatever is in it."""

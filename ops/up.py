@@ -324,13 +324,18 @@ def _start_servers(settings: UpSettings, supervisor: Supervisor) -> dict[str, st
 
 
 def _wait_for_redis(supervisor: Supervisor, broker: RedisServer) -> None:
-    try:
-        supervisor.wait_for("Redis", broker.is_ready, START_TIMEOUT_SECONDS)
-    except CannotStart as late:
-        raise CannotStart(
-            f"{late}. Where that names damaged files (AOF), move {broker.folder} away and start again: what "
-            "it held is rebuilt from the objects"
-        ) from None
+    while True:
+        try:
+            supervisor.wait_for("Redis", broker.is_ready, START_TIMEOUT_SECONDS)
+        except CannotStart as late:
+            if broker.is_loading():
+                supervisor.say("waiting for Redis: it still reads its files")
+                continue
+            raise CannotStart(
+                f"{late}. Where that names damaged files (AOF), move {broker.folder} away and start again: "
+                "what it held is rebuilt from the objects"
+            ) from None
+        return
 
 
 def _past_the_proxy() -> dict[str, str]:

@@ -98,6 +98,31 @@ def test_a_redis_that_does_not_start_is_told_with_what_mends_it(
         up._wait_for_redis(supervisor, broker)
 
 
+def test_a_redis_that_reads_its_files_is_waited_for(
+    supervisor: up.Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million jobs take it longer than any other start may take."""
+    SAID.clear()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        broker = RedisServer(server.getsockname()[1], "password", tmp_path)
+        # By then it has read them.
+        monkeypatch.setattr(RedisServer, "is_ready", lambda _: bool(SAID))
+        threading.Thread(target=_answer_loading, args=(server,), daemon=True).start()
+        up._wait_for_redis(supervisor, broker)
+    assert SAID == ["waiting for Redis: it still reads its files"]
+
+
+def _answer_loading(server: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                while asked := connection.recv(65_536):
+                    connection.sendall(
+                        b"-LOADING Redis is loading the dataset in memory\r\n" * asked.count(b"*")
+                    )
+
+
 def test_what_keeps_the_whole_from_being_ready_is_said(supervisor: up.Supervisor) -> None:
     """The time-out named the logs alone, and none of the reasons that /readyz had given all the while."""
     answers = [
