@@ -7,6 +7,8 @@ import re
 import select
 import selectors
 import socket
+import ssl
+import struct
 import threading
 import time
 from contextlib import suppress
@@ -26,7 +28,9 @@ LONGEST_REQUEST_SECONDS = 90
 #: A batch is as long as it has items.
 LONGEST_BATCH_SECONDS = 900
 #: A client that neither sends nor takes anything for so long, in the middle of that, is gone.
-LONGEST_SILENCE_SECONDS = 30
+LONGEST_SILENCE_SECONDS = 30.0
+#: What a read or a write raises then.
+_SILENT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 #: The head of a request is sent in one piece, or not for its own sake.
 LONGEST_HEAD_SECONDS = 5
 #: A head that is longer goes on in its thread, which refuses most.
@@ -107,16 +111,12 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
         # Below wherever the application is mounted.
         if req.path.endswith("/batches"):
             self._with_batches.add(conn)
-        conn.sock.settimeout(LONGEST_SILENCE_SECONDS)
+        _limit_silence(conn.sock)
         try:
             return super().handle_request(req, conn)
-        except TimeoutError as error:
+        except _SILENT as error:
             # As one that hung up, which is no error of ours.
             raise ConnectionResetError(errno.ECONNRESET, "The client is silent.") from error
-        finally:
-            # Else whoever looks what has come of the next request waits for it. It may be closed by now.
-            with suppress(OSError):
-                conn.sock.settimeout(None)
 
     def murder_pending(self) -> None:
         """Close what has kept silent too long, as the base does, and what has kept a thread too long."""
@@ -144,6 +144,19 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
             client.sendall(_refusal(status, reason))
         except OSError:
             self.log.debug("The client left before it was refused.")
+
+
+def _limit_silence(sock: socket.socket) -> None:
+    """Have a read or a write end with an error of `_SILENT` once nothing of it has moved for too long.
+
+    By the kernel: a time-out of Python's counts the whole of a write, however steadily it is taken.
+    """
+    seconds, rest = divmod(LONGEST_SILENCE_SECONDS, 1)
+    longest = struct.pack("@ll", int(seconds), int(rest * 1e6))
+    # It may be closed by now, as the time for its head is over.
+    with suppress(OSError):
+        for side in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            sock.setsockopt(socket.SOL_SOCKET, side, longest)
 
 
 def _asks_again(conn: TConn) -> bool:

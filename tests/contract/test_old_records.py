@@ -23,6 +23,7 @@ from shared.recovery import Sweep, Swept
 from shared.schemas import Job, JobStatus
 from shared.services import Services, in_memory
 from shared.settings import Settings
+from tests.work import claim, succeed
 
 VERSIONS = sorted((Path(__file__).parent / "records").glob("*.json"))
 SUCCEEDED, MEMBER, QUEUED, CANCELED = "ccd5932b", "5a6cf002", "d0256c4a", "aea5dab4"
@@ -76,9 +77,9 @@ def test_jobs_go_on_where_they_were(ledger: RedisJobStore, ids: dict[str, str]) 
     assert ended.result is not None
     assert ended.result["class"] == "lung_aca"
     assert ended.spec.input.key == f"uploads/2026/11/29/{ended.id}"
-    claimed = ledger.claim(ids[QUEUED], "w", 15, 300)
+    claimed = claim(ledger, ids[QUEUED])
     assert claimed is not None
-    assert ledger.succeed(claimed.id, "w", {"class": "lung_n"}, {"fetch": 1.5})
+    assert succeed(ledger, claimed.id, {"class": "lung_n"}, timings_ms={"fetch": 1.5})
     assert ledger.retry(ids[CANCELED], 1000).status == JobStatus.QUEUED
     ledger.delete(ids[SUCCEEDED])
 
@@ -99,8 +100,8 @@ def test_webhooks_are_told_once(
         (delivery,) = deliveries.of(subject)
         assert delivery.state == DeliveryState.DELIVERED
         assert delivery.about.id == subject.partition(":")[2]
-    ledger.claim(ids[TO_BE_TOLD], "w", 15, 300)
-    ledger.succeed(ids[TO_BE_TOLD], "w", {"class": "lung_n"}, {"fetch": 1.5})
+    claim(ledger, ids[TO_BE_TOLD])
+    succeed(ledger, ids[TO_BE_TOLD], {"class": "lung_n"}, timings_ms={"fetch": 1.5})
     (delivery,) = deliveries.of(job_subject(ids[TO_BE_TOLD]))
     assert delivery.event == "job.succeeded"
 

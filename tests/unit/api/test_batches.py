@@ -371,7 +371,7 @@ def test_a_bomb_in_an_archive_is_a_problem_and_takes_no_memory(client: FlaskClie
 def test_nothing_of_a_broken_image_is_kept_with_its_problem(services: Services) -> None:
     """Its error came from where its header was read, and all of that would stay until the answer."""
     text = b"\0\x0d\xbb\xa0iTXt" + b"a" * 900_000
-    body = archive({f"{number}.png": png_bytes()[:8] + text for number in range(100)})
+    body = zip_bytes({f"{number}.png": png_bytes()[:8] + text for number in range(100)})
     client = create_app(services, Settings()).test_client()
     tracemalloc.start()
     answer = send_zip(client, body)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -120,10 +121,36 @@ def test_a_client_that_is_silent_in_its_request_is_left(
     monkeypatch.setattr("api.gunicorn_worker.LONGEST_SILENCE_SECONDS", 0.1)
     monkeypatch.setattr(ThreadWorker, "handle_request", serve)
     request = SimpleNamespace(headers=[("HOST", "localhost")], version=(1, 1), path="/batches")
-    pair[0].settimeout(5)
     with pytest.raises(ConnectionResetError):
         worker.handle_request(request, Connection(sock=pair[0]))
-    assert pair[0].gettimeout() is None
+
+
+def test_a_client_that_is_slow_and_not_silent_is_served(
+    worker: Any, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long one piece takes to send, as long as some of it is taken."""
+    ours, theirs = pair
+    body = bytes(2_000_000)
+
+    def serve(_: Any, __: Any, conn: Any) -> None:
+        conn.sock.sendall(body)
+
+    def read_slowly() -> int:
+        received = 0
+        while received < len(body):
+            time.sleep(0.02)
+            received += len(theirs.recv(40_000))
+        return received
+
+    monkeypatch.setattr("api.gunicorn_worker.LONGEST_SILENCE_SECONDS", 0.4)
+    monkeypatch.setattr(ThreadWorker, "handle_request", serve)
+    request = SimpleNamespace(headers=[("HOST", "localhost")], version=(1, 1), path="/batches")
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_slowly)
+        began = time.monotonic()
+        worker.handle_request(request, Connection(sock=ours))
+        assert time.monotonic() - began > 0.4
+        assert reading.result() == len(body)
 
 
 def test_a_batch_may_take_longer(worker: Any, pair: tuple[socket.socket, socket.socket]) -> None:
