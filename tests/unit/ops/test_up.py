@@ -228,9 +228,10 @@ def test_an_api_that_is_mounted_below_a_path_is_asked_there(monkeypatch: pytest.
     with HTTPServer(("127.0.0.1", 0), _Mounted) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("PORT", str(server.server_port))
-        assert not up._is_ready(up.UpSettings().url)
+        with pytest.raises(up.NotReady):
+            up._ask_ready(up.UpSettings().url)
         monkeypatch.setenv("SCRIPT_NAME", "/tiles")
-        assert up._is_ready(up.UpSettings().url)
+        up._ask_ready(up.UpSettings().url)
         server.shutdown()
 
 
