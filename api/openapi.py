@@ -36,6 +36,7 @@ _MEMBERS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "reasons": ({"type": "array", "items": {"type": "string"}}, {"NOT_READY"}),
     "checks": ({"type": "object", "additionalProperties": {"type": "string"}}, {"NOT_READY"}),
 }
+_FORM = "multipart/form-data"
 _ASSETS = str(files("flask_openapi3_swagger") / "templates" / "swagger")
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -145,13 +146,13 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 def _content(operation: Operation) -> dict[str, Any]:
     """Return what the body may be: a form may hold the options, too."""
-    content = dict(operation.body)
-    for kind, form in operation.body.items():
-        if kind == "multipart/form-data":
-            fields = {option["name"]: option["schema"] for option in _options(operation)}
-            schema = form["schema"]
-            content[kind] = {"schema": {**schema, "properties": {**schema["properties"], **fields}}}
-    return content
+    form = operation.body.get(_FORM)
+    if form is None:
+        return operation.body
+    fields = {option["name"]: option["schema"] for option in _options(operation)}
+    schema = form["schema"]
+    described = {**schema, "properties": {**schema["properties"], **fields}}
+    return {**operation.body, _FORM: {"schema": described}}
 
 
 def _options(operation: Operation) -> list[dict[str, Any]]:

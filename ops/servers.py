@@ -99,22 +99,19 @@ class RedisServer:
 
     def is_ready(self) -> bool:
         """Tell whether it answers; it does not while it still reads its log of writes."""
-        try:
-            with redis.Redis.from_url(self.url, socket_connect_timeout=1, socket_timeout=1) as client:
-                return bool(client.ping())
-        except redis.RedisError:
-            return False
+        return self._trouble() is None
 
     def is_loading(self) -> bool:
         """Tell whether it still reads its log of writes; the more it holds, the longer that takes."""
+        return isinstance(self._trouble(), redis.BusyLoadingError)
+
+    def _trouble(self) -> redis.RedisError | None:
         try:
             with redis.Redis.from_url(self.url, socket_connect_timeout=1, socket_timeout=1) as client:
                 client.ping()
-        except redis.BusyLoadingError:
-            return True
-        except redis.RedisError:
-            pass
-        return False
+        except redis.RedisError as error:
+            return error
+        return None
 
 
 def _quoted(text: str) -> str:

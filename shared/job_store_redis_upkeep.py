@@ -1,5 +1,6 @@
 """The upkeep of the ledger on Redis: what is to be archived, dropped, compared and counted."""
 
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ from shared.schemas import Job, JobSpec, JobStatus, Totals
 _HELD_MS = 30_000
 #: How long a reading of Redis' memory holds.
 _MEMORY_READING_SECONDS = 1.0
+#: How long a reading of its clock holds, for who looks at very many objects by it.
+_CLOCK_READING_SECONDS = 5.0
 _log = structlog.get_logger(__name__)
 
 
@@ -34,6 +37,7 @@ class RedisUpkeep(RedisLedger):
     def __init__(self, client: redis.Redis, clock_ms: Callable[[], int] | None = None) -> None:
         super().__init__(client, clock_ms)
         self._memory_reading: tuple[float, float] | None = None
+        self._clock_asked_at = -math.inf
         #: What stands in Redis while this process has the right to compare; nobody else's is the same.
         self._right = ""
 
@@ -118,8 +122,10 @@ class RedisUpkeep(RedisLedger):
         return bool(self._call("swept", "", *said, extra_keys=extra))
 
     def now_ms(self) -> int:
-        with answering():
-            return self._ask_now_ms()
+        now = time.monotonic()
+        if now - self._clock_asked_at > _CLOCK_READING_SECONDS:
+            self._clock_lead_ms, self._clock_asked_at = None, now
+        return int(self._redis_now_ms())
 
     def totals(self) -> Totals:
         with answering():

@@ -29,7 +29,6 @@ from shared.errors import (
     ResultExpired,
     cause_of,
 )
-from shared.job_store import JobStore
 from shared.object_store import StoredObject
 from shared.schemas import Idempotency, Job, is_job_id
 from shared.services import Services
@@ -96,7 +95,7 @@ class Sweep:
         self._archive = Archive(services.objects)
         self._batches = BatchArchive(services.objects)
         self._settings = settings
-        self._clock = clock_ms or _LedgersClock(services.jobs)
+        self._clock = clock_ms or services.jobs.now_ms
         self._sleep = sleep
         self._swept = Swept()
         self._held_at_ms = 0
@@ -356,21 +355,6 @@ class Sweep:
             self._held_at_ms = now_ms
             return self._jobs.hold_sweep(SILENCE_SECONDS)
         return True
-
-
-class _LedgersClock:
-    """The ledger's time: asked for now and then, as each of a million objects is looked at by it."""
-
-    def __init__(self, jobs: JobStore) -> None:
-        self._jobs = jobs
-        self._asked: tuple[float, int] | None = None
-
-    def __call__(self) -> int:
-        now = time.monotonic()
-        if self._asked is None or now - self._asked[0] > HOLD_EVERY_SECONDS:
-            self._asked = (now, self._jobs.now_ms())
-        at, then_ms = self._asked
-        return then_ms + int((now - at) * 1000)
 
 
 def sweep_when_due(services: Services, settings: Settings) -> Swept | None:

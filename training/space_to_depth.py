@@ -2,8 +2,8 @@
 
 A convolution of 5 x 5 with stride 2 over an image's three maps is one of 3 x 3 with stride 1 over twelve: the
 same numbers, with each block of 2 x 2 pixels as one pixel of twelve values. Only the second kind has a form
-with fewer multiplications (Lavin, Gray 2016, arXiv:1509.09308), and the three maps of the first fill a fifth
-of a vector of sixteen. Several that look at the same image become one whose maps are parted afterwards.
+with fewer multiplications (Lavin, Gray 2016, arXiv:1509.09308), and three maps fill less than half of a
+vector of eight. Several that look at the same image become one whose maps are parted afterwards.
 """
 
 from dataclasses import dataclass
@@ -37,11 +37,10 @@ def fold_stems(network: onnx.ModelProto) -> bool:
     """
     graph = network.graph
     for transpose in [node for node in graph.node if node.op_type == "Transpose"]:
-        size = _size_of(network, transpose.input[0])
-        if _attributes(transpose).get("perm") != _CHANNELS_FIRST or size is None:
+        if _attributes(transpose).get("perm") != _CHANNELS_FIRST:
             continue
-        stems = _alike(graph, transpose.output[0], size)
-        if stems:
+        size = _size_of(network, transpose.input[0])
+        if size and (stems := _alike(graph, transpose.output[0], size)):
             _replace(graph, transpose, stems, size)
             return True
     return False

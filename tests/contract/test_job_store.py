@@ -1316,6 +1316,16 @@ def test_a_worker_with_a_wrong_clock_harms_nobody(
     assert accept(wrong).deadline_ms - real_time() * 1000 < 3_660_000
 
 
+def test_the_ledgers_time_is_asked_for_anew(redis_client: redis.Redis) -> None:
+    """Also by who had an estimate of it before Redis' clock was set."""
+    jobs = RedisJobStore(redis_client)
+    jobs.now_ms()
+    jobs._clock_lead_ms = 3_600_000.0
+    assert abs(jobs.now_ms() - time.time() * 1000) > 60_000
+    jobs._clock_asked_at -= 6
+    assert abs(jobs.now_ms() - time.time() * 1000) < 60_000
+
+
 def test_two_cleaners_at_once_drop_no_result_before_its_time(store: JobStore, clock: Clock) -> None:
     """One comes with what it found when the other has just noted that the image is gone."""
     job = accept(store, image_retention=60, retention=600)
