@@ -11,6 +11,7 @@ import ssl
 import struct
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -37,6 +38,8 @@ LONGEST_HEAD_SECONDS = 5
 MOST_HEAD_BYTES = 65_536
 _HEAD_END = b"\r\n\r\n"
 _BLOCK_BYTES = 8_192
+#: What is left of a body that nobody reads is waited for so long, before the answer.
+SKIP_SECONDS = 0.1
 #: An answer that is refused its request's body is read by a client within so long, while that still comes.
 LINGER_SECONDS = 2.0
 MOST_LINGERING_BYTES = 64_000_000
@@ -112,6 +115,8 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
         if req.path.endswith("/batches"):
             self._with_batches.add(conn)
         _limit_silence(conn.sock)
+        # Asked for the answer's head, the last moment at which it can still say so.
+        req.should_close = partial(_is_last, conn, req.should_close)
         try:
             return super().handle_request(req, conn)
         except _SILENT as error:
@@ -157,6 +162,19 @@ def _limit_silence(sock: socket.socket) -> None:
     with suppress(OSError):
         for side in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             sock.setsockopt(socket.SOL_SOCKET, side, longest)
+
+
+def _is_last(conn: TConn, is_asked_to_close: Callable[[], bool]) -> bool:
+    """Tell whether a connection ends with this request: as the client asks, or by what is left of its body.
+
+    A short rest of one that nobody read is dropped here. A long or slow one is not waited for, and a client
+    that is not told would send its next request into a closed connection (RFC 9112, section 9.3).
+    """
+    try:
+        return is_asked_to_close() or not conn.parser.finish_body(deadline=time.monotonic() + SKIP_SECONDS)
+    except (OSError, errors.ParseException):
+        # Where a broken body ends is unknown.
+        return True
 
 
 def _asks_again(conn: TConn) -> bool:

@@ -29,6 +29,9 @@ from ops.processes import Child, wait_until
 from ops.servers import HOST, free_port
 from shared.problems import PROBLEMS
 
+BATCH = SimpleNamespace(
+    headers=[("HOST", "localhost")], version=(1, 1), path="/batches", should_close=lambda: False
+)
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -120,9 +123,8 @@ def test_a_client_that_is_silent_in_its_request_is_left(
 
     monkeypatch.setattr("api.gunicorn_worker.LONGEST_SILENCE_SECONDS", 0.1)
     monkeypatch.setattr(ThreadWorker, "handle_request", serve)
-    request = SimpleNamespace(headers=[("HOST", "localhost")], version=(1, 1), path="/batches")
     with pytest.raises(ConnectionResetError):
-        worker.handle_request(request, Connection(sock=pair[0]))
+        worker.handle_request(BATCH, Connection(sock=pair[0]))
 
 
 def test_a_client_that_is_slow_and_not_silent_is_served(
@@ -144,11 +146,10 @@ def test_a_client_that_is_slow_and_not_silent_is_served(
 
     monkeypatch.setattr("api.gunicorn_worker.LONGEST_SILENCE_SECONDS", 0.4)
     monkeypatch.setattr(ThreadWorker, "handle_request", serve)
-    request = SimpleNamespace(headers=[("HOST", "localhost")], version=(1, 1), path="/batches")
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read_slowly)
         began = time.monotonic()
-        worker.handle_request(request, Connection(sock=ours))
+        worker.handle_request(BATCH, Connection(sock=ours))
         assert time.monotonic() - began > 0.4
         assert reading.result() == len(body)
 
@@ -279,6 +280,34 @@ def test_a_client_that_is_refused_while_it_sends_hears_why(served: int, size: in
             connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size)
             time.sleep(0.05)
             assert _status(connection, bytes(size)) == 404
+
+
+@pytest.mark.parametrize(
+    ("stated", "sent", "goes_on"),
+    [
+        (b"Content-Length: 1000", bytes(1_000), True),
+        (b"Content-Length: 1000000", bytes(1_000_000), False),
+        (b"Content-Length: 1000", b"", False),
+        (b"Transfer-Encoding: chunked", b"3\r\nabc\r\n0\r\n\r\n", True),
+        (b"Transfer-Encoding: chunked", b"3\r\nabc\r\n", False),
+        (b"Transfer-Encoding: chunked", b"nonsense\r\n", False),
+    ],
+    ids=["short", "long", "late", "short chunks", "late chunks", "broken chunks"],
+)
+def test_an_answer_ahead_of_its_body_says_whether_the_connection_goes_on(
+    served: int, stated: bytes, sent: bytes, goes_on: bool
+) -> None:
+    """Else a client's next request, which may be no one to repeat, meets a closed connection."""
+    with socket.create_connection((HOST, served), timeout=5) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n%b" % (stated, sent))
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, answer.read()) == (404, b"ok")
+        assert answer.will_close is not goes_on
+        if goes_on:
+            assert _status(connection, HEAD) == 200
+        else:
+            assert connection.recv(1) == b""
 
 
 def test_a_client_that_never_stops_sending_is_left_in_time(served: int) -> None:
