@@ -16,7 +16,9 @@ backlog = 1024
 #: The worker's main loop answers the master this often, or is replaced; requests have bounds of their own.
 timeout = 30
 graceful_timeout = 5
-keepalive = 5
+#: Longer than what stands before the API keeps one idle, 60 s with nginx and AWS's balancers: who closes
+#: first is sent no request, and a proxy whose request meets a closed connection answers 502.
+keepalive = 75
 
 #: Where the application is mounted is said by the variable SCRIPT_NAME: a header may be any client's.
 forwarder_headers = ""

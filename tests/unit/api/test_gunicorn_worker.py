@@ -359,6 +359,8 @@ def test_the_server_has_room_for_all_that_wait() -> None:
     assert gunicorn_conf.threads > 200
     assert gunicorn_conf.worker_connections > gunicorn_conf.threads
     assert gunicorn_conf.graceful_timeout <= 5
+    # And what stands before it closes a connection first: nginx keeps one for 60 s, and so do AWS's balancers.
+    assert gunicorn_conf.keepalive > 60
 
 
 def test_no_header_says_where_the_server_is_mounted() -> None:
