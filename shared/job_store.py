@@ -15,7 +15,7 @@ nothing and gets the same answer. A ledger that has lost its data says so until 
 knows is in it (`shared/recovery.py`).
 
 `job_store_redis.py` is the real side, `job_store_memory.py` the one for tests; both are held to
-`tests/contract/test_job_store.py`.
+`tests/contract/job_store/`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

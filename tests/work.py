@@ -5,7 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared.job_store import Ending, JobStore
-from shared.schemas import Idempotency, InputInfo, Job, JobError, JobSpec, ModelRef, NewJob, new_job_id
+from shared.schemas import (
+    Idempotency,
+    InputInfo,
+    Job,
+    JobError,
+    JobSpec,
+    ModelRef,
+    NewJob,
+    Priority,
+    new_job_id,
+)
 
 LEASE = 15.0
 RUN = 300.0
@@ -58,6 +68,16 @@ def new_job(
     )
 
 
+def bulk_job() -> NewJob:
+    """Return a job that nobody waits for."""
+    return new_job(priority=Priority.BULK)
+
+
+def accept(store: JobStore, **options: float) -> Job:
+    """Accept one job."""
+    return store.create(new_job(**options), max_open=1000).job  # type: ignore[arg-type]  # the float options only
+
+
 def claim(jobs: JobStore, job_id: str, token: str = "token", run_seconds: float = RUN) -> Job | None:
     """Take a job for `LEASE` seconds; None where it is not to be had."""
     return jobs.claim_all({job_id: token}, LEASE, run_seconds).get(job_id)
@@ -84,6 +104,20 @@ def fail(
 ) -> bool:
     """End a job with an error; False where the token does not hold it."""
     return _end(jobs, Ending(job_id, token, dict(timings_ms or {}), error=error))
+
+
+def reap(store: JobStore, oldest: int | None = None) -> list[str]:
+    """Do what the reaper does in one pass, where the queue of interactive jobs has this head."""
+    heads = {Priority.INTERACTIVE: oldest}
+    return store.reap(store.due(heads, 1000), heads)
+
+
+def clean(store: JobStore) -> list[str | None]:
+    """Do what the reaper does, without an object store; return the keys of the images that are to go."""
+    items = store.cleanable(100)
+    for item in items:
+        store.cleaned(item)
+    return [item.image_key for item in items]
 
 
 def _end(jobs: JobStore, ending: Ending) -> bool:

@@ -1,14 +1,23 @@
-"""Both sides of the ledger."""
+"""Both sides of the ledger, and a Redis that a test may harm."""
 
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import redis
 
+from ops.processes import Child, wait_until
+from ops.servers import RedisServer, free_port
 from shared.job_store import JobStore
 from shared.job_store_memory import MemoryJobStore
-from shared.job_store_redis import RedisJobStore
+from shared.job_store_redis import RedisJobStore, connect
 from shared.schemas import wall_clock_ms
+from shared.services import REDIS_TIMEOUT_SECONDS
 from tests.work import Clock
+
+#: A client, and its server.
+OwnRedis = tuple[redis.Redis, Child]
 
 
 @pytest.fixture
@@ -27,3 +36,18 @@ def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[JobStore]:
         redis_store = RedisJobStore(client, clock)
         redis_store.found()
         yield redis_store
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
+    """A server of the test's own, which it may harm, and a client that gives up as the program's does."""
+    server = RedisServer(free_port(), "password", tmp_path / "data")
+    child = server.child(tmp_path / "log")
+    child.start()
+    try:
+        assert wait_until(server.is_ready, 20)
+        with connect(server.url, REDIS_TIMEOUT_SECONDS) as client:
+            yield client, child
+    finally:
+        child.send(signal.SIGCONT)
+        child.stop(10)

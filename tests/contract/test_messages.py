@@ -14,7 +14,7 @@ from shared.queue_order import QUEUES
 from shared.schemas import Job, NewJob, Priority, Standing
 from shared.settings import Settings
 from shared.task_queue import INFER_TASK, RedisTaskQueue, make_celery
-from tests.work import Clock, new_job
+from tests.work import Clock, bulk_job, new_job
 
 pytestmark = pytest.mark.integration
 
@@ -29,11 +29,6 @@ def ledger(limited_client: redis.Redis, clock: Clock) -> RedisJobStore:
 def queue(limited_client: redis.Redis) -> RedisTaskQueue:
     """What the reaper looks at."""
     return RedisTaskQueue(limited_client)
-
-
-def bulk_job() -> NewJob:
-    """Return a job of a batch."""
-    return new_job(priority=Priority.BULK)
 
 
 def accept(ledger: RedisJobStore, new: NewJob | None = None) -> Job:

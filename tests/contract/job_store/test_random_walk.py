@@ -23,16 +23,7 @@ from shared.deliveries_redis import RedisDeliveries
 from shared.errors import HistoQueueError
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore
-from shared.schemas import (
-    Idempotency,
-    Job,
-    JobError,
-    JobStatus,
-    NewBatch,
-    NewJob,
-    Priority,
-    wall_clock_ms,
-)
+from shared.schemas import Idempotency, Job, JobError, JobStatus, NewBatch, NewJob, Priority, wall_clock_ms
 from tests.work import fail, new_job, succeed
 
 # Both sides read one clock, which moves when a lapse says so.
