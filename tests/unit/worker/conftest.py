@@ -1,14 +1,25 @@
-"""A supervisor over an engine without a model."""
+"""A supervisor of engines without a model, and a worker in memory, whose engine does what an image says."""
 
+import base64
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from shared.schemas import ModelRef
+from shared.errors import EngineCrashed
+from shared.schemas import Job, ModelRef
+from shared.services import Services, in_memory
+from shared.settings import Settings
 from tests import fake_engine
-from worker.supervisor import EngineOptions, EngineSupervisor
+from tests.work import new_job
+from worker.batcher import Batcher
+from worker.breaker import CrashBreaker
+from worker.leases import LeaseKeeper
+from worker.supervisor import EngineOptions, EngineSupervisor, Outcome
+from worker.tasks import JobRunner, RunLimits
 
 MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
 
@@ -29,3 +40,92 @@ def fake_supervisor(timeout_seconds: float) -> EngineSupervisor:
         timeout_seconds=timeout_seconds,
         command=[sys.executable, str(Path(fake_engine.__file__))],
     )
+
+
+class Engine:
+    """Answers with the image's text; "crash" crashes, "bad" is no image, `during` is called in between."""
+
+    def __init__(self) -> None:
+        self.runs: list[list[bytes]] = []
+        self.mpps: list[float | None] = []
+        self.during: Callable[[], object] = lambda: None
+        self.progressed_at = 0.0
+
+    def ensure(self, model: ModelRef) -> None:
+        """It is always well."""
+
+    def revive(self) -> None:
+        """It is always well."""
+
+    def run(
+        self,
+        model: ModelRef,
+        images: Sequence[bytes],
+        mpps: Sequence[float | None] = (),
+        explained: Sequence[bool] = (),
+    ) -> list[Outcome]:
+        """Do what the images say."""
+        self.runs.append(list(images))
+        self.mpps.extend(mpps)
+        self.during()
+        if b"crash" in images:
+            raise EngineCrashed("died")
+        return [
+            {"error": {"code": "INVALID_IMAGE", "detail": "no image"}}
+            if image == b"bad"
+            else {
+                "result": {"text": image.decode()},
+                "timings_ms": {"decode": 1.0},
+                **({"heatmap": base64.b64encode(b"heat of " + image).decode()} if is_explained else {}),
+            }
+            for image, is_explained in zip(images, explained, strict=True)
+        ]
+
+
+@dataclass
+class World:
+    """A worker, its surroundings, and a clock."""
+
+    services: Services
+    engine: Engine
+    runner: JobRunner
+    now_ms: int = 1_700_000_000_000
+
+    def accept(self, image: bytes, mpp: float | None = None, explain: bool = False) -> str:
+        """Do what the API does with an upload."""
+        new = new_job(image, mpp, explain=explain)
+        self.services.objects.put(new.spec.input.key, image, "image/png")
+        self.services.jobs.create(new, max_open=100)
+        return new.id
+
+    def job(self, job_id: str) -> Job:
+        """Read the record."""
+        return self.services.jobs.get(job_id)
+
+    def key(self, job_id: str) -> str:
+        """Return where the image lies."""
+        return self.job(job_id).spec.input.key
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A worker with one lane, whose time is moved by the test."""
+    made: list[World] = []
+    services = in_memory(Settings(), clock_ms=lambda: made[0].now_ms)
+    engine = Engine()
+    batcher = Batcher(engine, max_batch_size=4)
+    leases = LeaseKeeper(services.jobs, 15, lambda: False)
+    runner = JobRunner(
+        services.jobs,
+        services.objects,
+        batcher,
+        leases,
+        CrashBreaker(),
+        RunLimits(lease_seconds=15, run_seconds=300),
+        ThreadPoolExecutor(8),
+    )
+    made.append(World(services, engine, runner))
+    batcher.start()
+    yield made[0]
+    batcher.drain()
+    batcher.join(5)
