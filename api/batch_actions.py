@@ -18,7 +18,7 @@ from shared.errors import (
     QueueFull,
     ResultExpired,
 )
-from shared.recovery import founded
+from shared.founding import founded
 from shared.schemas import Batch, JobStatus, is_job_id
 from shared.services import Services
 from shared.settings import Settings

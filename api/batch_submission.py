@@ -27,7 +27,7 @@ from shared.batch_archive import BatchArchive
 from shared.crash_points import crash_point
 from shared.envelope import AcceptedJob, seal
 from shared.errors import CallerError, CustomIdRepeated, HistoQueueError, NothingValid, QueueFull, Unavailable
-from shared.recovery import founded
+from shared.founding import founded
 from shared.schemas import (
     Batch,
     JobSpec,

@@ -3,8 +3,8 @@
 from shared.api_keys import ApiKey
 from shared.archive import Archive
 from shared.errors import JobNotFound, LedgerRebuilding, ResultExpired
+from shared.founding import founded
 from shared.job_store import no_such_job, result_expired
-from shared.recovery import founded
 from shared.schemas import Job, is_job_id, wall_clock_ms
 from shared.services import Services
 

@@ -4,8 +4,8 @@ import structlog
 
 from shared.archive import Archive, note_archived
 from shared.errors import JobAlreadyFinal, JobNotFound, LedgerRebuilding, ObjectStoreUnavailable, Unavailable
+from shared.founding import founded, remembered
 from shared.job_store import Canceled, already_final
-from shared.recovery import founded, remembered
 from shared.schemas import Job
 from shared.services import Services
 from shared.settings import Settings

@@ -16,7 +16,7 @@ from api.removal import keep_outcome
 from api.uploads import ImageUpload
 from shared.archive import Archive
 from shared.crash_points import crash_point
-from shared.envelope import AcceptedJob, seal
+from shared.envelope import UPLOADS, AcceptedJob, seal
 from shared.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
@@ -27,8 +27,8 @@ from shared.errors import (
     QuotaReached,
     ResultExpired,
 )
+from shared.founding import found_if_empty, founded, remembered
 from shared.job_store import Created, JobStore, no_memory
-from shared.recovery import UPLOADS, found_if_empty, founded, remembered
 from shared.schemas import (
     RETRYABLE,
     Admission,

@@ -11,9 +11,9 @@ from ops.installation import join
 from shared.errors import HistoQueueError, explain
 from shared.logs import configure_logs
 from shared.object_store import WORKER_PATIENCE
-from shared.recovery import Sweep
 from shared.services import from_settings
 from shared.settings import Settings, read_settings
+from shared.sweep import Sweep
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.schemas import NewJob
 
+#: Where accepted images lie, one folder a day.
+UPLOADS = "uploads/"
 #: What an envelope may add to its image.
 MOST_ADDED_BYTES = 16_384
 _TAIL = struct.Struct(">I4s")

@@ -12,7 +12,7 @@ Every change of a record is one atomic transition, and one that queues a job pub
 Otherwise a final status is never left. A job may be deleted: then only the word that it was there is kept. A
 worker may repeat a call of its own whose answer was lost, and the connection repeats anybody's: it changes
 nothing and gets the same answer. A ledger that has lost its data says so until all that the object store
-knows is in it (`shared/recovery.py`).
+knows is in it (`shared/sweep.py`).
 
 `job_store_redis.py` is the real side, `job_store_memory.py` the one for tests; both are held to
 `tests/contract/job_store/`.

@@ -11,10 +11,10 @@ from pathlib import Path
 import structlog
 
 from shared.errors import HistoQueueError, cause_of
-from shared.recovery import sweep_when_due
 from shared.schemas import WorkerStatus, wall_clock_ms
 from shared.services import Services
 from shared.settings import Settings
+from shared.sweep import sweep_when_due
 from shared.worker_registry import REPORT_EVERY_SECONDS
 from worker.batcher import Batcher
 from worker.breaker import CrashBreaker

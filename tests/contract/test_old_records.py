@@ -19,10 +19,10 @@ from shared.deliveries_redis import RedisDeliveries
 from shared.envelope import AcceptedJob, seal
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore
-from shared.recovery import Sweep, Swept
 from shared.schemas import Job, JobStatus
 from shared.services import Services, in_memory
 from shared.settings import Settings
+from shared.sweep import Sweep, Swept
 from tests.work import claim, succeed
 
 VERSIONS = sorted((Path(__file__).parent / "records").glob("*.json"))

@@ -23,7 +23,6 @@ from shared.envelope import AcceptedJob, seal
 from shared.errors import BatchNotFound
 from shared.job_store_redis import RedisJobStore
 from shared.object_store import REQUEST_PATIENCE, S3ObjectStore
-from shared.recovery import Sweep
 from shared.schemas import (
     Idempotency,
     JobStatus,
@@ -33,6 +32,7 @@ from shared.schemas import (
 )
 from shared.services import in_memory
 from shared.settings import Settings
+from shared.sweep import Sweep
 from tests.stack import Stack, png
 from tests.work import claim, new_job, succeed
 

@@ -12,18 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import structlog
 
 from shared.archive import HEATMAPS, QUARANTINE, RESULTS, Archive
-from shared.batch_archive import BATCH, BATCHES, WHOLE, BatchArchive, BegunBatch
-from shared.envelope import MOST_ADDED_BYTES, AcceptedJob, read_job
+from shared.batch_archive import BATCH, WHOLE, BatchArchive, BegunBatch
+from shared.envelope import MOST_ADDED_BYTES, UPLOADS, AcceptedJob, read_job
 from shared.errors import (
     BatchNotFound,
     CallerError,
     IdempotencyKeyReused,
-    JobNotFound,
     LedgerRebuilding,
     ObjectStoreUnavailable,
     ResultExpired,
@@ -34,8 +33,6 @@ from shared.schemas import Idempotency, Job, is_job_id
 from shared.services import Services
 from shared.settings import Settings
 
-#: Where accepted images lie, one folder a day.
-UPLOADS = "uploads/"
 #: A request has its image stored and its job not yet recorded for this long at the most.
 IN_FLIGHT_SECONDS = 10.0
 #: No image takes so long to be stored.
@@ -54,7 +51,6 @@ _AT_ONCE = 200
 #: So many uploads are read side by side: a server takes its time over each.
 _READERS = 8
 _NO_LIMIT = 2**62
-_Answer = TypeVar("_Answer")
 _log = structlog.get_logger(__name__)
 
 
@@ -360,41 +356,6 @@ class Sweep:
 def sweep_when_due(services: Services, settings: Settings) -> Swept | None:
     """Compare, if that was long ago or the ledger has lost its data; None where it was not done."""
     return Sweep(services, settings).run() if services.jobs.sweep_is_due() else None
-
-
-def found_if_empty(services: Services) -> bool:
-    """Declare a ledger whole that has nothing to be rebuilt from; False where it must be rebuilt."""
-    # Batches outlive their images. Outcomes alone bring nothing back: they are read from where they are.
-    if any(True for prefix in (UPLOADS, BATCHES) for _ in services.objects.walk(prefix)):
-        return False
-    services.jobs.found()
-    return True
-
-
-def founded(services: Services, call: Callable[[], _Answer]) -> _Answer:
-    """Make a call of the ledger; one that is empty because it is new is declared whole on the way."""
-    try:
-        return call()
-    except LedgerRebuilding:
-        if not found_if_empty(services):
-            raise
-        return call()
-
-
-def remembered(services: Services, settings: Settings, job_id: str, call: Callable[[], _Answer]) -> _Answer:
-    """Make a call of the ledger about one job; one that it lost after its end is taken in before.
-
-    Raises:
-        JobNotFound, LedgerRebuilding: if the object store does not know the job either.
-    """
-    try:
-        return founded(services, call)
-    except (JobNotFound, LedgerRebuilding):
-        job = Archive(services.objects).get(job_id)
-        if job is not None:
-            services.jobs.restore_ended(job, settings.image_retention_seconds, settings.tombstone_seconds)
-        # Once more in any case: another request may have been quicker.
-        return call()
 
 
 def _job_id(item: StoredObject) -> str:
