@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from api.lookup import is_of
 from api.removal import cancel_job
-from api.submission import retry_job
+from api.retry import retry_job
 from shared.api_keys import ApiKey
 from shared.batch_store import no_such_batch
 from shared.errors import (

@@ -11,16 +11,9 @@ import structlog
 
 from api.batch_items import Intake, Item
 from api.options import BatchOptions
-from api.submission import (
-    check_memory,
-    check_room,
-    count_cached,
-    discard,
-    input_of,
-    is_full,
-    new_job,
-    repeat_of,
-)
+from api.repeats import repeat_of
+from api.room import check_memory, check_room, is_full
+from api.submission import count_cached, discard, input_of, new_job
 from api.uploads import ImageUpload, checked_image
 from shared.archive import Archive
 from shared.batch_archive import BatchArchive

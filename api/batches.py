@@ -17,7 +17,7 @@ from api.context import context
 from api.options import BatchOptions, check_webhook, read_options
 from api.problems import item_problem
 from api.request_log import request_id
-from api.submission import retry_after
+from api.room import retry_after
 from shared.errors import InvalidRequest
 from shared.representation import NOTICE, batch_body
 from shared.schemas import Batch, wall_clock_ms

@@ -12,10 +12,13 @@ from api.lookup import check_owner, checked_id, find_job
 from api.options import Options, check_webhook, read_options
 from api.preferences import Wait, preferred_wait, wanted_wait
 from api.removal import cancel_job, delete_job
+from api.repeats import idempotency
 from api.representation import job_json
 from api.request_log import request_id, seconds_taken
+from api.retry import retry_job
+from api.room import retry_after
 from api.streams import EVENT_STREAM, event_stream
-from api.submission import idempotency, retry_after, retry_job, submit
+from api.submission import submit
 from api.uploads import received_image
 from shared.archive import Archive
 from shared.errors import NoHeatmap

@@ -1,8 +1,5 @@
 """The use case of a submission: store the image, record and enqueue its job; or find what it repeats."""
 
-import hashlib
-import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,34 +9,20 @@ from time import monotonic
 import structlog
 
 from api.options import Options
-from api.removal import keep_outcome
+from api.room import check_memory, check_room, seconds_until_room
 from api.uploads import ImageUpload
-from shared.archive import Archive
 from shared.crash_points import crash_point
 from shared.envelope import UPLOADS, AcceptedJob, seal
 from shared.errors import (
     IdempotencyKeyReused,
-    InvalidRequest,
     JobStoreUnavailable,
     LedgerRebuilding,
     ObjectStoreUnavailable,
     QueueFull,
-    QuotaReached,
-    ResultExpired,
 )
-from shared.founding import found_if_empty, founded, remembered
-from shared.job_store import Created, JobStore, no_memory
-from shared.schemas import (
-    RETRYABLE,
-    Admission,
-    Idempotency,
-    InputInfo,
-    Job,
-    JobSpec,
-    NewJob,
-    new_job_id,
-    wall_clock_ms,
-)
+from shared.founding import founded
+from shared.job_store import Created, JobStore
+from shared.schemas import Idempotency, InputInfo, JobSpec, NewJob, new_job_id, wall_clock_ms
 from shared.services import Services
 from shared.settings import Settings
 
@@ -47,12 +30,6 @@ from shared.settings import Settings
 #: With a store or a Redis that hangs on top of what was slow before, the answer would take over 5 s.
 LATEST_STORE_SECONDS = 1.25
 LATEST_RECORD_SECONDS = 2.0
-#: From this share of Redis' memory on, what is left belongs to the jobs that were accepted.
-MOST_MEMORY_SHARE = 0.75
-#: The longest that a client is told to stay away, in seconds.
-MOST_RETRY_AFTER_SECONDS = 30
-# No blank at either end: a server in between may take it away.
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
 _log = structlog.stdlib.get_logger("api.submission")
 
 
@@ -129,94 +106,6 @@ def count_cached(jobs: int) -> None:
     metrics.CACHED_ANSWERS.inc(jobs)
 
 
-def check_room(services: Services, settings: Settings, known: Admission, owner: str | None) -> None:
-    """Return if, by what is known, one more job of this owner would be accepted now.
-
-    Raises:
-        QueueFull: if as many jobs are open as are admitted, in all or (QuotaReached) of one owner.
-        JobStoreFull: if Redis runs out of memory.
-        Unavailable: if the ledger or the object store is away.
-    """
-    jobs = services.jobs
-    most_owned = settings.max_open_jobs_per_key
-    if known.open >= settings.max_open_jobs:
-        raise QueueFull(known.open, settings.max_open_jobs, seconds_until_room(jobs))
-    if owner and most_owned and known.owned >= most_owned:
-        raise QuotaReached(known.owned, most_owned, seconds_until_room(jobs))
-    if not known.is_founded:
-        # A new installation is whole before its first upload; after that only a comparison could tell.
-        found_if_empty(services)
-    check_memory(jobs)
-
-
-def check_memory(jobs: JobStore) -> None:
-    """Return if there is memory for the record of one more job.
-
-    Raises:
-        JobStoreFull: if Redis runs out of it.
-    """
-    if is_full(jobs):
-        raise no_memory()
-
-
-def is_full(jobs: JobStore) -> bool:
-    """Tell whether what is left of Redis' memory belongs to the jobs that were accepted."""
-    return jobs.memory_share() >= MOST_MEMORY_SHARE
-
-
-def retry_job(services: Services, settings: Settings, job_id: str) -> Job:
-    """Queue a job that ended without a result once more; its image is still there.
-
-    Raises:
-        JobNotFound: if the id is unknown.
-        JobNotRetryable: if it is open, or has succeeded.
-        ResultExpired: if it is deleted, or its image is past its retention.
-        QueueFull: if as many jobs are open as are admitted.
-    """
-    jobs = services.jobs
-    known = remembered(services, settings, job_id, lambda: jobs.get(job_id))
-    # What ended once must not be found there if Redis' data is lost while it runs again, so it goes first. If
-    # it does not run again after all, it is put there again.
-    is_taken_out = known.status in RETRYABLE and jobs.unarchive(job_id)
-    if is_taken_out:
-        Archive(services.objects).delete(job_id)
-    try:
-        job = jobs.retry(job_id, settings.max_open_jobs, settings.max_open_jobs_per_key)
-    except (QueueFull, ResultExpired) as refused:
-        if is_taken_out:
-            keep_outcome(services, known)
-        if isinstance(refused, QueueFull):
-            raise type(refused)(refused.depth, refused.limit, seconds_until_room(jobs)) from None
-        raise
-    _log.info("job_retried", job_id=job_id)
-    return job
-
-
-def idempotency(
-    header: str | None, path: str, upload: ImageUpload, options: Options, owner: str | None = None
-) -> Idempotency | None:
-    """Return what makes a repetition of this request by this owner known again; None without the header.
-
-    Raises:
-        InvalidRequest: if the header is not 1 to 255 printable ASCII characters.
-    """
-    return repeat_of(header, path, f"{upload.sha256}\n{options.canonical()}", owner)
-
-
-def repeat_of(header: str | None, path: str, content: str, owner: str | None) -> Idempotency | None:
-    """Return the same for any request; `content` tells it from another one with the same key.
-
-    Raises:
-        InvalidRequest: if the header is not 1 to 255 printable ASCII characters.
-    """
-    if header is None:
-        return None
-    if not _IDEMPOTENCY_KEY.fullmatch(header):
-        raise InvalidRequest("Expected Idempotency-Key to be 1 to 255 printable ASCII characters.")
-    # An owner is hexadecimal and a path begins with a slash: no two scopes can be the same text.
-    return Idempotency(key=_sha256(f"{owner or ''}{path}\n{header}"), fingerprint=_sha256(content))
-
-
 def _describe(
     services: Services,
     settings: Settings,
@@ -285,24 +174,9 @@ def _discarding_when_refused(services: Services, key: str) -> Iterator[None]:
         raise
 
 
-def seconds_until_room(jobs: JobStore) -> int:
-    """Return when, as fast as jobs end, one of the open ones has ended and its place is free."""
-    rate = jobs.service_rate()
-    return retry_after(1 / rate if rate else MOST_RETRY_AFTER_SECONDS)
-
-
-def retry_after(seconds: float) -> int:
-    """Return whole seconds for a `Retry-After` header, from 1 to 30."""
-    return max(1, min(MOST_RETRY_AFTER_SECONDS, math.ceil(seconds)))
-
-
 def discard(services: Services, key: str) -> None:
     """Delete an image that no job was accepted for."""
     try:
         services.objects.delete(key)
     except ObjectStoreUnavailable:
         _log.warning("upload_left_behind", key=key)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
