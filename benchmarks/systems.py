@@ -17,8 +17,9 @@ from benchmarks.environments import PEERS, python_of
 from ops.processes import Child, wait_until
 from ops.servers import HOST, ObjectServer, free_port
 from shared.model_registry import ModelRegistry
-from shared.object_store import Patience, S3ObjectStore
+from shared.object_store import Patience
 from shared.object_store_files import FileObjectStore
+from shared.object_store_s3 import S3ObjectStore
 
 ROOT = Path(__file__).parent.parent
 #: From SIGTERM to what is left being killed by its id.

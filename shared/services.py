@@ -12,8 +12,10 @@ from shared.job_store import JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore, connect
 from shared.model_registry import ModelRegistry
-from shared.object_store import MemoryObjectStore, ObjectStore, Patience, S3ObjectStore, S3Options
+from shared.object_store import ObjectStore, Patience
 from shared.object_store_files import FileObjectStore
+from shared.object_store_memory import MemoryObjectStore
+from shared.object_store_s3 import S3ObjectStore, S3Options
 from shared.rate_limits import RateLimits, in_process, on_redis
 from shared.schemas import wall_clock_ms
 from shared.settings import Settings

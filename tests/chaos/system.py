@@ -17,7 +17,8 @@ from ops.processes import Child, wait_until
 from ops.servers import HOST, ObjectServer, RedisServer, free_port
 from shared import keys
 from shared.model_registry import ModelRegistry
-from shared.object_store import WORKER_PATIENCE, S3ObjectStore
+from shared.object_store import WORKER_PATIENCE
+from shared.object_store_s3 import S3ObjectStore
 from tests.chaos.crashing import CRASH_AT
 from tests.chaos.nursery import Nursery
 from tests.chaos.proxy import Proxy

@@ -1,4 +1,4 @@
-"""Both sides of the ledger, and a Redis that a test may harm."""
+"""Both sides of the ledger, a Redis that a test may harm, and a second S3 server."""
 
 import signal
 from collections.abc import Iterator
@@ -6,16 +6,20 @@ from pathlib import Path
 
 import pytest
 import redis
+from moto.server import ThreadedMotoServer
 
 from ops.processes import Child, wait_until
 from ops.servers import RedisServer, free_port
 from shared.job_store import JobStore
 from shared.job_store_memory import MemoryJobStore
 from shared.job_store_redis import RedisJobStore, connect
+from shared.object_store import Patience
 from shared.schemas import wall_clock_ms
 from shared.services import REDIS_TIMEOUT_SECONDS
 from tests.work import Clock
 
+#: Of a client of an S3 server.
+PATIENCE = Patience(connect_seconds=1, read_seconds=5, attempts=1)
 #: A client, and its server.
 OwnRedis = tuple[redis.Redis, Child]
 
@@ -51,3 +55,13 @@ def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
     finally:
         child.send(signal.SIGCONT)
         child.stop(10)
+
+
+@pytest.fixture(scope="module")
+def moto_url() -> Iterator[str]:
+    """Another S3 server, so that nothing rests on one server's habits."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()

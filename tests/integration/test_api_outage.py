@@ -18,7 +18,8 @@ from ops.processes import Child, wait_until
 from ops.servers import HOST, ObjectServer, RedisServer, free_port
 from shared.job_store_redis import RedisJobStore, connect
 from shared.model_registry import ModelRegistry
-from shared.object_store import WORKER_PATIENCE, S3ObjectStore
+from shared.object_store import WORKER_PATIENCE
+from shared.object_store_s3 import S3ObjectStore
 from tests.factories import jpeg_bytes, write_model
 from tests.work import claim, succeed
 

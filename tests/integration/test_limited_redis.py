@@ -17,7 +17,8 @@ from shared import keys
 from shared.errors import RateLimited
 from shared.job_store_redis import connect
 from shared.model_registry import ModelRegistry
-from shared.object_store import WORKER_PATIENCE, S3ObjectStore
+from shared.object_store import WORKER_PATIENCE
+from shared.object_store_s3 import S3ObjectStore
 from shared.rate_limits import on_redis
 from tests import limited_redis
 from tests.factories import write_model

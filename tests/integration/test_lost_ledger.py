@@ -22,7 +22,8 @@ from shared.batch_archive import BatchArchive
 from shared.envelope import AcceptedJob, seal
 from shared.errors import BatchNotFound
 from shared.job_store_redis import RedisJobStore
-from shared.object_store import REQUEST_PATIENCE, S3ObjectStore
+from shared.object_store import REQUEST_PATIENCE
+from shared.object_store_s3 import S3ObjectStore
 from shared.schemas import (
     Idempotency,
     JobStatus,

@@ -13,7 +13,8 @@ from ops.installation import leave_address
 from ops.servers import ObjectServer, free_port
 from shared.manifest import MANIFEST_NAME, parse_manifest
 from shared.model_registry import ModelRegistry
-from shared.object_store import WORKER_PATIENCE, S3ObjectStore
+from shared.object_store import WORKER_PATIENCE
+from shared.object_store_s3 import S3ObjectStore
 from tests.stack import ROOT
 from tests.unit.training import tiny
 

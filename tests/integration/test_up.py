@@ -16,7 +16,8 @@ from ops.processes import wait_until
 from ops.servers import RedisServer, free_port
 from shared import keys
 from shared.job_store_redis import connect
-from shared.object_store import WORKER_PATIENCE, S3ObjectStore
+from shared.object_store import WORKER_PATIENCE
+from shared.object_store_s3 import S3ObjectStore
 from tests.stack import ROOT, Stack, png
 
 pytestmark = [pytest.mark.integration, pytest.mark.tensorflow]

@@ -17,7 +17,7 @@ from api.context import context
 from api.openapi import openapi_document
 from shared.api_keys import KeyStore, Scope
 from shared.errors import ObjectStoreUnavailable
-from shared.object_store import MemoryObjectStore
+from shared.object_store_memory import MemoryObjectStore
 from shared.schemas import JobError
 from shared.services import Services
 from shared.worker_registry import MemoryWorkerRegistry

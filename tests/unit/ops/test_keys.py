@@ -8,8 +8,8 @@ import pytest
 
 from ops import installation, keys
 from shared.api_keys import KeyStore, Scope
-from shared.object_store import MemoryObjectStore
 from shared.object_store_files import FileObjectStore
+from shared.object_store_memory import MemoryObjectStore
 
 
 @pytest.fixture

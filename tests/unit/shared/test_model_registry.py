@@ -8,7 +8,7 @@ import pytest
 
 from shared.errors import InvalidModel, NoModel, ObjectStoreUnavailable, UnknownModelVersion
 from shared.model_registry import ModelRegistry
-from shared.object_store import MemoryObjectStore
+from shared.object_store_memory import MemoryObjectStore
 from shared.schemas import ModelRef
 from tests.factories import write_model
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from shared.manifest import MANIFEST_NAME, parse_manifest
 from shared.model_registry import ModelRegistry
-from shared.object_store import MemoryObjectStore
+from shared.object_store_memory import MemoryObjectStore
 from tests.unit.training import tiny
 from training.card import render_card
 from training.listing import CLASS_NAMES
