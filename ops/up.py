@@ -7,63 +7,40 @@ ends is started again; when this process ends, so do they, also when it is kille
 """
 
 import argparse
-import fcntl
 import json
 import os
-import secrets
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Literal
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from dotenv import load_dotenv
-from pydantic import Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ops.data_directory import locked, passwords
 from ops.installation import forget_address, leave_address
-from ops.prepare import make_bucket, webhook_secret
-from ops.processes import Child, wait_until
+from ops.prepare import make_bucket
+from ops.processes import Child
 from ops.servers import HOST, NoServer, ObjectServer, RedisServer, free_port, port_is_free
+from ops.supervisor import CannotStart, Stop, Supervisor
 from shared.errors import HistoQueueError, InvalidModel, NoModel, explain
 from shared.object_store import REQUEST_PATIENCE, WORKER_PATIENCE
 from shared.services import Services, from_settings
 from shared.settings import Settings, read_settings
 
-#: From Ctrl-C to the end of the last child.
-STOP_SECONDS = 14.0
-#: The drain of the API and the worker; what is left of the above is for the servers.
-DRAIN_SECONDS = 9.0
-#: A child that ended is started again after this long, doubled each time up to the second value.
-RESTART_AFTER_SECONDS = (0.5, 30.0)
-#: A child that has run for this long is well again: its next end counts as the first.
-WELL_AFTER_SECONDS = 60.0
-#: Between two looks at how long the logs are.
-LOGS_EVERY_SECONDS = 10.0
 START_TIMEOUT_SECONDS = 30.0
 #: Of a server, and of the whole: how long it may take to answer, and after how long who waits is told why it
 #: does not. One of ours has answered by then, and a worker has loaded its model.
 SERVER_SECONDS = (START_TIMEOUT_SECONDS, 3.0)
 READY_SECONDS = (180.0, 20.0)
-
-
-_PASSWORDS = TypeAdapter(dict[str, Annotated[str, Field(pattern=r"^[!-~]+$")]])
-
-
-class Stop(Exception):
-    """The operator wants it all to end."""
-
-
-class CannotStart(Exception):
-    """Said in one line, with what to do."""
 
 
 class NotReady(HistoQueueError):
@@ -100,111 +77,6 @@ class UpSettings(BaseSettings):
         return f"http://{HOST}:{self.port}{self.script_name}"
 
 
-@dataclass
-class _Watched:
-    child: Child
-    restarts: int = 0
-    started_at: float = field(default_factory=time.monotonic)
-    start_again_at: float | None = None
-
-
-class Supervisor:
-    """Keeps children running until it is told to stop."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
-        self._held: tuple[int, ...] = ()
-        self._watched: list[_Watched] = []
-        self._stopping = False
-        self._logs_seen_at = time.monotonic()
-
-    def ask_to_stop(self, signal_number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's form
-        """Handle a signal: the next `look` raises Stop."""
-        self._stopping = True
-
-    def hold(self, descriptor: int) -> None:
-        """Have every child hold this open, too: a lock then lasts until the last of them has ended."""
-        self._held = (descriptor,)
-
-    def start(self, child: Child) -> None:
-        """Start a child and keep it running from now on."""
-        child.start(self._held)
-        self._watched.append(_Watched(child))
-        self.say(f"  {child.name:<13} pid {child.pid:<8} log {child.log}")
-
-    def look(self) -> None:
-        """Start again what has ended, when its time has come.
-
-        Raises:
-            Stop: if a signal came.
-        """
-        if self._stopping:
-            raise Stop
-        self._look_at_logs()
-        for watched in self._watched:
-            if watched.child.is_running:
-                continue
-            if watched.start_again_at is None:
-                self._plan_restart(watched)
-            elif time.monotonic() >= watched.start_again_at:
-                watched.started_at, watched.start_again_at = time.monotonic(), None
-                try:
-                    watched.child.start(self._held)
-                except OSError as error:
-                    # Such as no memory for it, or an end before it had read what it is told.
-                    self.say(f"{watched.child.name} did not start: {error}")
-                    continue
-                self.say(f"{watched.child.name} runs again, pid {watched.child.pid}")
-
-    def _look_at_logs(self) -> None:
-        if time.monotonic() - self._logs_seen_at < LOGS_EVERY_SECONDS:
-            return
-        self._logs_seen_at = time.monotonic()
-        for watched in self._watched:
-            # On a full disk there is no room for what is to be kept; the programs go on without a log.
-            with suppress(OSError):
-                watched.child.bound_log()
-
-    def _plan_restart(self, watched: _Watched) -> None:
-        if time.monotonic() - watched.started_at > WELL_AFTER_SECONDS:
-            watched.restarts = 0
-        first, most = RESTART_AFTER_SECONDS
-        delay = min(most, first * 2**watched.restarts)
-        watched.restarts += 1
-        watched.start_again_at = time.monotonic() + delay
-        child = watched.child
-        self.say(f"{child.name} ended with status {child.exit_code}; again in {delay:g} s. See {child.log}")
-
-    def wait_for(self, what: str, check: Callable[[], bool], timeout_seconds: float) -> None:
-        """Look after the children until `check` is true.
-
-        Raises:
-            CannotStart: if that does not come in time.
-            Stop: if a signal came.
-        """
-
-        def checked() -> bool:
-            self.look()
-            return check()
-
-        if not wait_until(checked, timeout_seconds, every_seconds=0.1):
-            logs = ", ".join(str(watched.child.log) for watched in self._watched)
-            raise CannotStart(f"{what} was not ready within {timeout_seconds:g} s. See {logs}")
-
-    def stop(self) -> None:
-        """End the children, the last started ones first, in time and whatever they do."""
-        end = time.monotonic() + STOP_SECONDS
-        drain_end = time.monotonic() + DRAIN_SECONDS
-        children = [watched.child for watched in self._watched]
-        # The API takes nothing more, the workers hand back what they have, while both servers still run.
-        servers, clients = children[:-3], children[-3:]
-        for group, limit in ((clients, drain_end), (servers, end)):
-            for child in group:
-                child.send(signal.SIGTERM)
-            for child in group:
-                child.reap(limit - time.monotonic())
-
-
 def main(settings_file: str | None = None) -> int:
     """Run it all; returns the exit status."""
     if settings_file:
@@ -218,7 +90,7 @@ def main(settings_file: str | None = None) -> int:
     supervisor = Supervisor(_say)
     _hear_signals(supervisor)
     try:
-        with _locked(settings.data_dir) as lock:
+        with locked(settings.data_dir) as lock:
             supervisor.hold(lock)
             try:
                 _run(settings, supervisor)
@@ -261,11 +133,11 @@ def _run_on_port(settings: UpSettings, supervisor: Supervisor) -> None:
     # With little patience: one that hangs is not to hold up Ctrl-C.
     asked = from_settings(shared, REQUEST_PATIENCE)
     # They may not be children of ours: only their client knows why they do not answer.
-    _wait_telling_why(supervisor, "the object store", lambda: _ask_store(asked), *SERVER_SECONDS)
-    _wait_telling_why(supervisor, "Redis", asked.jobs.ping, *SERVER_SECONDS)
+    supervisor.wait_telling_why("the object store", lambda: _ask_store(asked), *SERVER_SECONDS)
+    supervisor.wait_telling_why("Redis", asked.jobs.ping, *SERVER_SECONDS)
     _prepare_model(supervisor, from_settings(shared, WORKER_PATIENCE), shared.model_bucket is None)
     _start_clients(settings, supervisor)
-    _wait_telling_why(supervisor, "the system", lambda: _ask_ready(settings.url), *READY_SECONDS)
+    supervisor.wait_telling_why("the system", lambda: _ask_ready(settings.url), *READY_SECONDS)
     _say(f"ready: {settings.url}   (Ctrl-C ends it; research use only, not for diagnostic use)")
     while True:
         supervisor.look()
@@ -296,19 +168,19 @@ def _claimed(port: int) -> Iterator[None]:
 
 def _start_servers(settings: UpSettings, supervisor: Supervisor) -> dict[str, str]:
     """Start the two servers that are not given; return the variables by which the others find them."""
-    passwords = _passwords(settings.data_dir / "secrets.json")
+    secrets = passwords(settings.data_dir / "secrets.json")
     logs = settings.data_dir / "logs"
     environment = {}
     if settings.redis_url is None:
-        broker = RedisServer(free_port(), passwords["redis"], settings.data_dir.resolve() / "redis")
+        broker = RedisServer(free_port(), secrets["redis"], settings.data_dir.resolve() / "redis")
         supervisor.start(broker.child(logs / "redis.log"))
         _wait_for_redis(supervisor, broker)
         environment["REDIS_URL"] = broker.url
     if settings.s3_endpoint_url is None and settings.object_store_dir is None:
         store = ObjectServer(
             free_port(),
-            passwords["s3_access"],
-            passwords["s3_secret"],
+            secrets["s3_access"],
+            secrets["s3_secret"],
             settings.data_dir.resolve() / "objects",
             is_shared=settings.object_store == "folder" and not settings.s3_prefix,
         )
@@ -317,7 +189,7 @@ def _start_servers(settings: UpSettings, supervisor: Supervisor) -> dict[str, st
         if store.is_shared:
             environment["OBJECT_STORE_DIR"] = str(store.folder)
     if settings.webhook_secret is None:
-        environment["WEBHOOK_SECRET"] = passwords["webhook"]
+        environment["WEBHOOK_SECRET"] = secrets["webhook"]
     environment["WEB_CONCURRENCY"] = str(settings.web_concurrency)
     environment["MODEL_CACHE_DIR"] = str(settings.data_dir.resolve() / "model-cache")
     return environment
@@ -381,56 +253,6 @@ def _start_clients(settings: UpSettings, supervisor: Supervisor) -> None:
     supervisor.start(Child("api", api, logs / "api.log", on_parent_death=signal.SIGTERM))
 
 
-def _passwords(path: Path) -> dict[str, str]:
-    """Return the passwords of this data directory, made at its first start, readable by its owner alone."""
-    try:
-        stored = _PASSWORDS.validate_json(path.read_bytes()) if path.exists() else {}
-    except ValidationError:
-        raise CannotStart(
-            f"expected passwords in {path}. Found: something else. Remove it, and new ones are made; what "
-            "receives webhooks then needs the new secret"
-        ) from None
-    made = {name: secrets.token_hex(24) for name in ("redis", "s3_access", "s3_secret")}
-    # What a data directory of an earlier version lacks is added.
-    known = {**made, "webhook": webhook_secret(), **stored}
-    if known != stored:
-        new = path.with_suffix(".new")
-        new.unlink(missing_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(known, file)
-        new.replace(path)
-    return known
-
-
-def _wait_telling_why(
-    supervisor: Supervisor,
-    what: str,
-    ask: Callable[[], object],
-    timeout_seconds: float,
-    say_after_seconds: float,
-) -> None:
-    """Wait until `ask` raises nothing; what it does is said, meanwhile and at the end."""
-    began, why, said = time.monotonic(), "", ""
-
-    def answers() -> bool:
-        nonlocal why, said
-        try:
-            ask()
-        except HistoQueueError as error:
-            why = explain(error)
-            if why != said and time.monotonic() - began > say_after_seconds:
-                supervisor.say(f"waiting for {what}: {why}")
-                said = why
-            return False
-        return True
-
-    try:
-        supervisor.wait_for(what, answers, timeout_seconds)
-    except CannotStart as late:
-        raise CannotStart(f"{late}. Last: {why}") from None
-
-
 def _ask_store(services: Services) -> None:
     services.objects.ensure_bucket()
     # They may lie elsewhere: with a server that is only starting.
@@ -457,21 +279,6 @@ def _detail(refused: HTTPError) -> str:
         return str(json.load(refused)["detail"])
     except (OSError, HTTPException, ValueError, KeyError, TypeError):
         return str(refused)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Hold a data directory for this process and those that hold the lock's descriptor, too."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CannotStart(
-                f"another `make up` runs on {folder}, or what it started is still ending. "
-                "End it, or choose another: DATA_DIR=other make up"
-            ) from None
-        yield file.fileno()
 
 
 def _say(line: str) -> None:
