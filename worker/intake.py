@@ -6,7 +6,8 @@ from typing import Any
 import structlog
 
 from shared.task_queue import STANDING
-from worker.tasks import JobRunner, Message
+from worker.attempt import Message
+from worker.tasks import JobRunner
 
 #: Celery's promise to answer for a message; it takes a logger, and the errors of a lost connection.
 Promise = Callable[..., object]

@@ -3,11 +3,9 @@
 import base64
 import hashlib
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import stamina
 import structlog
@@ -25,12 +23,13 @@ from shared.errors import (
     PoisonJob,
     Unavailable,
 )
-from shared.job_store import Ending, JobStore
+from shared.job_store import JobStore
 from shared.object_store import ObjectStore
-from shared.queue_order import eta_seconds
-from shared.schemas import Job, JobError, Standing, is_job_id
+from shared.schemas import Job, is_job_id
+from worker.attempt import Message, Run, about, leave_to_the_reaper, timed
 from worker.batcher import Batcher, Draining, EngineUnusable, Unwanted
 from worker.breaker import CrashBreaker
+from worker.endings import write_endings
 from worker.gatherer import Gatherer
 from worker.leases import Lease, LeaseKeeper
 from worker.supervisor import Outcome
@@ -42,31 +41,6 @@ HOLD_OFF_SECONDS = 5.0
 #: How often the ledger is asked for a group of jobs before they are left to the reaper.
 CLAIM_TRIES = 3
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Message:
-    """What came from the queue."""
-
-    job_id: str
-    #: What its client's ETA followed from, as the message has it.
-    standing: object = None
-    #: Called, once, when the message may be acknowledged.
-    ended: Callable[[], object] = lambda: None
-
-
-@dataclass(eq=False)
-class Run:
-    """One attempt at a job, from its claim on; its image is with the engine, or on its way there."""
-
-    message: Message
-    job: Job
-    lease: Lease
-    began: float = field(default_factory=time.monotonic)
-    timings: dict[str, float] = field(default_factory=dict)
-    image: bytes = b""
-    #: Resolved when the engine has answered, or never gets the image.
-    future: Future[Outcome] = field(default_factory=Future)
 
 
 @dataclass(frozen=True)
@@ -181,7 +155,7 @@ class JobRunner:
                     )
         except JobStoreUnavailable as error:
             for job_id in named:
-                _leave_to_the_reaper(job_id, error)
+                leave_to_the_reaper(job_id, error)
             return []
         for job_id in named.keys() - claimed.keys():
             _log.info("message_dropped", job_id=job_id, reason="unknown, final or held by another worker")
@@ -193,9 +167,9 @@ class JobRunner:
 
     def _submit(self, run: Run) -> None:
         """Fetch the image and give it to the engine."""
-        with _about(run):
+        with about(run):
             try:
-                with _timed(run.timings, "fetch"):
+                with timed(run.timings, "fetch"):
                     run.image = self._fetch(run.job)
                 crash_point("worker.fetched")
                 run.future = self._infer(run, run.job.is_suspect)
@@ -222,7 +196,7 @@ class JobRunner:
 
     def _conclude(self, runs: Sequence[Run]) -> None:
         try:
-            self._end([(run, self._settled(run)) for run in runs])
+            write_endings(self._jobs, [(run, self._settled(run)) for run in runs], self._limits.lease_seconds)
         except Exception:  # noqa: BLE001 - logged whole
             _log.exception("jobs_left_to_the_reaper", jobs=[run.job.id for run in runs])
         finally:
@@ -234,7 +208,7 @@ class JobRunner:
     def _settled(self, run: Run) -> Outcome | None:
         """Return how the job ended; None where it is handed back, or nobody wants it any more."""
         job, lease = run.job, run.lease
-        with _about(run):
+        with about(run):
             try:
                 outcome = self._answer(run)
                 crash_point("worker.inferred")
@@ -273,7 +247,7 @@ class JobRunner:
         try:
             self._jobs.release(job.id, lease.token, hold_seconds)
         except JobStoreUnavailable as error:
-            _leave_to_the_reaper(job.id, error)
+            leave_to_the_reaper(job.id, error)
 
     def _book(self, job: Job, lease: Lease, strikes: int, image: bytes, error: EngineFailed) -> None:
         """Count a crash of the engine against the job that was alone in it; returns if it may try again."""
@@ -302,7 +276,7 @@ class JobRunner:
     def _keep_heatmap(self, job: Job, outcome: Outcome, timings: dict[str, float]) -> None:
         """Store it before the outcome is known, so that whoever reads the result finds it."""
         if heatmap := outcome.get("heatmap"):
-            with _timed(timings, "store"):
+            with timed(timings, "store"):
                 Archive(self._objects).put_heatmap(job.id, base64.b64decode(heatmap))
 
     def _fetch(self, job: Job) -> bytes:
@@ -316,107 +290,9 @@ class JobRunner:
             raise InputMissing("The stored image is not the one that was accepted. Submit it again.")
         return image
 
-    def _end(self, settled: Sequence[tuple[Run, Outcome | None]]) -> None:
-        """Write outcomes in one exchange; tries for as long as their leases last, since the work is done."""
-        left: dict[Run, tuple[Outcome, Ending]] = {}
-        for run, outcome in settled:
-            if outcome:
-                with _about(run):
-                    try:
-                        left[run] = outcome, _ending(run, outcome)
-                    except Exception:  # noqa: BLE001 - logged whole
-                        _log.exception("job_left_to_the_reaper")
-        if not left:
-            return
-        try:
-            for attempt in stamina.retry_context(
-                on=JobStoreUnavailable, timeout=self._limits.lease_seconds, attempts=20, wait_max=2
-            ):
-                with attempt:
-                    self._write(left)
-        except JobStoreUnavailable as error:
-            for run in left:
-                _leave_to_the_reaper(run.job.id, error)
-
-    def _write(self, left: dict[Run, tuple[Outcome, Ending]]) -> None:
-        """Write what is left, and take out of it what the ledger has answered for.
-
-        Raises:
-            JobStoreUnavailable: if something is left, to be written later.
-        """
-        away: JobStoreUnavailable | None = None
-        said = self._jobs.end_all([ending for _, ending in left.values()])
-        for (run, (outcome, _)), answer in zip(list(left.items()), said, strict=True):
-            if isinstance(answer, JobStoreUnavailable):
-                away = answer
-                continue
-            del left[run]
-            crash_point("worker.finished")
-            with _about(run):
-                if isinstance(answer, Exception):
-                    _log.error("job_left_to_the_reaper", exc_info=answer)
-                else:
-                    _note(run, outcome, answer)
-        if away:
-            raise away
-
 
 def _is_ours(message: Message) -> bool:
     if not is_job_id(message.job_id):
         _log.error("message_refused", reason="no job id")
         return False
     return True
-
-
-def _leave_to_the_reaper(job_id: str, error: JobStoreUnavailable) -> None:
-    # Unclaimed: it publishes the job again. Claimed: the lease lapses, and then it does.
-    _log.warning("job_left_to_the_reaper", job_id=job_id, error=str(error))
-
-
-def _about(run: Run) -> AbstractContextManager[object]:
-    """Have what is logged in the block say which job it is about."""
-    return structlog.contextvars.bound_contextvars(job_id=run.job.id, request_id=run.job.spec.request_id)
-
-
-def _ending(run: Run, outcome: Outcome) -> Ending:
-    job = run.job
-    if "error" in outcome:
-        return Ending(job.id, run.lease.token, run.timings, error=JobError(**outcome["error"]))
-    result, answer_key = outcome["result"], job.spec.answer_key
-    return Ending(job.id, run.lease.token, run.timings, result=result, answer_key=answer_key)
-
-
-def _note(run: Run, outcome: Outcome, is_written: bool) -> None:
-    """Count and log how the job ended."""
-    kind = "failed" if "error" in outcome else "succeeded"
-    metrics.ATTEMPTS.labels(kind if is_written else "dropped").inc()
-    for stage, milliseconds in run.timings.items():
-        metrics.STAGE_SECONDS.labels(stage).observe(milliseconds / 1000)
-    if "error" in outcome:
-        _log.info("job_failed", written=is_written, code=outcome["error"]["code"], **run.timings)
-    else:
-        _log.info("job_succeeded", written=is_written, **run.timings)
-    if run.job.attempt == 1:
-        ended_at_ms = (run.job.started_at_ms or 0) + 1000 * (time.monotonic() - run.began)
-        _note_how_eta_held(run.job, run.message.standing, (ended_at_ms - run.job.published_at_ms) / 1000)
-
-
-def _note_how_eta_held(job: Job, standing: object, seconds: float) -> None:
-    """Compare how long the job took from its publication on with what its client was told then, if it was."""
-    if not isinstance(standing, list):
-        return
-    try:
-        eta = eta_seconds(job.spec.priority, Standing.of(standing))
-    except (ValueError, ArithmeticError):
-        # Not a message of ours.
-        return
-    if eta is not None:
-        metrics.ETA_ERROR_SECONDS.observe(seconds - eta)
-
-
-@contextmanager
-def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
-    """Add how long the block took, in ms."""
-    started = time.perf_counter()
-    yield
-    timings[name] = round((time.perf_counter() - started) * 1000, 2)

@@ -5,8 +5,8 @@ from typing import Any
 
 from shared.schemas import new_job_id
 from shared.task_queue import STANDING
+from worker.attempt import Message
 from worker.intake import Intake
-from worker.tasks import Message
 
 
 class Runner:

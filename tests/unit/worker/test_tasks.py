@@ -13,10 +13,11 @@ from shared.job_store import Ending
 from shared.schemas import Job, JobStatus, ModelRef
 from tests.unit.worker.conftest import World
 from tests.work import claim
+from worker.attempt import Message
 from worker.breaker import MOST_CRASHES
 from worker.leases import Lease
 from worker.reaper import clean_once, reap_once
-from worker.tasks import MOST_STRIKES, Message
+from worker.tasks import MOST_STRIKES
 
 
 def test_a_message_becomes_a_result(world: World) -> None:

@@ -7,7 +7,7 @@ import pytest
 from shared.errors import ObjectStoreUnavailable
 from shared.metrics import REGISTRY
 from tests.unit.worker.conftest import World
-from worker.tasks import Message
+from worker.attempt import Message
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from shared.errors import JobStoreUnavailable
 from shared.job_store import Ending
 from shared.schemas import Job, JobStatus, new_job_id
 from tests.unit.worker.conftest import World
+from worker.attempt import Message
 from worker.reaper import reap_once
 from worker.supervisor import Outcome
-from worker.tasks import Message
 
 
 class Exchanges:
