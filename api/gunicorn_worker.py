@@ -252,7 +252,7 @@ def _refusal(status: int, reason: str) -> bytes:
         code = "INVALID_REQUEST"
         detail = "Expected a well-formed HTTP/1.1 request, within the limits of the server."
     # Its path may be what could not be read.
-    problem = problem_body(code, detail, "", None, status, os.environ.get("SCRIPT_NAME", ""))
+    problem = problem_body(code, detail, "", None, os.environ.get("SCRIPT_NAME", ""), status)
     body = json.dumps(problem).encode()
     head = (
         f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"

@@ -49,7 +49,7 @@ def problem(
     """Return a problem object; `instance` is a path below where the application is mounted."""
     limits = problem_limits(context().settings)
     given = {**({"limit": limits[code]} if code in limits else {}), **members}
-    return problem_body(code, detail, instance, request_id, status, request.script_root, **given)
+    return problem_body(code, detail, instance, request_id, request.script_root, status, **given)
 
 
 def item_problem(error: HistoQueueError, instance: str) -> dict[str, Any]:

@@ -14,4 +14,4 @@ from shared.schemas import Job
 def job_json(job: Job) -> dict[str, Any]:
     """Return the job as docs/reference/http-api.md states it; links are paths on this server."""
     place = place_of(job)
-    return job_body(job, context().settings, asdict(place) if place else None, request.script_root)
+    return job_body(job, context().settings, request.script_root, asdict(place) if place else None)

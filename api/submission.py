@@ -40,7 +40,7 @@ def submit(
     options: Options,
     repeat: Idempotency | None,
     request_id: str,
-    owner: str | None = None,
+    owner: str | None,
 ) -> Created:
     """Accept an image: once this returns, its job is never lost.
 

@@ -160,7 +160,7 @@ class JobStore(BatchStore, Protocol):
             LedgerRebuilding: if the job has a key, and the ledger cannot tell yet whether it is new.
         """
 
-    def admission(self, owner: str | None = None, answer_key: str | None = None) -> Admission:
+    def admission(self, owner: str | None, answer_key: str | None = None) -> Admission:
         """Return what decides whether one more job of this owner is accepted, and what may answer it."""
 
     def answer(self, new: NewJob, answered_by: str) -> Created | None:

@@ -70,7 +70,7 @@ class MemoryJobStore(MemoryBatches, MemoryUpkeep):
                 found.append(error)
         return found
 
-    def admission(self, owner: str | None = None, answer_key: str | None = None) -> Admission:
+    def admission(self, owner: str | None, answer_key: str | None = None) -> Admission:
         with self._lock:
             open_ = [record.job for record in self._records.values() if not record.job.status.is_final]
             return Admission(

@@ -84,7 +84,7 @@ class RedisJobStore(RedisBatches, RedisUpkeep):
         assert created is not None, "only an answer can be gone"  # noqa: S101
         return created
 
-    def admission(self, owner: str | None = None, answer_key: str | None = None) -> Admission:
+    def admission(self, owner: str | None, answer_key: str | None = None) -> Admission:
         with answering():
             answers = self._exchange.run(
                 [

@@ -175,8 +175,8 @@ def problem_body(
     detail: str,
     instance: str,
     request_id: str | None,
+    root: str,
     status: int | None = None,
-    root: str = "",
     **members: Any,
 ) -> dict[str, Any]:
     """Return a problem object; `instance` is a path below `root`, and `members` are added at its end."""
@@ -203,14 +203,14 @@ def problem_limits(settings: Settings) -> dict[str, int]:
     }
 
 
-def job_problem(job: Job, settings: Settings, root: str = "") -> dict[str, Any] | None:
+def job_problem(job: Job, settings: Settings, root: str) -> dict[str, Any] | None:
     """Return why a job ended without a result, as the same object that an HTTP error carries."""
     if job.error is None:
         return None
     code, limits = job.error.code, problem_limits(settings)
     members = {"limit": limits[code]} if code in limits else {}
     request_id = job.spec.request_id
-    return problem_body(code, job.error.detail, f"/result/{job.id}", request_id, root=root, **members)
+    return problem_body(code, job.error.detail, f"/result/{job.id}", request_id, root, **members)
 
 
 def anchor(code: str) -> str:

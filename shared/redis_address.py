@@ -95,7 +95,7 @@ class RedisAddress:
     def _sentinel_credentials(self) -> dict[str, str]:
         return {"password": self.sentinel_password} if self.sentinel_password else {}
 
-    def broker(self, ca_file: str | None = None) -> Broker:
+    def broker(self, ca_file: str | None) -> Broker:
         """Return what Celery is to be configured with."""
         credentials = f"{self.user}:{self.password}@" if self.user or self.password else ""
         url = ";".join(

@@ -11,9 +11,7 @@ from shared.settings import Settings
 NOTICE = "Research use only, not for diagnostic use."
 
 
-def job_body(
-    job: Job, settings: Settings, queue: dict[str, Any] | None = None, root: str = ""
-) -> dict[str, Any]:
+def job_body(job: Job, settings: Settings, root: str, queue: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the job as docs/reference/http-api.md states it; links are paths below `root`."""
     spec, here = job.spec, f"{root}/result/{job.id}"
     return {
@@ -46,7 +44,7 @@ def job_body(
     }
 
 
-def batch_body(batch: Batch, root: str = "") -> dict[str, Any]:
+def batch_body(batch: Batch, root: str) -> dict[str, Any]:
     """Return the batch as docs/reference/http-api.md states it; links are paths below `root`."""
     is_open, here = batch.completed_at_ms is None, f"{root}/batches/{batch.id}"
     status = "completed" if not is_open else "running" if batch.is_whole else "accepting"

@@ -52,15 +52,14 @@ def reap_once(jobs: JobStore, queue: TaskQueue) -> int:
     return len(published)
 
 
-def clean_once(jobs: JobStore, objects: ObjectStore, pool: Executor | None = None) -> int:
+def clean_once(jobs: JobStore, objects: ObjectStore, pool: Executor) -> int:
     """Delete the images, and drop the results, that are past their retention; in the threads of `pool`.
 
     Returns:
         How many are gone.
     """
     is_cleaned = partial(_is_cleaned, jobs, objects)
-    items = jobs.cleanable(REAP_AT_ONCE)
-    return sum(_while_there_is_hope(pool.map(is_cleaned, items) if pool else map(is_cleaned, items)))
+    return sum(_while_there_is_hope(pool.map(is_cleaned, jobs.cleanable(REAP_AT_ONCE))))
 
 
 def _is_cleaned(jobs: JobStore, objects: ObjectStore, item: Cleanable) -> bool:

@@ -137,7 +137,7 @@ class Deliverer:
         """Return what the subject's own route answers."""
         if isinstance(about, Batch):
             return batch_body(about, self._root)
-        return job_body(about, self._settings, root=self._root)
+        return job_body(about, self._settings, self._root)
 
     def _verdict(self, delivery: Delivery, answer: Answer) -> tuple[DeliveryState, float]:
         """Return what becomes of the delivery, and in how many seconds it is tried again."""

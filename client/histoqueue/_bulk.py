@@ -82,7 +82,7 @@ class Bulk:
         outs: Sequence[Path],
         options: Mapping[str, Any],
         *,
-        concurrency: int = 256,
+        concurrency: int,
         layout: Layout | None = None,
         journal: Path | None = None,
         heatmaps: Path | None = None,

@@ -118,7 +118,7 @@ def submit_batch(
 
 
 def wait_for_batch(
-    batch: BatchRecord, patience: Patience, usual_seconds: float = 0.0
+    batch: BatchRecord, patience: Patience, usual_seconds: float
 ) -> Flow[dict[str, JobRecord]]:
     """Return the batch's jobs once all have ended, by the names of their files; a deleted one is left out.
 

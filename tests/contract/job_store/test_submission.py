@@ -92,7 +92,7 @@ def test_an_error_among_several_answers_is_the_ledgers(redis_client: redis.Redis
     """One command of the look at the queue fails; no half of an answer is taken for the whole."""
     redis_client.set(keys.OPEN, "no set at all")
     with pytest.raises(JobStoreUnavailable) as caught:
-        RedisJobStore(redis_client).admission()
+        RedisJobStore(redis_client).admission(None)
     assert "WRONGTYPE" in str(caught.value.__cause__)
 
 

@@ -118,7 +118,7 @@ def test_a_queue_that_fills_while_the_image_is_stored_leaves_no_image(
     """The ledger has the last word; its refusal is certain, so the image goes."""
     full = create_app(services, settings.model_copy(update={"max_open_jobs": 0}))
     optimist = Failing(services.jobs, RuntimeError(), "nothing")
-    optimist.admission = lambda *_: services.jobs.admission().model_copy(update={"open": -1})  # type: ignore[attr-defined]
+    optimist.admission = lambda *_: services.jobs.admission(None).model_copy(update={"open": -1})  # type: ignore[attr-defined]
     late = create_app(replace(services, jobs=optimist), settings.model_copy(update={"max_open_jobs": 0}))
     for app in (full, late):
         answer = post(app)

@@ -361,7 +361,7 @@ def test_a_batch_is_left_alone_while_it_is_worked_on(clock: Clock, patience: Pat
 def test_a_batch_that_is_over_is_not_waited_for(clock: Clock, patience: Patience) -> None:
     """Somebody has deleted one of its jobs: it is not among those that ended."""
     talk = Conversation(clock, iter([page(3, "a", "b", "d", has_more=False)]))
-    assert list(talk.hold(flows.wait_for_batch(BATCH, patience))) == ["a", "b", "d"]
+    assert list(talk.hold(flows.wait_for_batch(BATCH, patience, usual_seconds=0.0))) == ["a", "b", "d"]
     assert talk.pauses == []
 
 
@@ -412,4 +412,6 @@ def test_a_page_that_is_no_page_is_said_to_be_none(
 ) -> None:
     """As above; so is one that does not say where the next begins."""
     with pytest.raises(UnexpectedAnswer):
-        Conversation(clock, iter([Answer(200, headers, body)])).hold(flows.wait_for_batch(BATCH, patience))
+        Conversation(clock, iter([Answer(200, headers, body)])).hold(
+            flows.wait_for_batch(BATCH, patience, usual_seconds=0.0)
+        )

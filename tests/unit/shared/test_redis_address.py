@@ -47,7 +47,7 @@ def test_tls_always_checks_the_certificate_and_the_name() -> None:
 def test_sentinels_are_all_asked_for_the_named_master() -> None:
     """Celery gets each of them with the master's credentials, and their own password apart."""
     address = RedisAddress.parse("sentinel://hq:pw@a,b:26380/1?master=tiles&sentinel_password=other")
-    broker = address.broker()
+    broker = address.broker(None)
     assert broker.url == "sentinel://hq:pw@a:26379/1;sentinel://hq:pw@b:26380/1"
     assert broker.transport_options["master_name"] == "tiles"
     assert broker.transport_options["sentinel_kwargs"]["password"] == "other"

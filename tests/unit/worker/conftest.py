@@ -2,10 +2,11 @@
 
 import base64
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.work import new_job
 from worker.batcher import Batcher
 from worker.breaker import CrashBreaker
 from worker.leases import LeaseKeeper
+from worker.reaper import clean_once
 from worker.supervisor import EngineOptions, EngineSupervisor, Outcome
 from worker.tasks import JobRunner, RunLimits
 
@@ -82,6 +84,14 @@ class Engine:
         ]
 
 
+class InTurn(Executor):
+    """Stands for a pool of threads: each call is made when its answer is asked for."""
+
+    def map(self, fn: Callable[..., Any], *iterables: Iterable[Any], **_: Any) -> Iterator[Any]:
+        """Return the answers, in order."""
+        return map(fn, *iterables)
+
+
 @dataclass
 class World:
     """A worker, its surroundings, and a clock."""
@@ -105,6 +115,10 @@ class World:
     def key(self, job_id: str) -> str:
         """Return where the image lies."""
         return self.job(job_id).spec.input.key
+
+    def clean(self) -> int:
+        """Do one turn of the cleaner; return how many are gone."""
+        return clean_once(self.services.jobs, self.services.objects, InTurn())
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ def test_an_image_is_deleted_when_its_time_is_over(world: World) -> None:
     """Not before, and nothing but the image: the result is still there."""
     job_id = world.accept(b"tile")
     world.runner.run(job_id)
-    assert clean_once(world.services.jobs, world.services.objects) == 0
+    assert world.clean() == 0
     world.now_ms += 61_000
-    assert clean_once(world.services.jobs, world.services.objects) == 1
+    assert world.clean() == 1
     assert world.services.objects.list_keys("uploads/") == []
     assert world.job(job_id).result == {"text": "tile"}
 
@@ -48,9 +48,9 @@ def test_an_image_that_cannot_be_deleted_holds_up_no_other(
         patch.setattr(objects, "delete", refusing(objects.delete, refused))
         assert clean_once(jobs, objects, pool) == 1
         assert objects.list_keys("uploads/") == [world.key(refused)]
-        assert clean_once(jobs, objects) == 0
+        assert world.clean() == 0
     world.now_ms += 61_000
-    assert clean_once(jobs, objects) == 1
+    assert world.clean() == 1
     assert objects.list_keys("uploads/") == []
 
 
@@ -70,7 +70,7 @@ def test_a_store_that_is_away_is_not_asked_to_delete_each_image(
     monkeypatch.setattr(world.services.objects, "ping", away)
     world.now_ms += 61_000
     with pytest.raises(ObjectStoreUnavailable):
-        clean_once(world.services.jobs, world.services.objects)
+        world.clean()
     assert len(asked) == 2
 
 
@@ -94,7 +94,7 @@ def test_a_turn_in_which_nothing_can_be_done_is_given_up(
         assert archive_once(world.services.jobs, objects, pool) == 0
     assert len(asked) == 1 + MOST_FAILED
     world.now_ms += 61_000
-    assert clean_once(world.services.jobs, objects) == 0
+    assert world.clean() == 0
     assert len(asked) == 1 + 2 * MOST_FAILED
 
 
@@ -115,7 +115,7 @@ def test_many_that_cannot_be_deleted_hold_up_no_other(world: World, monkeypatch:
 
     monkeypatch.setattr(objects, "delete", refuse)
     world.now_ms += 61_000
-    assert clean_once(world.services.jobs, objects) == 2
+    assert world.clean() == 2
     assert sorted(objects.list_keys("uploads/")) == sorted(map(world.key, refused))
 
 
@@ -249,7 +249,7 @@ def test_an_outcome_past_its_retention_goes_from_the_object_store_too(world: Wor
         archive_once(world.services.jobs, world.services.objects, pool)
     for seconds, left in ((61, ["results/"]), (601, [])):
         world.now_ms += seconds * 1000
-        clean_once(world.services.jobs, world.services.objects)
+        world.clean()
         keys = world.services.objects.list_keys("")
         assert [
             prefix for prefix in ("uploads/", "results/") if any(k.startswith(prefix) for k in keys)
@@ -264,5 +264,5 @@ def test_what_a_deletion_could_not_remove_is_removed_later(world: World) -> None
         archive_once(world.services.jobs, world.services.objects, pool)
     world.services.jobs.delete(job_id)
     world.now_ms += 1000
-    clean_once(world.services.jobs, world.services.objects)
+    world.clean()
     assert world.services.objects.list_keys("") == []

@@ -16,7 +16,7 @@ from tests.work import claim
 from worker.attempt import Message
 from worker.breaker import MOST_CRASHES
 from worker.leases import Lease
-from worker.reaper import clean_once, reap_once
+from worker.reaper import reap_once
 from worker.tasks import MOST_STRIKES
 
 
@@ -190,7 +190,7 @@ def test_a_heat_map_is_there_before_its_result_and_goes_with_the_image(world: Wo
     assert "heatmap" not in (world.job(job_id).result or {})
     assert "store" in (world.job(job_id).timings_ms or {})
     world.now_ms += 61_000
-    clean_once(world.services.jobs, world.services.objects)
+    world.clean()
     assert [key for key in world.services.objects.list_keys("") if job_id in key] == []
 
 
