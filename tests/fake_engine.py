@@ -41,7 +41,7 @@ def answer(images: list[bytes], mpps: list[float | None], milliseconds: float) -
             },
             "timings_ms": {},
         }
-        for image, mpp in zip(images, mpps or [None] * len(images), strict=True)
+        for image, mpp in zip(images, mpps, strict=True)
     ]
     return {"outcomes": outcomes[:-1] if SHORT in everything else outcomes}
 

@@ -145,13 +145,13 @@ class EngineSupervisor:
         self,
         model: ModelRef,
         images: Sequence[bytes],
-        mpps: Sequence[float | None] = (),
-        explained: Sequence[bool] = (),
+        mpps: Sequence[float | None],
+        explained: Sequence[bool],
     ) -> list[Outcome]:
         """Run one micro-batch; one outcome an image, in order.
 
-        `mpps` are the images' micrometres per pixel, where they are known; none at all stands for none known.
-        `explained` says which of them are to have a heat map; none at all stands for no image.
+        `mpps` are the images' micrometres per pixel, where they are known; `explained` says which of them are
+        to have a heat map.
 
         Raises:
             EngineCrashed: if the engine died.

@@ -132,8 +132,8 @@ def test_the_real_engine_passes_its_point_too(tmp_path: Path, monkeypatch: pytes
         supervisor.ensure(model)
         crash_file.write_text("engine.mid_batch")
         with pytest.raises(EngineCrashed, match="-9"):
-            supervisor.run(model, [png()])
-        (outcome,) = supervisor.run(model, [png()])
+            supervisor.run(model, [png()], [None], [False])
+        (outcome,) = supervisor.run(model, [png()], [None], [False])
     finally:
         supervisor.stop()
     assert "result" in outcome

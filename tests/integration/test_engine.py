@@ -35,8 +35,8 @@ def test_each_image_is_judged_by_its_own_scale(supervisor: EngineSupervisor) -> 
     weights = manifest.digest_of(manifest.weights).sha256
     model = ModelRef(name=manifest.name, version=manifest.version, sha256=weights)
     images = [png(1), png(2), png(3)]
-    stated = supervisor.run(model, images, [0.5, 2.0, None])
+    stated = supervisor.run(model, images, [0.5, 2.0, None], [False] * 3)
     flagged = ["scale_mismatch" in outcome["result"]["reasons"] for outcome in stated]
     assert flagged == [False, True, False]
-    for outcome in supervisor.run(model, images):
+    for outcome in supervisor.run(model, images, [None] * 3, [False] * 3):
         assert "scale_mismatch" not in outcome["result"]["reasons"]

@@ -93,7 +93,7 @@ class Engine:
     def run(self, number: int, images: list[bytes]) -> list[str]:
         """Return `answered` or a code for each; a death is booked under the number of the first image."""
         try:
-            outcomes = self.supervisor.run(MODEL, images)
+            outcomes = self.supervisor.run(MODEL, images, [None] * len(images), [False] * len(images))
         except EngineFailed:
             self.deaths.append(number)
             return ["died"] * len(images)

@@ -44,6 +44,11 @@ def fake_supervisor(timeout_seconds: float) -> EngineSupervisor:
     )
 
 
+def infer(supervisor: EngineSupervisor, model: ModelRef, images: Sequence[bytes]) -> list[Outcome]:
+    """Run one micro-batch of which nobody has stated anything."""
+    return supervisor.run(model, images, [None] * len(images), [False] * len(images))
+
+
 class Engine:
     """Answers with the image's text; "crash" crashes, "bad" is no image, `during` is called in between."""
 
@@ -63,8 +68,8 @@ class Engine:
         self,
         model: ModelRef,
         images: Sequence[bytes],
-        mpps: Sequence[float | None] = (),
-        explained: Sequence[bool] = (),
+        mpps: Sequence[float | None],
+        explained: Sequence[bool],
     ) -> list[Outcome]:
         """Do what the images say."""
         self.runs.append(list(images))

@@ -50,8 +50,8 @@ class GatedEngine:
         self,
         model: ModelRef,
         images: Sequence[bytes],
-        mpps: Sequence[float | None] = (),
-        explained: Sequence[bool] = (),
+        mpps: Sequence[float | None],
+        explained: Sequence[bool],
     ) -> list[Outcome]:
         """Wait for the gate, then crash or answer."""
         self.mpps.append(list(mpps))

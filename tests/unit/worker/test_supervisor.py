@@ -10,7 +10,7 @@ import pytest
 from shared.errors import EngineCrashed, EngineOutOfMemory, EngineTimedOut, InvalidModel
 from shared.schemas import ModelRef
 from tests.fake_engine import CRASH, GROW, HANG, SHORT
-from tests.unit.worker.conftest import fake_supervisor
+from tests.unit.worker.conftest import fake_supervisor, infer
 from worker.supervisor import EngineSupervisor
 
 MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
@@ -29,30 +29,30 @@ def is_alive(pid: int | None) -> bool:
 
 def test_outcomes_come_back_in_order(supervisor: EngineSupervisor) -> None:
     """One outcome an image, each for its own."""
-    outcomes = supervisor.run(MODEL, [b"a", b"", b"ccc"])
+    outcomes = infer(supervisor, MODEL, [b"a", b"", b"ccc"])
     assert [outcome["result"]["text"] for outcome in outcomes] == ["a", "", "ccc"]
 
 
 def test_scales_go_over_the_pipe_with_their_images(supervisor: EngineSupervisor) -> None:
     """One for each image, nothing where nothing was stated."""
-    outcomes = supervisor.run(MODEL, [b"a", b"b"], [0.25, None])
+    outcomes = supervisor.run(MODEL, [b"a", b"b"], [0.25, None], [False, False])
     assert [outcome["result"]["mpp"] for outcome in outcomes] == [0.25, None]
 
 
 def test_one_engine_serves_many_micro_batches(supervisor: EngineSupervisor) -> None:
     """Nothing is started again without need."""
-    supervisor.run(MODEL, [b"a"])
+    infer(supervisor, MODEL, [b"a"])
     pid = supervisor.pid
-    supervisor.run(MODEL, [b"b" * 300_000])
+    infer(supervisor, MODEL, [b"b" * 300_000])
     assert supervisor.pid == pid
 
 
 def test_a_crash_is_told_and_the_next_call_has_a_fresh_engine(supervisor: EngineSupervisor) -> None:
     """A segmentation fault ends the engine and nothing else."""
     with pytest.raises(EngineCrashed, match="-11"):
-        supervisor.run(MODEL, [CRASH, b"a"])
+        infer(supervisor, MODEL, [CRASH, b"a"])
     assert supervisor.model is None
-    assert supervisor.run(MODEL, [b"a"])[0]["result"]["text"] == "a"
+    assert infer(supervisor, MODEL, [b"a"])[0]["result"]["text"] == "a"
 
 
 def test_a_hanging_engine_is_killed_in_time(supervisor: EngineSupervisor) -> None:
@@ -61,7 +61,7 @@ def test_a_hanging_engine_is_killed_in_time(supervisor: EngineSupervisor) -> Non
     pid = supervisor.pid
     started = time.monotonic()
     with pytest.raises(EngineTimedOut):
-        supervisor.run(MODEL, [HANG])
+        infer(supervisor, MODEL, [HANG])
     assert time.monotonic() - started < 3
     assert not is_alive(pid)
 
@@ -72,7 +72,7 @@ def test_an_engine_that_takes_no_bytes_is_killed_in_time(supervisor: EngineSuper
     assert supervisor.pid is not None
     os.kill(supervisor.pid, signal.SIGSTOP)
     with pytest.raises(EngineTimedOut):
-        supervisor.run(MODEL, [b"x" * 5_000_000])
+        infer(supervisor, MODEL, [b"x" * 5_000_000])
 
 
 def test_an_engine_that_died_while_idle_is_replaced_without_blame(supervisor: EngineSupervisor) -> None:
@@ -82,14 +82,14 @@ def test_an_engine_that_died_while_idle_is_replaced_without_blame(supervisor: En
     os.kill(supervisor.pid, signal.SIGKILL)
     while supervisor.model is not None:
         time.sleep(0.01)
-    assert supervisor.run(MODEL, [b"a"])[0]["result"]["text"] == "a"
+    assert infer(supervisor, MODEL, [b"a"])[0]["result"]["text"] == "a"
 
 
 def test_another_version_gets_another_engine(supervisor: EngineSupervisor) -> None:
     """A job runs with the version that it was accepted for."""
-    supervisor.run(MODEL, [b"a"])
+    infer(supervisor, MODEL, [b"a"])
     first = supervisor.pid
-    supervisor.run(OTHER, [b"a"])
+    infer(supervisor, OTHER, [b"a"])
     assert supervisor.model == OTHER
     assert not is_alive(first)
 
@@ -103,15 +103,15 @@ def test_a_broken_model_is_told_in_its_own_words(supervisor: EngineSupervisor) -
 
 def test_a_version_that_has_failed_its_proof_costs_the_good_engine_once(supervisor: EngineSupervisor) -> None:
     """Jobs of both come in turns: the broken version is refused out of hand, and the good one goes on."""
-    supervisor.run(MODEL, [b"a"])
+    infer(supervisor, MODEL, [b"a"])
     with pytest.raises(InvalidModel):
-        supervisor.run(BROKEN, [b"b"])
-    supervisor.run(MODEL, [b"a"])
+        infer(supervisor, BROKEN, [b"b"])
+    infer(supervisor, MODEL, [b"a"])
     pid = supervisor.pid
     for _ in range(3):
         with pytest.raises(InvalidModel, match="Expected a whole model"):
-            supervisor.run(BROKEN, [b"b"])
-        supervisor.run(MODEL, [b"a"])
+            infer(supervisor, BROKEN, [b"b"])
+        infer(supervisor, MODEL, [b"a"])
     assert supervisor.pid == pid
 
 
@@ -155,7 +155,7 @@ def test_a_slow_download_is_no_standstill(supervisor: EngineSupervisor) -> None:
     started_at = supervisor.progressed_at
     assert asked_at + 0.05 < started_at < time.monotonic()
     assert supervisor.progressed_at == started_at
-    supervisor.run(MODEL, [b"a"])
+    infer(supervisor, MODEL, [b"a"])
     assert supervisor.progressed_at > started_at
 
 
@@ -174,7 +174,7 @@ def test_a_download_that_fails_leaves_the_time_running(supervisor: EngineSupervi
 def test_too_few_outcomes_are_never_matched_to_the_wrong_image(supervisor: EngineSupervisor) -> None:
     """An answer of another length is no answer."""
     with pytest.raises(EngineCrashed, match="Expected 2 outcomes"):
-        supervisor.run(MODEL, [b"a", SHORT])
+        infer(supervisor, MODEL, [b"a", SHORT])
 
 
 def test_an_engine_that_takes_too_much_memory_is_killed() -> None:
@@ -184,9 +184,9 @@ def test_an_engine_that_takes_too_much_memory_is_killed() -> None:
         supervisor.ensure(MODEL)
         pid = supervisor.pid
         with pytest.raises(EngineOutOfMemory, match="bytes of memory"):
-            supervisor.run(MODEL, [GROW])
+            infer(supervisor, MODEL, [GROW])
         assert not is_alive(pid)
-        assert supervisor.run(MODEL, [b"a"])[0]["result"]["text"] == "a"
+        assert infer(supervisor, MODEL, [b"a"])[0]["result"]["text"] == "a"
     finally:
         supervisor.stop()
 
@@ -195,7 +195,7 @@ def test_a_version_that_cannot_be_fetched_costs_no_engine(
     supervisor: EngineSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one that is well goes on serving its own."""
-    supervisor.run(MODEL, [b"a"])
+    infer(supervisor, MODEL, [b"a"])
     pid = supervisor.pid
 
     def damaged(model: ModelRef) -> Path:
@@ -204,6 +204,6 @@ def test_a_version_that_cannot_be_fetched_costs_no_engine(
     with monkeypatch.context() as patch:
         patch.setattr(supervisor, "_fetch_model", damaged)
         with pytest.raises(InvalidModel):
-            supervisor.run(OTHER, [b"a"])
-        assert supervisor.run(MODEL, [b"b"])[0]["result"]["text"] == "b"
+            infer(supervisor, OTHER, [b"a"])
+        assert infer(supervisor, MODEL, [b"b"])[0]["result"]["text"] == "b"
     assert supervisor.pid == pid
