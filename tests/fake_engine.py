@@ -1,10 +1,9 @@
 """An engine without a model, for tests: what an image says is what happens.
 
-    python tests/fake_engine.py [--milliseconds N] FILE_DESCRIPTOR PARENT_PID
+    python -m tests.fake_engine [--milliseconds N] FILE_DESCRIPTOR PARENT_PID
 
-Talks as `worker/engine/__main__.py` does. An image that contains `!crash!`, `!hang!`, `!short!` or `!grow!`
-misbehaves; every other one comes back as its own text and digest, with its stated scale and its micro-batch's
-size.
+An image that contains `!crash!`, `!hang!`, `!short!` or `!grow!` misbehaves; every other one comes back as
+its own text and digest, with its stated scale and its micro-batch's size.
 """
 
 import ctypes
@@ -17,10 +16,12 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+from worker.engine.pipe import send, serve
+
 CRASH, HANG, SHORT, GROW = b"!crash!", b"!hang!", b"!short!", b"!grow!"
 
 
-def answer(images: list[bytes], mpps: list[float | None], milliseconds: float) -> dict[str, object]:
+def answer(images: list[bytes], mpps: list[float | None], milliseconds: float) -> list[object]:
     """Do what the images say, and take some time for each."""
     everything = b"".join(images)
     if CRASH in everything:
@@ -31,7 +32,7 @@ def answer(images: list[bytes], mpps: list[float | None], milliseconds: float) -
     if HANG in everything:
         time.sleep(3600)
     time.sleep(milliseconds / 1000 * len(images))
-    outcomes = [
+    outcomes: list[object] = [
         {
             "result": {
                 "text": image.decode(errors="replace")[:100],
@@ -43,7 +44,7 @@ def answer(images: list[bytes], mpps: list[float | None], milliseconds: float) -
         }
         for image, mpp in zip(images, mpps, strict=True)
     ]
-    return {"outcomes": outcomes[:-1] if SHORT in everything else outcomes}
+    return outcomes[:-1] if SHORT in everything else outcomes
 
 
 def main(before: Callable[[list[bytes]], None] = lambda images: None) -> None:
@@ -56,26 +57,18 @@ def main(before: Callable[[list[bytes]], None] = lambda images: None) -> None:
     with Connection(int(sys.argv[-2])) as connection:
         options = json.loads(connection.recv_bytes())
         if options["folder"].endswith("broken"):
-            connection.send_bytes(
-                b'{"fatal": {"code": "INVALID_MODEL", "detail": "Expected a whole model."}}'
-            )
+            send(connection, {"fatal": {"code": "INVALID_MODEL", "detail": "Expected a whole model."}})
             return
         if options["needs_gpu"]:
-            connection.send_bytes(b'{"fatal": {"code": "NO_GPU", "detail": "Expected a GPU."}}')
+            send(connection, {"fatal": {"code": "NO_GPU", "detail": "Expected a GPU."}})
             return
-        connection.send_bytes(b'{"ready": true}')
-        while True:
-            try:
-                header = json.loads(connection.recv_bytes())
-                body = connection.recv_bytes()
-            except EOFError:
-                return
-            images = []
-            for size in header["sizes"]:
-                images.append(body[:size])
-                body = body[size:]
+        send(connection, {"ready": True})
+
+        def run(images: list[bytes], mpps: list[float | None], explained: list[bool]) -> list[object]:
             before(images)
-            connection.send_bytes(json.dumps(answer(images, header["mpps"], milliseconds)).encode())
+            return answer(images, mpps, milliseconds)
+
+        serve(connection, run)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import structlog
 
 from shared.errors import EngineCrashed, EngineFailed, EngineOutOfMemory, EngineTimedOut, InvalidModel
 from shared.schemas import ModelRef
+from worker.engine.pipe import pack
 from worker.gpu import NO_GPU, NoGpu
 
 #: One image's outcome, ready for the ledger: `{"result": …}` or `{"error": …}`, with its timings.
@@ -159,8 +160,7 @@ class EngineSupervisor:
             InvalidModel, Unavailable: as `ensure`.
         """
         self.ensure(model)
-        header = {"sizes": [len(image) for image in images], "mpps": list(mpps), "explained": list(explained)}
-        frames = [json.dumps(header).encode(), b"".join(images)]
+        frames = pack(images, mpps, explained)
         outcomes: list[Outcome] = self._exchange(frames, self._timeout)["outcomes"]
         if len(outcomes) != len(images):
             self.stop()

@@ -4,7 +4,6 @@ python -m tests.torture.pipeline_engine FILE_DESCRIPTOR PARENT_PID
 """
 
 import ctypes
-import itertools
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from worker.engine.pipe import send, serve
 from worker.engine.pipeline import Pipeline
 
 
@@ -33,7 +33,7 @@ class Undecided:
 
 
 def main(descriptor: int, parent: int) -> None:
-    """Serve as the engine does; the real loop cannot be imported without TensorFlow."""
+    """Serve as the engine does."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         if os.getppid() != parent:
@@ -42,17 +42,8 @@ def main(descriptor: int, parent: int) -> None:
         options = json.loads(connection.recv_bytes())
         manifest = parse_manifest((Path(options["folder"]) / MANIFEST_NAME).read_bytes())
         pipeline = Pipeline(Undecided(manifest), manifest, int(options["max_pixels"]))
-        connection.send_bytes(b'{"ready": true}')
-        while True:
-            try:
-                header = json.loads(connection.recv_bytes())
-                body = connection.recv_bytes()
-            except EOFError:
-                return
-            ends = itertools.accumulate(header["sizes"])
-            images = [body[end - size : end] for end, size in zip(ends, header["sizes"], strict=False)]
-            outcomes = pipeline.run(images, header["mpps"], header["explained"])
-            connection.send_bytes(json.dumps({"outcomes": outcomes}).encode())
+        send(connection, {"ready": True})
+        serve(connection, pipeline.run)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,7 @@
 
     python -m worker.engine FILE_DESCRIPTOR PARENT_PID
 
-First comes one frame that says what to load; the answer is `{"ready": true, "runtime": …}`, with a warning
-where that is not the runtime that was asked for, or `{"fatal": …}`. Then, for each micro-batch, a frame with
-the sizes, the micrometres per pixel (null where unknown) and which image is to be explained, and a frame with
-the images' bytes one after the other; the answer is `{"outcomes": […]}`. It ends when the pipe does.
+What they say to each other is in `pipe.py`. It ends when the pipe does.
 """
 
 import ctypes
@@ -13,13 +10,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from shared.errors import HistoQueueError
 from shared.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from worker.engine.pipe import send, serve
 from worker.engine.pipeline import Pipeline
 from worker.engine.runtime import Loaded, Order, load
 from worker.gpu import NO_GPU, NoGpu
@@ -36,14 +34,14 @@ def main(descriptor: int, parent: int) -> int:
             options = json.loads(connection.recv_bytes())
             manifest, loaded = _load(options)
         except HistoQueueError as error:
-            _send(connection, {"fatal": {"code": error.code, "detail": error.detail}})
+            send(connection, {"fatal": {"code": error.code, "detail": error.detail}})
             return 1
         except NoGpu as error:
-            _send(connection, {"fatal": {"code": NO_GPU, "detail": str(error)}})
+            send(connection, {"fatal": {"code": NO_GPU, "detail": str(error)}})
             return 1
-        _send(connection, {"ready": True, "runtime": loaded.runtime, "warning": loaded.warning})
+        send(connection, {"ready": True, "runtime": loaded.runtime, "warning": loaded.warning})
         max_pixels, decode_threads = int(options["max_pixels"]), int(options["decode_threads"])
-        _serve(connection, Pipeline(loaded.predictor, manifest, max_pixels, decode_threads))
+        serve(connection, Pipeline(loaded.predictor, manifest, max_pixels, decode_threads).run)
     return 0
 
 
@@ -80,29 +78,6 @@ def _buckets(largest: int) -> Iterator[int]:
         yield size
         size *= 2
     yield largest
-
-
-def _serve(connection: "Connection[bytes, bytes]", pipeline: Pipeline) -> None:
-    while True:
-        try:
-            header = json.loads(connection.recv_bytes())
-            body = connection.recv_bytes()
-        except EOFError:
-            return
-        images = _split(body, header["sizes"])
-        _send(connection, {"outcomes": pipeline.run(images, header["mpps"], header["explained"])})
-
-
-def _split(body: bytes, sizes: Sequence[int]) -> list[bytes]:
-    images, start = [], 0
-    for size in sizes:
-        images.append(body[start : start + size])
-        start += size
-    return images
-
-
-def _send(connection: "Connection[bytes, bytes]", answer: object) -> None:
-    connection.send_bytes(json.dumps(answer, allow_nan=False).encode())
 
 
 if __name__ == "__main__":

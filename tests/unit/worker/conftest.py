@@ -14,7 +14,6 @@ from shared.errors import EngineCrashed
 from shared.schemas import Job, ModelRef
 from shared.services import Services, in_memory
 from shared.settings import Settings
-from tests import fake_engine
 from tests.work import new_job
 from worker.batcher import Batcher
 from worker.breaker import CrashBreaker
@@ -40,7 +39,7 @@ def fake_supervisor(timeout_seconds: float) -> EngineSupervisor:
         fetch_model=lambda model: Path("broken" if model.version == "6.6.6" else "good"),
         options=EngineOptions(threads=1, max_batch_size=4, max_pixels=10_000, memory_bytes=100_000_000),
         timeout_seconds=timeout_seconds,
-        command=[sys.executable, str(Path(fake_engine.__file__))],
+        command=[sys.executable, "-m", "tests.fake_engine"],
     )
 
 
