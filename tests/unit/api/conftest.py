@@ -10,6 +10,8 @@ from flask.testing import FlaskClient
 
 from api import create_app
 from ops.prepare import webhook_secret
+from shared.api_keys import KeyStore
+from shared.errors import ObjectStoreUnavailable
 from shared.schemas import WorkerStatus
 from shared.services import Services, in_memory
 from shared.settings import Settings
@@ -85,3 +87,22 @@ def finish(services: Services) -> Callable[[str], None]:
         )
 
     return run
+
+
+@pytest.fixture
+def key_store(services: Services) -> KeyStore:
+    return KeyStore(services.objects)
+
+
+class Shaky:
+    """A key store that can be away."""
+
+    def __init__(self, inner: KeyStore) -> None:
+        self._inner = inner
+        self.is_away = False
+
+    def read(self, known: Any = None) -> Any:
+        """Read the keys, or say that the store is away."""
+        if self.is_away:
+            raise ObjectStoreUnavailable("The object store does not answer.")
+        return self._inner.read(known)

@@ -2,29 +2,24 @@
 
 import io
 import logging
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from flask import Flask
 from flask.testing import FlaskClient
 
 from api import create_app
 from api.access import PUBLIC, SCOPES, refuse_open_door
 from api.context import context
-from api.key_cache import FRESH_SECONDS, PATIENCE_SECONDS, KeyCache
 from shared.api_keys import KeyStore, Scope
 from shared.errors import ObjectStoreUnavailable
 from shared.object_store_files import FileObjectStore
 from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes
-from tests.work import Clock
+from tests.unit.api.conftest import Shaky
 
 ELSEWHERE = {"base_url": "http://10.0.0.5", "environ_overrides": {"REMOTE_ADDR": "10.0.0.9"}}
 
@@ -54,16 +49,11 @@ class Holder:
 
 
 @pytest.fixture
-def store(services: Services) -> KeyStore:
-    return KeyStore(services.objects)
-
-
-@pytest.fixture
-def holder(store: KeyStore, app: Flask) -> Any:
+def holder(key_store: KeyStore, app: Flask) -> Any:
     """Make a key with these scopes, and its holder."""
 
     def make(*scopes: Scope) -> Holder:
-        made = Holder(app.test_client(), store.create("someone", frozenset(scopes))[1])
+        made = Holder(app.test_client(), key_store.create("someone", frozenset(scopes))[1])
         context(app).keys.refresh()
         return made
 
@@ -156,10 +146,10 @@ def test_with_a_key_a_page_may_ask_from_anywhere(holder: Any) -> None:
     ],
 )
 def test_a_request_without_a_valid_key_is_told_how(
-    store: KeyStore, client: FlaskClient, headers: dict[str, str]
+    key_store: KeyStore, client: FlaskClient, headers: dict[str, str]
 ) -> None:
     """401 with a challenge, on loopback too once there is a key; nothing is stored for it."""
-    store.create("a", frozenset(Scope))
+    key_store.create("a", frozenset(Scope))
     answer = client.post("/predict", data=jpeg_bytes(), content_type="image/jpeg", headers=headers)
     assert (answer.status_code, answer.get_json()["code"]) == (401, "UNAUTHENTICATED")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -245,11 +235,11 @@ def test_an_admin_sees_and_ends_every_job(holder: Any) -> None:
     assert admin.ask(f"{where}/cancel", "POST").status_code == 200
 
 
-def test_a_job_from_before_the_first_key_is_an_admins(store: KeyStore, app: Flask, submit: Any) -> None:
+def test_a_job_from_before_the_first_key_is_an_admins(key_store: KeyStore, app: Flask, submit: Any) -> None:
     """It belongs to nobody, so nobody else is let at it."""
     where = submit().headers["Location"]
-    key = store.create("a", frozenset({Scope.READ}))[1]
-    admin = store.create("b", frozenset({Scope.ADMIN}))[1]
+    key = key_store.create("a", frozenset({Scope.READ}))[1]
+    admin = key_store.create("b", frozenset({Scope.ADMIN}))[1]
     context(app).keys.refresh()
     assert Holder(app.test_client(), key).ask(where).status_code == 404
     assert Holder(app.test_client(), admin).ask(where).status_code == 202
@@ -290,35 +280,6 @@ def test_no_key_is_ever_logged(
     assert one.key.rpartition("_")[2] not in logged
 
 
-class Shaky:
-    """A key store that can be away."""
-
-    def __init__(self, inner: KeyStore) -> None:
-        self._inner = inner
-        self.is_away = False
-
-    def read(self, known: Any = None) -> Any:
-        """Read the keys, or say that the store is away."""
-        if self.is_away:
-            raise ObjectStoreUnavailable("The object store does not answer.")
-        return self._inner.read(known)
-
-
-def test_keys_are_kept_while_the_store_is_away(store: KeyStore, clock: Clock) -> None:
-    """What was known holds; what was never known is no open door."""
-    text = store.create("a", frozenset(Scope))[1]
-    shaky = Shaky(store)
-    cache = KeyCache(shaky, lambda: clock.now_ms / 1000)  # type: ignore[arg-type]
-    shaky.is_away = True
-    with pytest.raises(ObjectStoreUnavailable):
-        cache.ring()
-    shaky.is_away = False
-    assert cache.ring().find(text)
-    shaky.is_away = True
-    clock.advance(FRESH_SECONDS + 1)
-    assert cache.ring().find(text)
-
-
 def test_a_store_that_was_away_from_the_start_refuses_every_request(
     services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,95 +307,29 @@ def test_a_folder_that_is_not_mounted_yet_opens_no_door(
     assert client.get("/capacity", headers={"X-API-Key": text}).status_code == 200
 
 
-def test_a_revoked_key_is_shut_out_and_the_door_stays_shut(store: KeyStore, clock: Clock) -> None:
-    """Also where it was the only one, and where every object was lost."""
-    record, text = store.create("a", frozenset(Scope))
-    cache = KeyCache(store, lambda: clock.now_ms / 1000)
-    assert cache.ring().find(text)
-    store.revoke(record.id)
-    clock.advance(FRESH_SECONDS + 1)
-    assert cache.ring().find(text) is None
-    assert not cache.ring().is_empty
-    for key in store._objects.list_keys("keys/"):
-        store._objects.delete(key)
-    clock.advance(FRESH_SECONDS + 1)
-    assert not cache.ring().is_empty
-
-
-def test_a_key_that_cannot_be_read_is_told_to_the_operator(store: KeyStore, clock: Clock) -> None:
-    """Once; its holder hears that it opens nothing, and nothing else did say why."""
-    record, _ = store.create("a", frozenset(Scope))
-    store._objects.put(f"keys/{record.id}.json", b"\0", "application/json")
-    cache = KeyCache(store, lambda: clock.now_ms / 1000)
-    with structlog.testing.capture_logs() as lines:
-        for _ in range(2):
-            cache.ring()
-            clock.advance(FRESH_SECONDS + 1)
-    assert lines == [{"event": "key_unreadable", "key_id": record.id, "log_level": "error"}]
-
-
-def test_a_new_key_is_known_soon(store: KeyStore, clock: Clock) -> None:
-    """The first request after that reads the keys; those before it do not."""
-    cache = KeyCache(store, lambda: clock.now_ms / 1000)
-    assert cache.ring().is_empty
-    text = store.create("a", frozenset(Scope))[1]
-    clock.advance(FRESH_SECONDS)
-    assert cache.ring().is_empty
-    clock.advance(1)
-    assert cache.ring().find(text) is not None
-
-
-def test_a_store_that_hangs_holds_up_one_request(store: KeyStore, clock: Clock) -> None:
-    """Others go by what is known, and only the first of them waits a moment before it does."""
-    text = store.create("a", frozenset(Scope))[1]
-    hangs, goes_on = threading.Event(), threading.Event()
-
-    class Hanging(Shaky):
-        def read(self, known: Any = None) -> Any:
-            if known is not None:
-                hangs.set()
-                assert goes_on.wait(10)
-            return super().read(known)
-
-    cache = KeyCache(Hanging(store), lambda: clock.now_ms / 1000)  # type: ignore[arg-type]
-    assert cache.ring().find(text)
-    clock.advance(FRESH_SECONDS + 1)
-    with ThreadPoolExecutor(1) as other:
-        reader = other.submit(cache.ring)
-        assert hangs.wait(10)
-        began = time.monotonic()
-        assert cache.ring().find(text)
-        assert time.monotonic() - began < PATIENCE_SECONDS + 0.5
-        for _ in range(20):
-            assert cache.ring().find(text)
-        assert time.monotonic() - began < PATIENCE_SECONDS + 0.5
-        goes_on.set()
-        assert reader.result().find(text)
-
-
 def test_a_server_that_everybody_reaches_does_not_start_without_a_key(
-    store: KeyStore, settings: Settings
+    key_store: KeyStore, settings: Settings
 ) -> None:
     """One line says what to do; with a key, or on loopback, it starts."""
     for hosts in (["0.0.0.0"], ["127.0.0.1", "::"], ["/run/histoqueue.sock"], ["10.1.2.3"], [""]):
         with pytest.raises(SystemExit, match=r"^error: bound to [^\n]+$"):
-            refuse_open_door(hosts, settings, store)
-    refuse_open_door(["127.0.0.1", "::1", "localhost", "127.3.2.1"], settings, store)
-    refuse_open_door(["0.0.0.0"], settings.model_copy(update={"loopback_only": True}), store)
-    store.create("a", frozenset(Scope))
-    refuse_open_door(["0.0.0.0"], settings, store)
+            refuse_open_door(hosts, settings, key_store)
+    refuse_open_door(["127.0.0.1", "::1", "localhost", "127.3.2.1"], settings, key_store)
+    refuse_open_door(["0.0.0.0"], settings.model_copy(update={"loopback_only": True}), key_store)
+    key_store.create("a", frozenset(Scope))
+    refuse_open_door(["0.0.0.0"], settings, key_store)
 
 
 def test_a_server_starts_while_nobody_can_say_whether_there_is_a_key(
-    store: KeyStore, settings: Settings
+    key_store: KeyStore, settings: Settings
 ) -> None:
     """It refuses every request until somebody can; ending would not mend the store."""
-    shaky = Shaky(store)
+    shaky = Shaky(key_store)
     shaky.is_away = True
     refuse_open_door(["0.0.0.0"], settings, shaky)  # type: ignore[arg-type]
 
 
-def test_the_metrics_key_opens_the_metrics_and_nothing_else(services: Services, store: KeyStore) -> None:
+def test_the_metrics_key_opens_the_metrics_and_nothing_else(services: Services, key_store: KeyStore) -> None:
     """Whether or not there are API keys: what reads the metrics needs no change when the first is made."""
     key = "a key for Prometheus"
     app = create_app(services, Settings(metrics_key=key))
@@ -445,5 +340,5 @@ def test_the_metrics_key_opens_the_metrics_and_nothing_else(services: Services, 
         assert other.status_code == 401
         wrong = app.test_client().get("/metrics", headers={"Authorization": "Bearer another"}, **ELSEWHERE)
         assert wrong.status_code == 401
-        store.create("someone", frozenset([Scope.READ]))
+        key_store.create("someone", frozenset([Scope.READ]))
         context(app).keys.refresh()

@@ -1,33 +1,22 @@
 """The command: data on standard output, the rest on standard error, and a status that says how it went."""
 
-import email.utils
-import fcntl
 import hashlib
 import io
 import json
-import os
-import signal
-import struct
-import subprocess
 import sys
-import termios
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from flask import Response, request
-from histoqueue import Client, _doctor, _http
-from histoqueue._bulk import Summary
+from histoqueue import Client
 from histoqueue._cli import main
-from histoqueue._progress import ProgressLine, describe
 
-from ops.processes import wait_until
 from tests import api_server
 from tests.api_server import HEATMAP, ApiServer
-from tests.factories import png_bytes
 
-ROOT = Path(__file__).resolve().parents[3]
 NOTICE = "Research use only, not for diagnostic use."
+
+
 Output = pytest.CaptureFixture[str]
 
 
@@ -280,64 +269,6 @@ def test_a_value_that_is_none_is_told_in_words(
     assert f"argument {option}: expected {expected}, received {value}" in capsys.readouterr().err
 
 
-def test_doctor_examines_everything(server: ApiServer, capsys: Output) -> None:
-    """Both ends, what lies between, and what the server admits."""
-    assert main(["doctor"]) == 0
-    lines = {line[4:13].strip(): line for line in capsys.readouterr().out.splitlines()}
-    assert list(lines) == ["client", "library", "server", "clock", "ready", "version", "model", "limits"]
-    assert all(line.startswith("ok") for line in lines.values())
-    assert lines["model"] == "ok  model    1.0.0"
-    assert lines["limits"] == "ok  limits   0 of at most 500 jobs open, 1 workers"
-    assert lines["version"].startswith("ok  version  server ")
-
-
-def test_doctor_takes_no_page_for_the_server(server: ApiServer, capsys: Output) -> None:
-    """It says what answers, and looks no further."""
-    server.app.before_request(lambda: Response("<title>Log in</title>", content_type="text/html"))
-    assert main(["doctor"]) == 3
-    lines = capsys.readouterr().out.splitlines()
-    assert "Received: status 200, text/html, '<title>Log in</title>'" in lines[-1]
-    assert [line[:3].strip() for line in lines] == ["ok", "ok", "BAD"]
-
-
-def test_doctor_shows_no_password(capsys: Output) -> None:
-    """An address may hold one, for a proxy in front of the server; what doctor says is sent to others."""
-    assert main(["doctor", "--server", "http://lab:hunter2@127.0.0.1:9/tiles"]) == 3
-    shown = capsys.readouterr()
-    assert "http://127.0.0.1:9/tiles" in shown.out
-    assert "hunter2" not in shown.out + shown.err
-
-
-def test_doctor_finds_a_server_without_a_worker(
-    server: ApiServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
-) -> None:
-    """In the server's words, and the status tells that all is not well."""
-    monkeypatch.setattr(server.services.workers, "live", list)
-    assert main(["doctor", "--json"]) == 3
-    found = {line["what"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
-    assert found["ready"]["is_well"] is False
-    assert "worker" in found["ready"]["text"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "is_well", "text"), [(0, True, ""), (3600, False, "behind"), (-3600, False, "ahead of")]
-)
-def test_doctor_compares_the_clocks(seconds: int, is_well: bool, text: str) -> None:
-    """Retention and dates are told by the server's."""
-    date = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
-    finding = _doctor._clock(_http.Answer(200, {"Date": date}, b""))
-    assert finding.is_well is is_well
-    assert text in finding.text
-
-
-def test_doctor_says_that_no_version_is_live(server: ApiServer, capsys: Output) -> None:
-    """In a word, not in one of Python's."""
-    empty = json.dumps({"live": None, "versions": []})
-    server.app.before_request(lambda: Response(empty) if request.path == "/models" else None)
-    main(["doctor"])
-    assert "model    none live" in capsys.readouterr().out
-
-
 def test_what_a_rejected_image_has_not_is_a_dash(
     server: ApiServer, tiles: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
@@ -392,112 +323,6 @@ def test_an_image_without_a_class_has_no_heat_map_and_is_no_failure(
     assert list(Path("maps").iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["predict tile.png", "predict --json tile.png", "models"])
-def test_a_reader_that_has_enough_ends_it_quietly(command: str, server: ApiServer, tiles: Path) -> None:
-    """As in `histoqueue predict ... | head -1`, however much of it was written when the reader left."""
-    line = f"set -o pipefail; {sys.executable} -m histoqueue {command} | true"
-    done = subprocess.run(
-        ["bash", "-c", line],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment(),
-    )
-    assert done.stderr == ""
-
-
-def test_an_answer_that_cannot_be_written_is_told(server: ApiServer, tiles: Path) -> None:
-    """In one line, and by the status: a full disk is no success."""
-    done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -m histoqueue models > /dev/full"],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment(),
-    )
-    assert (done.returncode, done.stderr) == (2, "error: [Errno 28] No space left on device\n")
-
-
-def test_a_list_that_is_closed_is_empty(server: ApiServer, tiles: Path) -> None:
-    """Nothing can be on it."""
-    command = f"{sys.executable} -m histoqueue submit - --out r.csv <&-"
-    done = subprocess.run(
-        ["bash", "-c", command], check=False, capture_output=True, text=True, timeout=60, env=environment()
-    )
-    assert (done.returncode, done.stderr.strip()) == (0, "0 of 0 files, 0.0/s")
-
-
-@pytest.mark.parametrize("where", ["2>&1 | true", "2>&-"])
-def test_a_run_does_not_depend_on_who_watches_it(where: str, server: ApiServer, tiles: Path) -> None:
-    """Progress that nobody can read any more ends nothing; the status is that of the files."""
-    (tiles / "page.png").write_text("<!doctype html>")
-    command = f"sleep 0.5; {sys.executable} -m histoqueue submit tiles --out r.csv"
-    line = f"({command}; echo $? > status) {where}"
-    subprocess.run(["bash", "-c", line], check=True, timeout=60, env=environment())
-    assert Path("status").read_text() == "1\n"
-    assert len(Path("r.csv").read_text().splitlines()) == 5
-
-
-@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
-@pytest.mark.parametrize("more", [[], ["--json"]])
-def test_any_name_can_be_shown(encoding: str, more: list[str], server: ApiServer, tiles: Path) -> None:
-    """In one line, whatever it holds and whatever the terminal can show; it moves no cursor."""
-    names = ["a\nb\x1b[31m.png", os.fsdecode(b"\xe4.png"), "\u80ba.png"]
-    for name in names:
-        Path(name).write_bytes(png_bytes())
-    done = subprocess.run(
-        [sys.executable, "-m", "histoqueue", "predict", *more, *names],
-        check=False,
-        capture_output=True,
-        timeout=60,
-        env={**environment(), "PYTHONIOENCODING": encoding},
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    lines = done.stdout.decode().splitlines()
-    assert not set(done.stdout) & set(b"\x1b\r\x07")
-    if more:
-        assert [json.loads(line)["file"] for line in lines] == [names[0], "\\xe4.png", names[2]]
-    else:
-        assert [line.split()[0] for line in lines[1:4]] == [
-            "a\\nb\\x1b[31m.png",
-            "\\xe4.png",
-            names[2] if encoding.startswith("utf") else "\\u80ba.png",
-        ]
-
-
-def test_a_list_may_hold_names_that_are_no_text(server: ApiServer, tiles: Path) -> None:
-    """As a folder may."""
-    Path(os.fsdecode(b"\xe4.png")).write_bytes(png_bytes())
-    done = subprocess.run(
-        [sys.executable, "-m", "histoqueue", "submit", "-", "--out", "r.ndjson"],
-        check=False,
-        input=b"\xe4.png\n",
-        capture_output=True,
-        timeout=60,
-        env={**environment(), "PYTHONIOENCODING": "utf-8:strict"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(Path("r.ndjson").read_text())["status"] == "succeeded"
-
-
-def test_ctrl_c_is_status_130(server: ApiServer, tiles: Path) -> None:
-    """With a word on what is kept, and no traceback, however many requests are held back."""
-    server.is_working.clear()
-    command = [sys.executable, "-m", "histoqueue", "submit", "tiles", "--out", "r.csv"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
-    try:
-        assert wait_until(lambda: len(server.jobs) == 3, 30)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
-    finally:
-        process.kill()
-    assert process.returncode == 130, said
-    assert "the same command goes on" in said
-    assert "Traceback" not in said
-
-
 def test_a_key_that_is_withdrawn_costs_nothing_that_is_done(
     server: ApiServer, tiles: Path, capsys: Output
 ) -> None:
@@ -526,58 +351,6 @@ def test_a_slip_leaves_nothing_to_go_on_with(
     assert main(["submit", *wrong, "--out", "r.csv"]) == 2
     assert "the same command goes on" not in capsys.readouterr().err
     assert main(["submit", "tiles", "--mpp", "0.5", "--out", "r.csv"]) == 0
-
-
-def environment() -> dict[str, str]:
-    """Return an environment in which the command is found, and holds its output back as it does elsewhere."""
-    return {**os.environ, "PYTHONPATH": str(ROOT / "client"), "PYTHONUNBUFFERED": ""}
-
-
-def test_progress_is_drawn_again_for_who_watches() -> None:
-    """In place, and so that a shorter line leaves nothing of a longer one."""
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    stream = Terminal()
-    line = ProgressLine(stream)
-    line.show(Summary(2000, 100, {}, 100, 2.0))
-    line.show(Summary(2000, 2000, {}, 2000, 40.0), is_last=True)
-    first, last = stream.getvalue().split("\r")[1:]
-    assert first == "100 of 2000 files, 50.0/s, 0:00:38 left"
-    assert last.rstrip(" \n") == "2000 of 2000 files, 50.0/s"
-    assert len(last.rstrip("\n")) >= len(first)
-
-
-def test_progress_keeps_to_one_line_of_a_narrow_terminal() -> None:
-    """A longer one could not be drawn again: each would push the last up. At the end all of it is said."""
-    leader, follower = os.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
-    with open(leader, "rb", buffering=0) as reader, open(follower, "w") as stream:  # noqa: PTH123 - no paths
-        line = ProgressLine(stream)
-        summary = Summary(2000, 100, {"INVALID_IMAGE": 2, "UNREADABLE_FILE": 3}, 100, 2.0)
-        line.show(summary)
-        assert reader.read(1000).decode() == "\r105 of 2000 files, 50.0/s, 0:00:37 left"
-        line.show(summary, is_last=True)
-        assert reader.read(1000).decode().strip() == describe(summary)
-
-
-def test_progress_is_rare_in_a_log() -> None:
-    """Where nobody watches, a line in ten seconds, and the last one."""
-    stream = io.StringIO()
-    line = ProgressLine(stream)
-    for number in range(50):
-        line.show(Summary(100, number, {}, number, 1.0))
-    line.show(Summary(100, 50, {"POISON": 50}, 100, 1.0), is_last=True)
-    assert stream.getvalue() == "100 of 100 files, 100.0/s, 50 failed (POISON 50)\n"
-
-
-@pytest.mark.parametrize("body", [b"", b"<html>"])
-def test_a_server_without_a_date_is_no_fault(body: bytes) -> None:
-    """Nothing can be said of its clock."""
-    finding = _doctor._clock(_http.Answer(200, {}, body))
-    assert finding.is_well is None
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://lab:port"])
