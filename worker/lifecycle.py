@@ -27,11 +27,11 @@ from worker.reaper import (
     CLEAN_THREADS,
     REAP_EVERY_SECONDS,
     SWEEP_LOOK_SECONDS,
-    Routine,
     archive_once,
     clean_once,
     reap_once,
 )
+from worker.routine import Routine
 from worker.supervisor import ENGINE_COMMAND, START_TIMEOUT_SECONDS, EngineOptions, EngineSupervisor
 from worker.tasks import JobRunner, RunLimits
 

@@ -3,9 +3,7 @@
 Any number of these may run at once.
 """
 
-import random
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from functools import partial
 
@@ -13,7 +11,7 @@ import structlog
 
 from shared.archive import Archive, note_archived
 from shared.crash_points import crash_point
-from shared.errors import HistoQueueError, ObjectStoreUnavailable, cause_of
+from shared.errors import ObjectStoreUnavailable, cause_of
 from shared.job_store import Cleanable, JobStore
 from shared.object_store import ObjectStore
 from shared.schemas import Job
@@ -127,36 +125,3 @@ def _while_there_is_hope(outcomes: Iterable[bool]) -> Iterator[bool]:
         gone_well, failed = gone_well + is_well, failed + (not is_well)
         if failed == MOST_FAILED and not gone_well:
             return
-
-
-class Routine:
-    """A thread that does one thing again and again until it is told to stop.
-
-    Each has its own: a hung object store holds up the cleaning, and not the search for lost jobs.
-    """
-
-    def __init__(self, name: str, every_seconds: float, work: Callable[[], object]) -> None:
-        """Do `work` every so many seconds, a little at random, so that those of many workers spread out."""
-        self._name = name
-        self._every_seconds = every_seconds
-        self._work = work
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._repeat, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End after the turn that is under way."""
-        self._stopped.set()
-
-    def _repeat(self) -> None:
-        while not self._stopped.wait(self._every_seconds * random.uniform(0.7, 1.3)):  # noqa: S311 - no secret
-            try:
-                self._work()
-            except HistoQueueError as error:
-                _log.warning("routine_waits", routine=self._name, error=str(error), cause=cause_of(error))
-            except Exception:  # noqa: BLE001 - logged whole
-                # A turn that fails is made again; a thread that died would never be missed.
-                _log.exception("routine_failed", routine=self._name)

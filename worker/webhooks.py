@@ -16,7 +16,7 @@ from shared.services import from_settings
 from shared.settings import Settings, read_settings
 from shared.webhook_queue import DELIVER_TASK, CeleryWebhookQueue, make_webhook_celery
 from worker.consumer import consume
-from worker.reaper import Routine
+from worker.routine import Routine
 from worker.webhook_delivery import Deliverer
 
 #: How often it looks for deliveries whose time has come.

@@ -4,7 +4,7 @@ import io
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,15 +38,7 @@ class Compose:
 
     def run(self, *arguments: str, may_fail: bool = False) -> str:
         """Run a compose command; its output is the error where it fails."""
-        done = subprocess.run(
-            ["docker", "compose", *arguments],
-            cwd=ROOT,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        done = self._call(arguments, seconds=600)
         assert may_fail or done.returncode == 0, (
             f"{done.returncode}: {arguments}\n{done.stdout}\n{done.stderr}"
         )
@@ -54,17 +46,20 @@ class Compose:
 
     def fails(self, *arguments: str) -> str:
         """Run a compose command that cannot work; return what it says."""
-        done = subprocess.run(
+        done = self._call(arguments, seconds=120)
+        assert done.returncode != 0, done.stdout
+        return done.stdout + done.stderr
+
+    def _call(self, arguments: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             ["docker", "compose", *arguments],
             cwd=ROOT,
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=seconds,
             check=False,
         )
-        assert done.returncode != 0, done.stdout
-        return done.stdout + done.stderr
 
     def has_gpu(self) -> bool:
         """Tell whether this engine can give a container a graphics card."""
