@@ -39,6 +39,18 @@ _ID = {
 }
 _LEDGER = ("JOB_STORE_UNAVAILABLE", "LEDGER_REBUILDING")
 _FIND_BATCH = ("BATCH_NOT_FOUND", "RESULT_EXPIRED", *_LEDGER)
+#: Of a submission whose content is sound.
+_SUBMIT = (
+    "IDEMPOTENCY_KEY_REUSED",
+    "RESULT_EXPIRED",
+    "QUEUE_FULL",
+    "QUOTA_REACHED",
+    "JOB_STORE_FULL",
+    "NO_MODEL",
+    "INVALID_MODEL",
+    "UNAVAILABLE",
+    *_LEDGER,
+)
 _FIND = ("JOB_NOT_FOUND", "RESULT_EXPIRED", *_LEDGER)
 
 
@@ -175,15 +187,7 @@ OPERATIONS = (
             "WEBHOOKS_OFF",
             "WEBHOOK_REFUSED",
             "UNKNOWN_MODEL_VERSION",
-            "IDEMPOTENCY_KEY_REUSED",
-            "RESULT_EXPIRED",
-            "QUEUE_FULL",
-            "QUOTA_REACHED",
-            "JOB_STORE_FULL",
-            "NO_MODEL",
-            "INVALID_MODEL",
-            "UNAVAILABLE",
-            *_LEDGER,
+            *_SUBMIT,
         ),
         (
             _PREFER,
@@ -280,15 +284,7 @@ OPERATIONS = (
             "UNKNOWN_MODEL_VERSION",
             "NOTHING_VALID",
             "CUSTOM_ID_REPEATED",
-            "IDEMPOTENCY_KEY_REUSED",
-            "RESULT_EXPIRED",
-            "QUEUE_FULL",
-            "QUOTA_REACHED",
-            "JOB_STORE_FULL",
-            "NO_MODEL",
-            "INVALID_MODEL",
-            "UNAVAILABLE",
-            *_LEDGER,
+            *_SUBMIT,
         ),
         (_IDEMPOTENCY,),
         _MANY,
