@@ -1,6 +1,5 @@
 """Score a calibrated cross-validation out of fold, and describe the release that its figures speak for."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.bootstrap import DRAWS, Answers
+from training.bootstrap import Answers
 from training.calibrate import read_calibration
 from training.cross_calibrate import OutOfFold, gather
 from training.cross_validation import CrossValidation, read_folds, release_folder
@@ -30,8 +29,7 @@ def evaluate_folds(
     run: CrossValidation,
     data: Path,
     foreign: Path | None,
-    draws: int = DRAWS,
-    report: Callable[[str], None] = print,
+    draws: int,
 ) -> tuple[Body, Verdicts]:
     """Return every figure of a finished and calibrated cross-validation, and the answers behind them.
 
@@ -41,7 +39,7 @@ def evaluate_folds(
     read_calibration(run.folder)
     held_out = gather(read_folds(run), labels_of(run.tiles))
     study = _build_study(run, data, held_out)
-    body = measure(study, foreign, draws, report)
+    body = measure(study, foreign, draws)
     body["calibration"]["fold_temperatures"] = list(held_out.temperatures)
     body["calibration"]["fold_thresholds"] = list(held_out.indeterminate_below)
     body["leaky"] = measure_leaky(run, draws)

@@ -11,7 +11,7 @@ The schedule is fixed and nothing is chosen on held-out clusters: a fold trains 
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -81,9 +81,7 @@ def is_cross_validation(folder: Path) -> bool:
     return (folder / FOLDS_NAME).is_file()
 
 
-def open_cross_validation(
-    folder: Path, data: Path, cache: Path, experiment: Experiment, report: Callable[[str], None] = print
-) -> CrossValidation:
+def open_cross_validation(folder: Path, data: Path, cache: Path, experiment: Experiment) -> CrossValidation:
     """Read the tiles, deal out the folds, and write both down; a second opening must find them equal.
 
     Raises:
@@ -97,7 +95,7 @@ def open_cross_validation(
     folder.mkdir(parents=True, exist_ok=True)
     keep_experiment(folder, experiment)
     keep(folder / FOLDS_NAME, _describe(tiles, splits))
-    images = load_images(data, tiles, experiment.input, cache, report)
+    images = load_images(data, tiles, experiment.input, cache)
     return CrossValidation(folder, experiment, tiles, images, splits)
 
 
@@ -110,9 +108,7 @@ def reopen_cross_validation(folder: Path, data: Path, cache: Path) -> CrossValid
     return open_cross_validation(folder, data, cache, read_run_experiment(folder))
 
 
-def train_folds(
-    folds: CrossValidation, only: Sequence[int] | None = None, report: Callable[[str], None] = print
-) -> None:
+def train_folds(folds: CrossValidation, only: Sequence[int] | None = None) -> None:
     """Train every fold that is not finished and write down what it says about its test tiles.
 
     `only` names the folds to look at, counted from 1: several processes may share a run, each with its own.
@@ -125,14 +121,14 @@ def train_folds(
         raise TrainingError(f"Expected folds from 1 to {len(folds.splits)}. Received: {sorted(unknown)}")
     for number in (fold - 1 for fold in chosen):
         run = folds.open_fold(number)
-        train_run(run, f"fold {number + 1} of {len(folds.splits)}", report)
+        train_run(run, f"fold {number + 1} of {len(folds.splits)}")
         if not (run.folder / OUTPUTS_NAME).is_file():
             write_outputs(run)
 
 
-def train_release(folds: CrossValidation, report: Callable[[str], None] = print) -> None:
+def train_release(folds: CrossValidation) -> None:
     """Fit the recipe on all clusters."""
-    train_run(folds.open_release(), "release", report)
+    train_run(folds.open_release(), "release")
 
 
 def read_folds(folds: CrossValidation) -> tuple[Outputs, ...]:
@@ -144,14 +140,14 @@ def read_folds(folds: CrossValidation) -> tuple[Outputs, ...]:
     return tuple(read_outputs(folds.open_fold(number)) for number in range(len(folds.splits)))
 
 
-def train_run(run: Run, name: str, report: Callable[[str], None]) -> None:
+def train_run(run: Run, name: str) -> None:
     """Fit the weights of one run, from its last finished epoch on, unless they are finished."""
     if (run.folder / NETWORK_NAME).is_file() and (run.folder / HISTORY_NAME).is_file():
-        report(f"{name}: finished before")
+        print(f"{name}: finished before")
         return
     keras.backend.clear_session()  # the graphs of the fold before would stay in memory
     trainer = Trainer(run.experiment, run.tiles, run.images, run.split)
-    trainer.run(run.folder, resume=True, report=lambda line: report(f"{name}: {line}"))
+    trainer.run(run.folder, resume=True, report=lambda line: print(f"{name}: {line}"))
 
 
 def _describe(tiles: tuple[Tile, ...], splits: tuple[Split, ...]) -> str:

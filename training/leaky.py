@@ -5,7 +5,7 @@
 `training/splits.py` forbids such a split everywhere else.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -27,10 +27,10 @@ LEAKY_NAME: Final = "leaky"
 FIGURES: Final = ("accuracy", "lowest_recall", "auroc_aca_against_scc")
 
 
-def train_leaky(folds: CrossValidation, report: Callable[[str], None] = print) -> None:
+def train_leaky(folds: CrossValidation) -> None:
     """Fit the recipe on a split by image, unless that is finished; goes on after Ctrl-C."""
     run = _open(folds)
-    train_run(run, LEAKY_NAME, report)
+    train_run(run, LEAKY_NAME)
     if not (run.folder / OUTPUTS_NAME).is_file():
         write_outputs(run)
 

@@ -8,7 +8,7 @@ others, Scientific Data 2024, doi 10.1038/s41597-024-03944-3.
 """
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from training.bootstrap import DRAWS, Answers, figures_of
+from training.bootstrap import Answers, figures_of
 from training.errors import TrainingError
 from training.listing import CLASS_NAMES
 from training.own_folder import load_version, model_facts
@@ -45,9 +45,8 @@ class LargeImage:
 def evaluate_lunghist700(
     model: Path,
     data: Path,
-    draws: int = DRAWS,
-    report: Callable[[str], None] = print,
-    skip_unreadable: bool = False,
+    draws: int,
+    skip_unreadable: bool,
 ) -> tuple[Body, Verdicts]:
     """Return the figures of a model version on large images, with intervals over patients.
 
@@ -62,9 +61,9 @@ def evaluate_lunghist700(
         logits, _ = predictor.predict(tiles)
         return np.stack([calibrate(logits, value).mean(axis=0) for value in (1.0, manifest.temperature)])
 
-    rows, answers = read_files(data, listed, answer, skip_unreadable, report)
+    rows, answers = read_files(data, listed, answer, skip_unreadable)
     images = tuple(listed[row] for row in rows)
-    report(f"{len(images)} images of {len({image.patient for image in images})} patients")
+    print(f"{len(images)} images of {len({image.patient for image in images})} patients")
     before, after = np.stack(answers, axis=1)
     verdicts = _verdicts(images, before, after, manifest.indeterminate_below)
     body = measure_verdicts(verdicts, draws)

@@ -1,7 +1,6 @@
 """Open the folder of one run: its experiment, its tiles and the split that every later step must share."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,9 +31,7 @@ class Run:
     split_digest: str
 
 
-def open_run(
-    folder: Path, data: Path, cache: Path, experiment: Experiment, report: Callable[[str], None] = print
-) -> Run:
+def open_run(folder: Path, data: Path, cache: Path, experiment: Experiment) -> Run:
     """Read tiles and split for an experiment, and write both down; a second opening must find them equal.
 
     Raises:
@@ -43,7 +40,7 @@ def open_run(
     tiles = read_tiles(data, cache)
     split = split_by_cluster(tiles, experiment.split)
     digest = _claim(folder, experiment, tiles, split)
-    images = load_images(data, tiles, experiment.input, cache, report)
+    images = load_images(data, tiles, experiment.input, cache)
     return Run(folder, experiment, tiles, images, split, digest)
 
 
