@@ -359,7 +359,7 @@ def test_the_server_has_room_for_all_that_wait() -> None:
     assert gunicorn_conf.threads > 200
     assert gunicorn_conf.worker_connections > gunicorn_conf.threads
     assert gunicorn_conf.graceful_timeout <= 5
-    # And what stands before it closes a connection first: nginx keeps one for 60 s, and so do AWS's balancers.
+    # And what stands before it closes a connection first: nginx and the balancers of AWS keep one for 60 s.
     assert gunicorn_conf.keepalive > 60
 
 
