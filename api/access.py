@@ -41,6 +41,8 @@ SCOPES = {
     "capacity.capacity": Scope.READ,
     "metrics.show": Scope.READ,
 }
+#: What a proxy adds to a request that it hands on; one of them is enough to know that there is one.
+_OF_PROXIES = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host", "Via")
 _log = structlog.stdlib.get_logger("api.access")
 
 
@@ -70,7 +72,7 @@ def _check() -> None:
         return
     ring = context().keys.ring()
     if ring.is_empty and _is_local_request():
-        _refuse_other_pages()
+        _refuse_strangers()
         return
     text = _presented()
     key = ring.find(text) if text else None
@@ -94,12 +96,19 @@ def _is_local_request() -> bool:
     return all(is_local(end, context().settings) for end in ends)
 
 
-def _refuse_other_pages() -> None:
-    """Return if nobody had a browser of this machine ask on their behalf.
+def _refuse_strangers() -> None:
+    """Return if whoever asks is on this machine, and no page has its browser ask.
 
     Raises:
-        Forbidden: if a page of another site did, or one whose own name leads here.
+        Forbidden: if a proxy asks for another, or a browser for a page of another site, or for one whose own
+            name leads here.
     """
+    through = next((name for name in _OF_PROXIES if name in request.headers), None)
+    if through:
+        raise Forbidden(
+            "Expected an API key, or a request of this machine's own: this one came through a proxy. "
+            f"Received: the header {through}"
+        )
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
     if not _names_loopback(host):
         raise Forbidden(

@@ -118,6 +118,23 @@ def test_without_a_key_no_other_page_may_ask(client: FlaskClient, headers: dict[
     assert client.get("/healthz", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host", "Via", "x-forwarded-for"]
+)
+def test_without_a_key_nobody_may_ask_through_a_proxy(client: FlaskClient, header: str) -> None:
+    """It asks from this machine for whoever asks it, and by any name: `Host` is theirs to choose."""
+    answer = client.get("/capacity", headers={"Host": "localhost", header: "203.0.113.9"})
+    assert (answer.status_code, answer.get_json()["code"]) == (403, "FORBIDDEN")
+    assert "proxy" in answer.get_json()["detail"]
+
+
+def test_with_a_key_anybody_may_ask_through_a_proxy(holder: Any) -> None:
+    """That is how others than this machine come in."""
+    one = holder(Scope.READ)
+    headers = {"X-API-Key": one.key, "X-Forwarded-For": "203.0.113.9", "Host": "tiles.example"}
+    assert one.client.get("/capacity", headers=headers).status_code == 200
+
+
 def test_a_page_of_the_server_itself_may_ask(client: FlaskClient) -> None:
     """As a browser does, which names the page."""
     own = {"Host": "localhost:5000", "Origin": "http://localhost:5000", "Sec-Fetch-Site": "same-origin"}
