@@ -1,5 +1,6 @@
 """The page docs/reference/errors.md, out of the table of problems: `python -m api.error_reference`."""
 
+import argparse
 from pathlib import Path
 
 from shared.problems import PROBLEMS, anchor
@@ -46,4 +47,7 @@ def reference_page() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m api.error_reference", description="Write docs/reference/errors.md anew."
+    ).parse_args()
     PAGE.write_text(reference_page(), encoding="utf-8", newline="\n")

@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from threading import local
 
+from benchmarks.arguments import read_numbers
 from benchmarks.processes import Watch, tree
 from ops.prepare import newest_bundled_model
 from ops.processes import Child, wait_until
@@ -210,4 +211,4 @@ def say(what: str, **figures: float) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
+    main(*read_numbers("api_cost", __doc__, requests=100_000))

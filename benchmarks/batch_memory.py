@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import redis
 
+from benchmarks.arguments import read_numbers
 from ops.prepare import newest_bundled_model
 from ops.processes import wait_until
 from ops.servers import HOST, RedisServer, free_port, port_is_free
@@ -133,4 +134,4 @@ def send(port: int, path: Path) -> int:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
+    main(*read_numbers("batch_memory", __doc__, items=10_000))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.arguments import read_numbers
 from shared.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from worker.engine.calibration import calibrate
 from worker.engine.decode import decode_picture
@@ -87,4 +88,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    read_numbers("ceiling", __doc__)
     sys.exit(main())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.arguments import read_numbers
 from ops.processes import wait_until
 from ops.servers import HOST, free_port, port_is_free
 
@@ -78,4 +79,4 @@ def measure(folder: Path, url: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2_000)
+    main(*read_numbers("client_cost", __doc__, files=2_000))

@@ -5,11 +5,11 @@ thread and in one a core; prints images a second and CPU core-milliseconds an im
 """
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.arguments import read_numbers
 from benchmarks.models import with_converted_networks
 from benchmarks.tiles import gather_tiles
 from ops.prepare import newest_bundled_model
@@ -55,4 +55,4 @@ def measure(pipeline: Pipeline, images: Sequence[bytes], seconds: float) -> dict
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 5.0)
+    main(*read_numbers("decoding", __doc__, seconds=5.0))

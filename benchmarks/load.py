@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks.arguments import read_numbers
+
 #: What sends the tile of this number and returns its probabilities.
 Send = Callable[[int], Awaitable[list[float]]]
 #: A client that the system keeps waiting holds one of these; more would only measure the client.
@@ -132,4 +134,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    read_numbers("load", __doc__)
     sys.exit(main())

@@ -126,7 +126,9 @@ class InlineBatcher:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print a table for each part."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.stages",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--tiles", type=int, default=200)
     parser.add_argument("--size", type=int, default=224)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.arguments import read_numbers
 from shared.object_store import Patience
 from shared.schemas import InputInfo, JobSpec, NewJob, new_job_id
 from shared.services import Services, from_settings
@@ -104,5 +105,4 @@ def submit(system: Stack, folder: Path, number: int, files: int) -> float:
 
 
 if __name__ == "__main__":
-    numbers = [int(text) for text in sys.argv[1:]]
-    main(*[*numbers, *(600, 3)[len(numbers) :]])
+    main(*read_numbers("submit_rate", __doc__, files=600, rounds=3))

@@ -5,13 +5,13 @@ python -m benchmarks.thin_worker WORKERS MILLISECONDS_A_TILE
 
 import os
 import secrets
-import sys
 import threading
 import time
 from typing import Any
 
 from celery import Celery, Task, signals
 
+from benchmarks.arguments import read_numbers
 from shared.job_store import Ending
 from shared.object_store import WORKER_PATIENCE
 from shared.schemas import WorkerStatus, wall_clock_ms
@@ -76,4 +76,4 @@ def main(workers: int, milliseconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]))
+    main(*read_numbers("thin_worker", __doc__, workers=1, milliseconds=20.0))

@@ -1,5 +1,6 @@
 """`python -m worker.alive`: exit 0 if a worker on this host has reported lately that it consumes."""
 
+import argparse
 import socket
 import sys
 
@@ -11,6 +12,7 @@ from shared.settings import Settings, read_settings
 
 def main() -> int:
     """Return the exit status, for a container's health check."""
+    argparse.ArgumentParser(prog="python -m worker.alive", description=__doc__).parse_args()
     workers = from_settings(read_settings(Settings), WORKER_PATIENCE).workers
     try:
         names = [status.name for status in workers.live()]

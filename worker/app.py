@@ -1,5 +1,6 @@
 """`python -m worker`: the Celery worker, wired to our own life cycle."""
 
+import argparse
 from typing import Any
 
 import structlog
@@ -89,6 +90,9 @@ def main() -> None:
     Raises:
         SystemExit: if it is to have a GPU and there is none.
     """
+    argparse.ArgumentParser(
+        prog="python -m worker", description="Consume jobs until SIGTERM; the environment says from where."
+    ).parse_args()
     settings = read_settings(Settings)
     configure_logs(settings.log_level, settings.log_json)
     if settings.require_gpu:

@@ -1,5 +1,6 @@
 """`python -m worker.webhooks`: tells webhooks how jobs ended; a role beside the inference workers."""
 
+import argparse
 import re
 import socket
 import threading
@@ -78,6 +79,7 @@ def _once(handler: Any) -> Any:
 
 def main() -> None:
     """Deliver until SIGTERM; then finish what is being sent, and end."""
+    argparse.ArgumentParser(prog="python -m worker.webhooks", description=__doc__).parse_args()
     settings = read_settings(Settings)
     configure_logs(settings.log_level, settings.log_json)
     # Threads only wait for the network.

@@ -5,6 +5,7 @@
 What they say to each other is in `pipe.py`. It ends when the pipe does.
 """
 
+import argparse
 import ctypes
 import json
 import os
@@ -81,4 +82,11 @@ def _buckets(largest: int) -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    parser = argparse.ArgumentParser(
+        prog="python -m worker.engine",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("descriptor", type=int, metavar="FILE_DESCRIPTOR")
+    parser.add_argument("parent", type=int, metavar="PARENT_PID")
+    sys.exit(main(**vars(parser.parse_args())))

@@ -7,6 +7,7 @@ what strangers send. So the installation clears the flag in the files, and an en
 Uses the standard library alone: an image is built with this file and nothing else of ours.
 """
 
+import argparse
 import struct
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,6 +68,9 @@ def _stack_flags(file: BinaryIO) -> tuple[int, int] | None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     for path in installed():
         if clear(path):
             print(f"{path.name} no longer asks for an executable stack")
