@@ -8,6 +8,9 @@ from api.metrics_folder import MetricsFolder
 #: Threads because requests wait: for a store, or, parked by `?wait=`, for a job.
 worker_class = "api.gunicorn_worker.BoundedThreadWorker"
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
+if workers == 0:
+    # gunicorn refuses every other number below 1, and with this one listens and answers nobody.
+    raise SystemExit("error: WEB_CONCURRENCY: expected 1 process or more. Received: 0")
 threads = 256
 #: Over the number of threads, so that kept-alive and waiting connections are accepted and not reset.
 worker_connections = 1000
