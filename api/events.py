@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,14 +34,20 @@ _log = structlog.stdlib.get_logger("api.events")
 class _Waiter:
     """A request that waits for a job's end, or for each change of it."""
 
+    job_id: str
+    #: The API key that asks.
+    owner: str | None
     awaits_end: bool
+    since: float = field(default_factory=time.monotonic)
     changed: threading.Event = field(default_factory=threading.Event)
+    #: Its seat was given to another key's.
+    is_dismissed: bool = False
     #: Reads the job as it ended, once the notice of that is here and says so.
     ended: Callable[[], Job] | None = None
 
 
 class WaitingRoom:
-    """At most `max_waiters` requests that wait for a job at the same time."""
+    """At most `max_waiters` requests that wait for a job at the same time, fairly shared among API keys."""
 
     def __init__(self, jobs: JobStore, max_waiters: int) -> None:
         self._jobs = jobs
@@ -60,11 +66,11 @@ class WaitingRoom:
         """Let every waiter go, within two seconds, once `is_stopping()` says so."""
         self._is_stopping = is_stopping
 
-    def until_final(self, job: Job, seconds: float) -> Job:
+    def until_final(self, job: Job, seconds: float, owner: str | None = None) -> Job:
         """Return the job once it is final, or as it stands after `seconds`.
 
-        Returns at once where the room is full. A ledger that goes away meanwhile ends nothing: the job is
-        returned as it was last seen.
+        Returns at once where the room is full, and early where another owner needs the seat. A ledger that
+        goes away meanwhile ends nothing: the job is returned as it was last seen.
 
         Raises:
             JobNotFound: if the ledger has lost the job meanwhile.
@@ -73,8 +79,8 @@ class WaitingRoom:
         if job.status.is_final or seconds <= 0:
             return job
         until = time.monotonic() + min(seconds, LONGEST_WAIT_SECONDS)
-        with self._seat(job.id, awaits_end=True) as waiter:
-            while waiter and not job.status.is_final and not self._is_stopping():
+        with self._seat(_Waiter(job.id, owner, awaits_end=True)) as waiter:
+            while waiter and not (job.status.is_final or waiter.is_dismissed or self._is_stopping()):
                 left = until - time.monotonic()
                 if left <= 0:
                     break
@@ -83,19 +89,20 @@ class WaitingRoom:
                 job = self._as_told(waiter, job)
         return job
 
-    def follow(self, job: Job) -> Iterator[Job | None]:
+    def follow(self, job: Job, owner: str | None = None) -> Iterator[Job | None]:
         """Yield the job as it is and after each change, None from time to time; ends after its end.
 
-        It ends early, and at once where the room is full: whoever follows comes again.
+        It ends early, and at once where the room is full, or when another owner needs the seat: whoever
+        follows comes again.
         """
         yield job
         until = time.monotonic() + LONGEST_STREAM_SECONDS
         said_at = time.monotonic()
-        with self._seat(job.id, awaits_end=False) as waiter:
+        with self._seat(_Waiter(job.id, owner, awaits_end=False)) as waiter:
             while waiter and not job.status.is_final and time.monotonic() < until:
                 waiter.changed.wait(REREAD_SECONDS)
                 waiter.changed.clear()
-                if self._is_stopping():
+                if waiter.is_dismissed or self._is_stopping():
                     return
                 try:
                     seen = self._read(job)
@@ -121,33 +128,52 @@ class WaitingRoom:
             return job
 
     @contextmanager
-    def _seat(self, job_id: str, awaits_end: bool) -> Iterator[_Waiter | None]:
-        waiter = _Waiter(awaits_end)
-        if not self._enter(waiter, job_id):
+    def _seat(self, waiter: _Waiter) -> Iterator[_Waiter | None]:
+        if not self._enter(waiter):
             yield None
             return
         try:
             yield waiter
         finally:
             with self._lock:
-                self._waiters[job_id].remove(waiter)
-                if not self._waiters[job_id]:
-                    del self._waiters[job_id]
-                self._empty_since = time.monotonic()
+                if not waiter.is_dismissed:
+                    self._leave(waiter)
 
-    def _enter(self, waiter: _Waiter, job_id: str) -> bool:
+    def _enter(self, waiter: _Waiter) -> bool:
         with self._lock:
-            if sum(map(len, self._waiters.values())) >= self._max_waiters:
+            if not self._has_room_for(waiter.owner):
                 return False
             if self._listener is None or not self._listener.is_alive():
                 # First: where it cannot be started, nobody would give the seat back.
                 self._listener = threading.Thread(target=self._listen, name="job-changes", daemon=True)
                 self._listener.start()
-            self._waiters.setdefault(job_id, []).append(waiter)
-            if not waiter.awaits_end or job_id in self._ended_lately or not self._has_heard_for_long():
+            self._waiters.setdefault(waiter.job_id, []).append(waiter)
+            if not waiter.awaits_end or waiter.job_id in self._ended_lately or not self._has_heard_for_long():
                 # What changed between the first look and this line has to be looked at.
                 waiter.changed.set()
             return True
+
+    def _has_room_for(self, owner: str | None) -> bool:
+        """Tell whether there is a seat: if need be that of the first waiter of the owner with the most."""
+        seated = [waiter for waiters in self._waiters.values() for waiter in waiters]
+        if len(seated) < self._max_waiters:
+            return True
+        seats = Counter(waiter.owner for waiter in seated)
+        greediest, most = max(seats.items(), key=lambda item: item[1], default=(None, 0))
+        if most < seats[owner] + 2:
+            # With one seat fewer it would be the one that is short of them.
+            return False
+        first = min((one for one in seated if one.owner == greediest), key=lambda one: one.since)
+        first.is_dismissed = True
+        first.changed.set()
+        self._leave(first)
+        return True
+
+    def _leave(self, waiter: _Waiter) -> None:
+        self._waiters[waiter.job_id].remove(waiter)
+        if not self._waiters[waiter.job_id]:
+            del self._waiters[waiter.job_id]
+        self._empty_since = time.monotonic()
 
     def _has_heard_for_long(self) -> bool:
         """Tell whether every end since a waiter's first look was heard of, unless that was very long ago."""

@@ -56,7 +56,8 @@ def predict() -> Response:
         check_webhook(options.webhook_url, here.settings)
         repeat = idempotency(request.headers.get("Idempotency-Key"), request.path, upload, options, owner())
         submitted = submit(here.services, here.settings, upload, options, repeat, request_id(), owner())
-    job = here.waiting.until_final(submitted.job, min(wait.seconds, LATEST_ANSWER_SECONDS - seconds_taken()))
+    seconds = min(wait.seconds, LATEST_ANSWER_SECONDS - seconds_taken())
+    job = here.waiting.until_final(submitted.job, seconds, owner())
     answer = _answer(job, wait)
     answer.headers["Location"] = url_for("jobs.result", job_id=job.id)
     if submitted.replayed:
@@ -70,7 +71,7 @@ def result(job_id: str) -> Response:
     here = context()
     wait = wanted_wait(request)
     job = find_job(here.services, checked_id(job_id), caller())
-    job = here.waiting.until_final(job, wait.seconds)
+    job = here.waiting.until_final(job, wait.seconds, owner())
     return _unchanged(job) or _answer(job, wait)
 
 
@@ -101,7 +102,7 @@ def events(job_id: str) -> Response:
     if job.status.is_final and last == str(job.version):
         return _nothing()
     answer = Response(
-        stream_with_context(event_stream(here.waiting.follow(job), last)), content_type=EVENT_STREAM
+        stream_with_context(event_stream(here.waiting.follow(job, owner()), last)), content_type=EVENT_STREAM
     )
     answer.headers["Cache-Control"] = "no-store"
     answer.headers["X-HistoQueue-Notice"] = NOTICE

@@ -3,6 +3,7 @@
 import io
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -359,3 +360,23 @@ def test_the_metrics_key_opens_the_metrics_and_nothing_else(services: Services, 
         assert wrong.status_code == 401
         key_store.create("someone", frozenset([Scope.READ]))
         context(app).keys.refresh()
+
+
+def test_who_has_every_seat_of_those_that_wait_gives_one_to_another_key(
+    app: Flask, services: Services, holder: Any
+) -> None:
+    """There are two: one key waits twice, and the other waits all the same."""
+    greedy, other = holder(Scope.SUBMIT, Scope.READ), holder(Scope.SUBMIT, Scope.READ)
+    job_id, theirs = greedy.submit().get_json()["id"], other.submit().get_json()["id"]
+    ask = partial(greedy.ask, f"/result/{job_id}?wait=30")
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(ask) for _ in range(2)]
+        until = time.monotonic() + 5
+        while len(context(app).waiting._waiters.get(job_id, ())) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        timer = threading.Timer(0.2, services.jobs.cancel, [theirs])
+        timer.start()
+        assert other.ask(f"/result/{theirs}?wait=30").get_json()["status"] == "canceled"
+        timer.join()
+        services.jobs.cancel(job_id)
+    assert sorted(answer.result().status_code for answer in answers) == [200, 202]

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ def listeners_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "LINGER_SECONDS", 0.0)
 
 
-def later(seconds: float, act: Callable[[], None]) -> threading.Timer:
+def later(seconds: float, act: Callable[[], object]) -> threading.Timer:
     """Do something while the test waits."""
     timer = threading.Timer(seconds, act)
     timer.start()
@@ -151,6 +152,55 @@ def test_over_the_bound_of_waiting_requests_the_answer_comes_at_once(submit: Sub
     for thread in waiting:
         thread.join()
     assert codes == [202, 202]
+
+
+def test_a_key_that_has_taken_every_seat_gives_one_to_another(submit: Submit, services: Services) -> None:
+    """The one that has waited longest is answered; a key that has as many seats as others gets no more."""
+    room = events.WaitingRoom(services.jobs, 2)
+    ids = [submit().get_json()["id"] for _ in range(3)]
+    jobs = [services.jobs.get(job_id) for job_id in ids]
+    answered: list[str] = []
+
+    def wait(job: Job, owner: str) -> threading.Thread:
+        def run() -> None:
+            answered.append(room.until_final(job, 30, owner).id)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        until = time.monotonic() + 5
+        while job.id not in room._waiters and time.monotonic() < until:
+            time.sleep(0.01)
+        assert job.id in room._waiters
+        return thread
+
+    first, second = wait(jobs[0], "greedy"), wait(jobs[1], "greedy")
+    third = wait(jobs[2], "other")
+    first.join(5)
+    assert answered == [ids[0]]
+    assert room.until_final(jobs[0], 30, "greedy") == jobs[0]
+    assert [seen and seen.id for seen in room.follow(jobs[0], "other")] == [ids[0]]
+    for job_id in ids[1:]:
+        services.jobs.cancel(job_id)
+    second.join(5)
+    third.join(5)
+    assert sorted(answered) == sorted(ids)
+    assert room._waiters == {}
+
+
+def test_a_stream_gives_its_seat_to_another_key(submit: Submit, services: Services) -> None:
+    """It ends, and its client comes again."""
+    room = events.WaitingRoom(services.jobs, 2)
+    job = services.jobs.get(submit().get_json()["id"])
+    followers = [threading.Thread(target=list, args=(room.follow(job, "greedy"),)) for _ in range(2)]
+    for follower in followers:
+        follower.start()
+    until = time.monotonic() + 5
+    while len(room._waiters.get(job.id, ())) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    timer = later(0.2, partial(services.jobs.cancel, job.id))
+    assert room.until_final(job, 30, "other").status == "canceled"
+    for thread in (*followers, timer):
+        thread.join()
 
 
 def test_only_the_end_of_its_job_wakes_a_waiter(
