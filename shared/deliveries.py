@@ -6,7 +6,8 @@
                                                     └──> disabled: the receiver wants no more of this subject
 
 A subject is what an event is about: a job or a batch, by the key of its record. Its deliveries go with it.
-No host gets more than so many at a time, and one whose places are all taken costs the others nothing.
+No host gets more than so many at a time, and one whose places are all taken costs the others nothing. A
+host is one for each API key that names it.
 
 `deliveries_redis.py` is the real side, `deliveries_memory.py` the one for tests; both are held to
 `tests/contract/test_deliveries.py`.
@@ -59,7 +60,14 @@ class Taken:
     """A delivery that is given out: what a message to a sender carries."""
 
     delivery_id: str
+    #: Where it goes, as `Delivery.host` has it.
     host: str
+
+    @property
+    def owner(self) -> str | None:
+        """The API key that it is sent for; None where there was none."""
+        owner, blank, _ = self.host.partition(" ")
+        return owner if blank else None
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class Delivery:
     #: Such as job.succeeded, or batch.completed.
     event: str
     url: str
+    #: As places are counted: the URL's host; where there is an API key, behind the key's id and a blank.
     host: str
     #: The job, or the batch, as it was when the event happened.
     about: Job | Batch

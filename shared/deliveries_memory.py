@@ -40,11 +40,13 @@ class MemoryDeliveries:
                 delivery_id, event = f"{about.id}_{about.ends}", "batch.completed"
             else:
                 delivery_id, event = f"{about.id}_{about.version}_{now}", f"job.{about.status}"
+            owner = about.owner if isinstance(about, Batch) else about.spec.owner
+            host = url.partition("://")[2].partition("/")[0].partition("?")[0].lower()
             new = Delivery(
                 id=delivery_id,
                 event=event,
                 url=url,
-                host=url.partition("://")[2].partition("/")[0].partition("?")[0].lower(),
+                host=f"{owner} {host}" if owner else host,
                 about=about,
                 state=DeliveryState.PENDING,
                 attempt=0,

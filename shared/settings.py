@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     webhook_retry_seconds: str = Field(default="10,60,300,1800,7200", pattern=r"^[0-9]{1,6}(,[0-9]{1,6})*$")
     #: How long after its event a delivery is tried.
     webhook_give_up_seconds: float = Field(default=86_400, gt=0, le=_LONGEST_SECONDS)
-    #: Deliveries that one process sends at the same time, and that all of them send to one host.
+    #: Deliveries that one process sends at the same time, and that all of them send to a key's host.
     webhook_threads: int = Field(default=16, ge=1, le=256)
     webhook_threads_per_host: int = Field(default=4, ge=1)
 

@@ -18,6 +18,7 @@ from shared.representation import NOTICE, batch_body, job_body, timestamp
 from shared.schemas import Batch, Job
 from shared.settings import Settings
 from worker.webhook_http import Answer, WebhookSender
+from worker.webhook_turns import Turns
 
 #: A message that nobody took for so long is published again.
 HOLD_SECONDS = 30.0
@@ -44,6 +45,7 @@ class Deliverer:
         self._settings = settings
         self._publish = publish
         self._send = send or make_sender(settings).post
+        self._turns = Turns(settings.webhook_threads)
         self._signers = [Webhook(secret) for secret in settings.webhook_secrets]
         # Where the API is mounted: gunicorn's own variable.
         self._root = os.environ.get("SCRIPT_NAME", "")
@@ -61,18 +63,28 @@ class Deliverer:
     def run(self, taken: Taken, is_draining: Callable[[], bool] = lambda: False) -> None:
         """Make one delivery, and go on with its host's others for a while.
 
-        Raises nothing that time will mend: what is not booked is given out again.
+        Where its API key has as many threads as one gets, it waits for the first of them. Raises nothing that
+        time will mend: what is not booked is given out again.
         """
-        until = time.monotonic() + TURN_SECONDS
-        following: Taken | None = taken
+        if not self._turns.begin(taken):
+            return
         try:
-            while following and time.monotonic() < until:
-                self._deliver(following)
-                following = None if is_draining() else self._next_of(taken.host)
-            if following:
-                self._publish(following)
+            try:
+                self._take_turn(taken, is_draining)
+            finally:
+                if waiting := self._turns.end(taken.owner):
+                    self._publish(waiting)
         except Unavailable as error:
             _log.warning("delivery_left_to_the_dispatcher", error=str(error))
+
+    def _take_turn(self, taken: Taken, is_draining: Callable[[], bool]) -> None:
+        until = time.monotonic() + TURN_SECONDS
+        following: Taken | None = taken
+        while following and time.monotonic() < until:
+            self._deliver(following)
+            following = None if is_draining() else self._next_of(taken.host)
+        if following:
+            self._publish(following)
 
     def _next_of(self, host: str) -> Taken | None:
         places = self._settings.webhook_threads_per_host

@@ -27,13 +27,18 @@ local function ground_webhook(id, host)
   redis.call('ZREM', webhooks_pending, id)
 end
 
--- Have an event delivered, in the same call that makes it true: no crash can come in between.
+-- Have an event delivered, in the same call that makes it true: no crash can come in between. A host is one for
+-- each API key that names it.
 -- `data` is the subject as it is now; the delivery is forgotten after `kept_ms` at the latest.
 local function announce_webhook(now, subject, id, event, url, data, kept_ms)
   if redis.call('HGET', subject, 'webhook_off') then
     return
   end
   local host = string.lower(string.match(url, '^%a+://([^/?#]+)') or '')
+  local owner = redis.call('HGET', subject, 'owner')
+  if owner and owner ~= '' then
+    host = owner .. ' ' .. host
+  end
   redis.call('HSET', webhook_of(id), 'id', id, 'subject', subject, 'event', event, 'url', url, 'host', host,
     'data', data, 'state', 'pending', 'attempt', 0, 'announced_at_ms', now, 'since_ms', now, 'due_ms', now,
     'token', '', 'lease_until_ms', 0, 'tries', '')

@@ -259,6 +259,20 @@ def test_a_host_gets_no_more_at_a_time_than_it_has_places(ledger: Ledger) -> Non
     assert len(ledger.take()) == 1
 
 
+def test_a_host_has_places_for_each_api_key(ledger: Ledger) -> None:
+    """What one key has told to a slow receiver does not hold back what another key has told to the same."""
+    for owner in (*["greedy"] * 10, "other"):
+        new = ledger.new_job(URL)
+        new = new.model_copy(update={"spec": new.spec.model_copy(update={"owner": owner})})
+        ledger.jobs.create(new, 1000)
+        ledger.jobs.cancel(new.id)
+    taken = ledger.take()
+    assert [item.owner for item in taken].count("greedy") == PLACES
+    assert [item.owner for item in taken].count("other") == 1
+    for item in taken:
+        assert ledger.deliveries.claim(item, "t", LEASE)
+
+
 def test_one_that_is_being_made_holds_up_no_other_of_its_host(ledger: Ledger) -> None:
     """While the host has a free place: the next look gives the other out."""
     for _ in range(2):

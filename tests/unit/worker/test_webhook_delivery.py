@@ -1,6 +1,7 @@
 """What is sent, signed with every secret, and what each answer leads to."""
 
 import json
+import threading
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -43,9 +44,9 @@ class Bench:
         self.sent.append((url, body, headers))
         return self.answers.pop(0) if self.answers else OK
 
-    def job(self, url: str = URL) -> str:
+    def job(self, url: str = URL, owner: str | None = None) -> str:
         """Return a job that failed."""
-        new = new_job(retention=7 * 86_400, webhook_url=url)
+        new = new_job(retention=7 * 86_400, webhook_url=url, owner=owner)
         self.jobs.create(new, 1000)
         claim(self.jobs, new.id)
         fail(self.jobs, new.id, JobError(code="INVALID_IMAGE", detail="It breaks off."))
@@ -210,6 +211,41 @@ def test_a_turn_ends_so_that_another_host_has_its_own(bench: Bench, monkeypatch:
     bench.deliverer.run(taken)
     assert bench.sent == []
     assert bench.messages == [taken]
+
+
+def test_one_keys_slow_receivers_leave_threads_to_another_key(bench: Bench) -> None:
+    """However many it names: of four it has three, and what is over waits until one of those is done."""
+    bench = Bench(webhook_threads=4)
+    sending, answered = threading.Semaphore(0), threading.Event()
+
+    def hang(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+        bench.sent.append((url, body, headers))
+        if "slow" in url:
+            sending.release()
+            assert answered.wait(20)
+        return OK
+
+    deliverer = Deliverer(bench.deliveries, bench.settings, bench.messages.append, hang)
+    for number in range(4):
+        bench.job(f"https://slow-{number}.example.org/", "greedy")
+    bench.job(owner="other")
+    deliverer.dispatch()
+    quick, *slow, over = sorted(bench.messages, key=lambda taken: "slow" in taken.host)
+    bench.messages.clear()
+    threads = [threading.Thread(target=deliverer.run, args=(taken,)) for taken in slow]
+    for thread in threads:
+        thread.start()
+        assert sending.acquire(timeout=20)
+    deliverer.run(over)
+    deliverer.run(quick)
+    assert len(bench.sent) == 4
+    assert bench.sent[-1][0] == URL
+    answered.set()
+    for thread in threads:
+        thread.join()
+    assert bench.messages == [over]
+    deliverer.run(over)
+    assert len(bench.sent) == 5
 
 
 def test_one_that_shuts_down_takes_no_more(bench: Bench) -> None:
