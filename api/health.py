@@ -76,7 +76,11 @@ def _failure(name: str, check: "Future[None]") -> str | None:
 def _has_worker(here: Context) -> None:
     name = here.settings.model_name
     if not any(worker.model_name == name for worker in here.services.workers.live()):
-        raise Unavailable(f"Expected a worker that has loaded {name} and consumes. None has reported lately.")
+        trouble = here.services.workers.trouble()
+        raise Unavailable(
+            f"Expected a worker that has loaded {name} and consumes. None has reported lately."
+            + (f" One that cannot begin says: {trouble}" if trouble else "")
+        )
 
 
 def _has_model(here: Context) -> None:

@@ -58,6 +58,8 @@ CHANGES = "jobs:changes"
 WORKERS = "workers"
 #: String with a time to live: one worker's last report.
 WORKER = "worker:"
+#: String with a time to live: why some worker cannot begin.
+WORKER_TROUBLE = "worker:trouble"
 #: Counters of requests by API key; what follows is named by the library that keeps them.
 RATES = "rates:"
 #: The Celery queues (lists) of inference messages: those of interactive and those of bulk jobs.

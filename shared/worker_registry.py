@@ -12,6 +12,8 @@ from shared.schemas import WorkerStatus
 REPORT_LASTS_SECONDS = 10
 #: How often a worker reports.
 REPORT_EVERY_SECONDS = 2
+#: How long it is remembered why a worker could not begin: longer than its next try takes.
+COMPLAINT_LASTS_SECONDS = 150
 
 
 class WorkerRegistry(Protocol):
@@ -25,6 +27,12 @@ class WorkerRegistry(Protocol):
 
     def live(self) -> list[WorkerStatus]:
         """Return the workers that have reported lately, by name."""
+
+    def complain(self, trouble: str) -> None:
+        """Say why a worker cannot begin; counts for `COMPLAINT_LASTS_SECONDS`."""
+
+    def trouble(self) -> str | None:
+        """Return what was last complained of lately."""
 
 
 class RedisWorkerRegistry:
@@ -56,12 +64,22 @@ class RedisWorkerRegistry:
                 self.withdraw(name)
         return [WorkerStatus.model_validate_json(str(report)) for report in reports if report is not None]
 
+    def complain(self, trouble: str) -> None:
+        with answering():
+            self._redis.set(keys.WORKER_TROUBLE, trouble, px=COMPLAINT_LASTS_SECONDS * 1000)
+
+    def trouble(self) -> str | None:
+        with answering():
+            found = self._redis.get(keys.WORKER_TROUBLE)
+        return None if found is None else str(found)
+
 
 class MemoryWorkerRegistry:
     """Reports in a dictionary, for tests; they never expire."""
 
     def __init__(self) -> None:
         self._reports: dict[str, WorkerStatus] = {}
+        self._trouble: str | None = None
 
     def report(self, status: WorkerStatus) -> None:
         self._reports[status.name] = status
@@ -71,3 +89,9 @@ class MemoryWorkerRegistry:
 
     def live(self) -> list[WorkerStatus]:
         return [self._reports[name] for name in sorted(self._reports)]
+
+    def complain(self, trouble: str) -> None:
+        self._trouble = trouble
+
+    def trouble(self) -> str | None:
+        return self._trouble

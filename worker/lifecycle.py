@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -138,12 +139,19 @@ class Worker:
             self.supervisor.ensure(self._services.models.live())
         except HistoQueueError as error:
             self._say_once(error, code=error.code, cause=cause_of(error))
+            self._complain(str(error))
             return False
         except OSError as error:
             # A full disk, or a cache that may not be written.
             self._say_once(error)
+            # Its whole text names a path of this machine, which is for the log.
+            self._complain(error.strerror or type(error).__name__)
             return False
         return True
+
+    def _complain(self, trouble: str) -> None:
+        with suppress(HistoQueueError):
+            self._services.workers.complain(trouble)
 
     def _say_once(self, error: Exception, **facts: str | None) -> None:
         reason = f"{error} {facts}"

@@ -52,6 +52,19 @@ def test_each_reason_is_told(bare_services: Services, settings: Settings) -> Non
     assert problem["checks"]["job_store"] == "ok"
 
 
+def test_what_keeps_a_worker_from_beginning_is_told(services: Services, settings: Settings) -> None:
+    """Such as a model that is damaged: until it is mended no worker ever reports."""
+    services.workers.complain("Expected model.keras to have the digest of its manifest.")
+    client = create_app(services, settings).test_client()
+    assert client.get("/readyz").status_code == 200
+    services.workers.withdraw("w1")
+    (reason,) = client.get("/readyz").get_json()["reasons"]
+    assert reason.endswith(
+        "None has reported lately. One that cannot begin says: "
+        "Expected model.keras to have the digest of its manifest."
+    )
+
+
 def test_a_store_that_hangs_does_not_hang_the_answer(
     services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """A worker's life, with an engine that needs no model."""
 
+import errno
 import threading
 import time
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ import pytest
 import structlog
 from celery.utils.dispatch import Signal
 
-from shared.errors import JobStoreUnavailable, NoModel
+from shared.errors import InvalidModel, JobStoreUnavailable, NoModel
 from shared.job_store import Cleanable
 from shared.schemas import ModelRef, WorkerStatus
 from shared.services import Services, in_memory
@@ -118,6 +119,33 @@ def test_it_says_once_why_it_has_no_model(
     with structlog.testing.capture_logs() as lines:
         worker.start()
     assert [line["error"] for line in lines if line["event"] == "no_model_yet"] == ["no room", "none yet"]
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (
+            InvalidModel("Expected model.keras to have its digest."),
+            "Expected model.keras to have its digest.",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "/home/somebody"), "No space left on device"),
+    ],
+)
+def test_readiness_hears_why_a_worker_cannot_begin(
+    worker: Worker, services: Services, monkeypatch: pytest.MonkeyPatch, error: Exception, trouble: str
+) -> None:
+    """Its log is elsewhere, and may be nobody's; a path of its machine is for the log alone."""
+    monkeypatch.setattr(lifecycle, "MODEL_RETRY_SECONDS", 0.01)
+    answers = [error]
+
+    def live() -> ModelRef:
+        if answers:
+            raise answers.pop()
+        return MODEL
+
+    monkeypatch.setattr(services.models, "live", live)
+    worker.start()
+    assert services.workers.trouble() == trouble
 
 
 @pytest.mark.parametrize("tells_events", [False, True])
