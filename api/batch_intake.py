@@ -216,7 +216,7 @@ class KeysIntake:
 
 def _listed(body: bytes) -> list[str | dict[str, str]]:
     try:
-        given = json.loads(body)
+        given = json.loads(body, object_pairs_hook=_members)
         keys = given["keys"]
         whole = (
             len(given) == 1
@@ -236,10 +236,18 @@ def _listed(body: bytes) -> list[str | dict[str, str]]:
         whole = False
     if not whole:
         raise InvalidRequest(
-            'Expected {"keys": [...]} alone, each a key or {"key": ..., "custom_id": ...}; options are query'
-            " parameters. Received: something else"
+            'Expected {"keys": [...]} alone, each a key or {"key": ..., "custom_id": ...}, no member twice;'
+            " options are query parameters. Received: something else"
         )
     found: list[str | dict[str, str]] = keys
+    return found
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object of JSON; one that says a member twice is a ValueError."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError
     return found
 
 

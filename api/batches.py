@@ -65,6 +65,7 @@ def show(batch_id: str) -> Response:
 def results(batch_id: str) -> Response:
     """Return what has ended since the cursor; the next one is a header, and a link where more may come."""
     batch = _found(batch_id)
+    _check_names({"cursor", "limit", "format"})
     start = _number("cursor", 0, 2**53)
     count = min(_number("limit", USUAL_RESULTS, MOST_RESULTS, least=1), max(0, batch.ends - start))
     form = request.args.get("format", "ndjson")
@@ -101,6 +102,14 @@ def retry(batch_id: str) -> Response:
 
 def _found(batch_id: str) -> Batch:
     return find_batch(context().services, batch_id, caller())
+
+
+def _check_names(known: set[str]) -> None:
+    """Refuse a query that says what nobody reads: a misspelt cursor would give the first page for ever."""
+    for name, values in request.args.lists():
+        if name not in known or len(values) > 1:
+            expected = ", ".join(sorted(known))
+            raise InvalidRequest(f"Expected only {expected}, each once. Received: {name[:40]!r}")
 
 
 def _number(name: str, usual: int, most: int, least: int = 0) -> int:

@@ -96,6 +96,9 @@ def test_a_list_of_anything_is_not_read_into_memory(
         ),
         # Options of all items are query parameters.
         b'{"keys": ["incoming/x0_y0.png"], "mpp": 0.5}',
+        # Which of the two is meant cannot be told.
+        b'{"keys": [], "keys": ["incoming/x0_y0.png"]}',
+        b'{"keys": [{"key": "incoming/other", "key": "incoming/x0_y0.png"}]}',
     ],
 )
 def test_a_malformed_list_of_keys_is_refused(client: FlaskClient, services: Services, body: bytes) -> None:

@@ -64,6 +64,13 @@ def test_results_are_tables_and_shapes_too(client: FlaskClient, finish: Finish) 
         assert client.get(batch["links"]["results"], query_string=wrong).status_code == 400
 
 
+def test_a_query_of_results_that_nobody_reads_is_refused(client: FlaskClient) -> None:
+    """With a misspelt cursor the first page would come again and again."""
+    results = send_files(client, TILES).json["links"]["results"]
+    for wrong in ("curser=2", "cursor=1&cursor=2"):
+        assert client.get(f"{results}?{wrong}").json["code"] == "INVALID_REQUEST"
+
+
 def test_a_page_of_results_is_as_long_as_it_says(
     client: FlaskClient, finish: Finish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
