@@ -44,6 +44,7 @@ def submit(
 
     Returns the job as it stands, after at most `wait` seconds of waiting for its end.
     """
+    _check_number(wait)
     held = min(wait or 0.0, LONGEST_WAIT_SECONDS)
     headers = {"Content-Type": upload.media_type, "Idempotency-Key": key or uuid.uuid4().hex}
     if held > 0:
@@ -70,7 +71,9 @@ def wait_for(record: JobRecord, timeout: float | None, patience: Patience) -> Fl
 
     Raises:
         WaitTimedOut: if it is not after `timeout` seconds; None waits as long as it takes.
+        ValueError: if `timeout` is no number.
     """
+    _check_number(timeout)
     end = math.inf if timeout is None else patience.clock() + timeout
     tag: dict[str, str] = {}
     while not record.is_final:
@@ -89,6 +92,12 @@ def wait_for(record: JobRecord, timeout: float | None, patience: Patience) -> Fl
             # The server holds no more requests back just now: come back when it says.
             yield Pause(min(_when_to_ask_again(answer, patience), max(0.0, end - patience.clock())))
     return record
+
+
+def _check_number(seconds: float | None) -> None:
+    if seconds is not None and math.isnan(seconds):
+        # No time is past it: the wait would have no end.
+        raise ValueError(f"Expected seconds to wait for. Received: {seconds}")
 
 
 def submit_batch(

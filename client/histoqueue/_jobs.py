@@ -89,6 +89,7 @@ class Job(JobView):
 
         Raises:
             WaitTimedOut: if it has not after `timeout` seconds; None waits as long as it takes.
+            ValueError: if `timeout` is no number.
         """
         return self._take(flows.wait_for(self.record, timeout, self._client.patience))
 

@@ -277,6 +277,18 @@ def test_a_wait_that_is_over_is_a_timeout(clock: Clock, patience: Patience, conv
     assert clock.now == 10
 
 
+def test_a_wait_for_no_number_of_seconds_is_refused(patience: Patience, converse: Any) -> None:
+    """Before anything is sent: it would have no end. One that is over before it begins is a timeout."""
+    talk, record = converse(answer(200, DONE)), JobRecord.from_json(QUEUED)
+    with pytest.raises(ValueError, match="Expected seconds"):
+        talk.hold(flows.wait_for(record, float("nan"), patience))
+    with pytest.raises(ValueError, match="Expected seconds"):
+        talk.hold(submission(patience, wait=float("nan")))
+    with pytest.raises(WaitTimedOut):
+        talk.hold(flows.wait_for(record, -1, patience))
+    assert talk.requests == []
+
+
 def test_links_are_followed(patience: Patience, converse: Any) -> None:
     """Where the server says where a job is, no path is built."""
     moved = {**QUEUED, "links": {"self": "/v2/jobs/a1", "cancel": "/v2/jobs/a1/end"}}
