@@ -121,6 +121,14 @@ class _LeavesReplicas:
     The address may lead to the one that took over; through Sentinels redis-py does the same by itself.
     """
 
+    def on_connect_check_health(self, *args: Any, **options: Any) -> None:
+        """Greet the server."""
+        try:
+            super().on_connect_check_health(*args, **options)  # type: ignore[misc]
+        except AttributeError as error:
+            # Such as a mail server, whose greeting is taken for the answer.
+            raise redis.ConnectionError("Expected a Redis server there. Another one answers.") from error
+
     def read_response(self, *args: Any, **options: Any) -> Any:
         """Read an answer."""
         try:

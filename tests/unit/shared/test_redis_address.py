@@ -1,10 +1,15 @@
 """Addresses of Redis are taken apart once, alike for the ledger and for Celery."""
 
+import socket
 import ssl
+import threading
+from contextlib import suppress
 
 import pytest
 from pydantic import SecretStr
 
+from shared.errors import JobStoreUnavailable
+from shared.job_store_redis import RedisJobStore, connect
 from shared.redis_address import RedisAddress
 from shared.settings import Settings, read_settings
 from shared.task_queue import make_celery
@@ -98,3 +103,23 @@ def test_a_missing_file_of_authorities_is_said_at_the_start(monkeypatch: pytest.
     monkeypatch.setenv("REDIS_CA_FILE", "/nowhere/ca.pem")
     with pytest.raises(SystemExit, match="REDIS_CA_FILE"):
         read_settings(Settings)
+
+
+def test_a_server_that_is_no_redis_is_an_outage() -> None:
+    """One that greets as POP3 does, whose first line is a good answer in Redis' protocol."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            with suppress(OSError):  # closed, once the test is over
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.sendall(b"+OK ready\r\n")
+                        connection.recv(1000)
+
+        thread = threading.Thread(target=greet, daemon=True)
+        thread.start()
+        jobs = RedisJobStore(connect(f"redis://127.0.0.1:{server.getsockname()[1]}/0", 2))
+        with pytest.raises(JobStoreUnavailable) as caught:
+            jobs.ping()
+    assert str(caught.value.__cause__) == "Expected a Redis server there. Another one answers."
