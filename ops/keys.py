@@ -27,6 +27,8 @@ def create(store: KeyStore, name: str, scopes: list[str]) -> None:
 def show(store: KeyStore) -> None:
     """Print a line for each key."""
     ring = store.read()
+    if not ring.records:
+        print("there is no key: without one, everybody on this machine may do everything", file=sys.stderr)
     for key_id, record in sorted(ring.records.items()):
         state = "revoked" if key_id in ring.revoked else "valid"
         if record is None:

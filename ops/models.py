@@ -27,7 +27,10 @@ def show(models: ModelRegistry) -> None:
     except InvalidModel as error:
         live = None
         print(f"error: {error.code}: {error}", file=sys.stderr)
-    for version in reversed(models.versions()):
+    versions = models.versions()
+    if not versions:
+        print("no version is published", file=sys.stderr)
+    for version in reversed(versions):
         print(f"{version}  {'live' if version == live else 'published'}")
 
 

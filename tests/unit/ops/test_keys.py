@@ -88,6 +88,9 @@ def test_the_command_makes_a_key_that_submits_and_reads_and_revokes_it(
         assert (said.out, len(said.err.splitlines())) == ("", 1)
         assert said.err.startswith("error: OBJECT_STORE_UNAVAILABLE")
     objects.ensure_bucket()
+    assert keys.main(["list"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err.splitlines()[-1].partition(":")[0]) == ("", "there is no key")
     for more, scopes in (([], {Scope.SUBMIT, Scope.READ}), (["--scope", "admin"], {Scope.ADMIN})):
         assert keys.main(["create", "--name", "lab", *more]) == 0
         text = capsys.readouterr().out.strip()

@@ -59,7 +59,8 @@ def test_the_bundled_version_is_published_where_none_is_named(
 ) -> None:
     """What an upgrade brings."""
     assert models.main(["list"]) == 0
-    assert not capsys.readouterr().out
+    said = capsys.readouterr()
+    assert (said.out, said.err.splitlines()[-1]) == ("", "no version is published")
     assert models.main(["publish"]) == 0
     assert registry.live().version == models.newest_bundled_model().name.rpartition("-")[2]
 
