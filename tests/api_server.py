@@ -15,10 +15,10 @@ from shared.archive import Archive
 from shared.schemas import Job, JobError, WorkerStatus, wall_clock_ms
 from shared.services import in_memory
 from shared.settings import Settings
-from tests.factories import write_model
+from tests.factories import png_bytes, write_model
 from tests.work import claim, fail, succeed
 
-HEATMAP = b"\x89PNG where it looked"
+HEATMAP = png_bytes()
 RESULT = {
     "class": "lung_aca",
     "label": "Lung adenocarcinoma",

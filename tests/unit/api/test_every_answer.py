@@ -21,7 +21,7 @@ from shared.object_store_memory import MemoryObjectStore
 from shared.schemas import JobError
 from shared.services import Services
 from shared.worker_registry import MemoryWorkerRegistry
-from tests.factories import jpeg_bytes, truncated, zip_bytes
+from tests.factories import jpeg_bytes, png_bytes, truncated, zip_bytes
 from tests.unit.api.test_models import publish_with_card
 from tests.work import Clock, claim, fail, succeed
 
@@ -116,7 +116,7 @@ def world(app: Flask, services: Services, clock: Clock, tmp_path: Path) -> World
 
 def with_heatmap(world: World) -> Any:
     path = world.ended_job("&explain=true")
-    world.services.objects.put(f"heatmaps/{path[8:10]}/{path[8:]}.png", b"png", "image/png")
+    world.services.objects.put(f"heatmaps/{path[8:10]}/{path[8:]}.png", png_bytes(), "image/png")
     return world.ask("GET", f"{path}/heatmap.png")
 
 

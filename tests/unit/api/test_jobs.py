@@ -11,7 +11,7 @@ from shared.archive import Archive
 from shared.envelope import read_job
 from shared.schemas import JobError
 from shared.services import Services
-from tests.factories import jpeg_bytes
+from tests.factories import jpeg_bytes, png_bytes, truncated
 from tests.work import Clock, claim, fail, succeed
 
 Submit = Callable[..., Any]
@@ -255,15 +255,29 @@ def test_a_heat_map_is_a_png_once_its_job_has_ended(
     assert (pending.status_code, pending.get_json()["id"]) == (202, job["id"])
     assert int(pending.headers["Retry-After"]) >= 1
     finish(job["id"])
-    Archive(services.objects).put_heatmap(job["id"], b"a picture")
+    Archive(services.objects).put_heatmap(job["id"], png_bytes())
     answer = client.get(job["links"]["heatmap"])
-    assert (answer.status_code, answer.content_type, answer.data) == (200, "image/png", b"a picture")
+    assert (answer.status_code, answer.content_type, answer.data) == (200, "image/png", png_bytes())
     known = client.get(job["links"]["heatmap"], headers={"If-None-Match": answer.headers["ETag"]})
     assert (known.status_code, known.data, known.headers["ETag"]) == (304, b"", answer.headers["ETag"])
     other = client.get(job["links"]["heatmap"], headers={"If-None-Match": pending.headers["ETag"]})
     assert other.status_code == 200
     client.delete(job["links"]["self"])
     assert client.get(job["links"]["heatmap"]).status_code == 410
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [b"", b"a picture", truncated(png_bytes()), png_bytes().replace(b"IDAT", b"IDAX")],
+)
+def test_a_damaged_heat_map_is_none(
+    submit: Submit, client: FlaskClient, finish: Finish, services: Services, spoiled: bytes
+) -> None:
+    """It would be shown as one, as far as it goes."""
+    job = submit(path="/predict?explain=true").get_json()
+    finish(job["id"])
+    Archive(services.objects).put_heatmap(job["id"], spoiled)
+    assert client.get(job["links"]["heatmap"]).get_json()["code"] == "NO_HEATMAP"
 
 
 def test_without_a_heat_map_there_is_none_to_read(
@@ -279,7 +293,7 @@ def test_without_a_heat_map_there_is_none_to_read(
     assert client.get(rejected["links"]["heatmap"]).get_json()["code"] == "NO_HEATMAP"
     canceled = submit(path="/predict?explain=true").get_json()
     client.post(f"{canceled['links']['self']}/cancel")
-    Archive(services.objects).put_heatmap(canceled["id"], b"made before its worker heard of that")
+    Archive(services.objects).put_heatmap(canceled["id"], png_bytes())  # before its worker heard of that
     assert client.get(canceled["links"]["heatmap"]).get_json()["code"] == "NO_HEATMAP"
     unknown = client.get("/result/00000000-0000-4000-8000-000000000000/heatmap.png")
     assert (unknown.status_code, unknown.get_json()["code"]) == (404, "JOB_NOT_FOUND")

@@ -8,6 +8,7 @@ import pytest
 
 from shared.archive import Archive
 from shared.errors import ObjectStoreUnavailable
+from tests.factories import png_bytes
 from tests.unit.worker.conftest import World
 from tests.work import claim, succeed
 from worker.reaper import MOST_FAILED, archive_once, clean_once, reap_once
@@ -228,7 +229,7 @@ def test_an_outcome_that_is_archived_anew_while_the_earlier_one_is_withdrawn_is_
         unwanted = archived(ended)
         claim(jobs, job_id)
         succeed(jobs, job_id, {"text": "tile"})
-        Archive(objects).put_heatmap(job_id, b"a picture")
+        Archive(objects).put_heatmap(job_id, png_bytes())
         archive_once(jobs, objects, pool)
         return unwanted
 
@@ -238,7 +239,7 @@ def test_an_outcome_that_is_archived_anew_while_the_earlier_one_is_withdrawn_is_
         world.now_ms += 31_000
         archive_once(jobs, objects, pool)
     assert Archive(objects).get(job_id) == jobs.get(job_id)
-    assert Archive(objects).get_heatmap(job_id) == b"a picture"
+    assert Archive(objects).get_heatmap(job_id) == png_bytes()
 
 
 def test_an_outcome_past_its_retention_goes_from_the_object_store_too(world: World) -> None:
