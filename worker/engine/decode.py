@@ -11,6 +11,7 @@ Decided on purpose, and tested:
 - Grey levels of more than 8 bits are scaled down by their range, never clipped.
 """
 
+import threading
 import warnings
 from io import BytesIO
 from typing import BinaryIO, Final, cast
@@ -57,9 +58,7 @@ def decode_picture(data: bytes, max_pixels: int) -> Image.Image:
         InvalidImage: if it is empty, truncated, corrupt, too small, of a kind that cannot become RGB, or made
             to be decoded over and over.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of damaged metadata, which is dropped anyway
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with _FILTERS:
         try:
             return _decode(data, max_pixels)
         except HistoQueueError:
@@ -70,6 +69,36 @@ def decode_picture(data: bytes, max_pixels: int) -> Image.Image:
             Exception
         ) as error:  # a hostile file raises anything: SyntaxError, struct.error, bare ValueError
             raise _refusal(data) from error
+
+
+class _Filters:
+    """How warnings are taken while any thread decodes.
+
+    The filters are the whole process': a thread that took them back would take them from the others.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._decoding = 0
+        self._before = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._decoding += 1
+            if self._decoding == 1:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                warnings.simplefilter("ignore")  # Pillow warns of damaged metadata, which is dropped anyway
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._decoding -= 1
+            if self._decoding == 0:
+                self._before.__exit__(None, None, None)
+
+
+_FILTERS: Final = _Filters()
 
 
 def _decode(data: bytes, max_pixels: int) -> Image.Image:

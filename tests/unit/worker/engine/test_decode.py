@@ -2,9 +2,12 @@
 
 import io
 import struct
+import threading
 import time
+import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ from PIL import Image, PngImagePlugin
 
 from shared.errors import CallerError, ImageTooLarge, InvalidImage, UnsupportedImageFormat
 from tests import factories as make
-from worker.engine.decode import decode
+from worker.engine import decode as decode_module
+from worker.engine.decode import decode, decode_picture
 
 LIMIT = 4_000_000
 SIDE = 40
@@ -382,3 +386,26 @@ def test_damage_between_the_ends_shows_by_a_checksum_alone(kind: str, shows: boo
             decoded(bytes(data))
     else:
         assert decoded(bytes(data)).shape == (200, 200, 3)
+
+
+def test_threads_that_decode_leave_each_other_their_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bomb stays one although another thread is done, and the process has its own filters at the end."""
+    before, decoding = list(warnings.filters), threading.Barrier(2)
+    really_decode, other_is_done = decode_module._decode, threading.Event()
+
+    def bomb(data: bytes, max_pixels: int) -> Image.Image:
+        decoding.wait(20)
+        if data == b"bomb":
+            assert other_is_done.wait(20)
+            warnings.warn("many pixels", Image.DecompressionBombWarning, stacklevel=1)
+        return really_decode(data, max_pixels)
+
+    monkeypatch.setattr(decode_module, "_decode", bomb)
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(decode_picture, make.png_bytes(), LIMIT)
+        threatened = pool.submit(decode_picture, b"bomb", LIMIT)
+        assert other.result(20)
+        other_is_done.set()
+        with pytest.raises(ImageTooLarge):
+            threatened.result(20)
+    assert list(warnings.filters) == before
