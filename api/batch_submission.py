@@ -19,7 +19,15 @@ from shared.archive import Archive
 from shared.batch_archive import BatchArchive
 from shared.crash_points import crash_point
 from shared.envelope import AcceptedJob, seal
-from shared.errors import CallerError, CustomIdRepeated, HistoQueueError, NothingValid, QueueFull, Unavailable
+from shared.errors import (
+    CallerError,
+    CustomIdRepeated,
+    HistoQueueError,
+    JobStoreFull,
+    NothingValid,
+    QueueFull,
+    Unavailable,
+)
 from shared.founding import founded
 from shared.schemas import (
     Batch,
@@ -252,11 +260,15 @@ def _record(run: _Run, news: list[NewJob]) -> None:
 def _begin(run: _Run, ready: Sequence[_Checked]) -> str:
     """Begin the batch, or find it by its key: in the ledger, and where that is rebuilt from."""
     services, new = run.services, run.new
-    if new.idempotency is None and not _answers(run, [_describe(run, one) for one in ready]):
-        # Room is asked for before anything is begun; a repetition, or what is known, may go on without.
-        _check_room(run)
-    has_no_memory = is_full(services.jobs)
-    batch_id = founded(services, lambda: services.jobs.create_batch(new, is_full=has_no_memory))
+    lack = None if _answers(run, [_describe(run, one) for one in ready]) else _lack_of_room(run)
+    if lack and new.idempotency is None:
+        raise lack
+    # A repetition goes on without room, and so does what is known, if there is memory for it.
+    may_only_be_found = lack is not None or is_full(services.jobs)
+    try:
+        batch_id = founded(services, lambda: services.jobs.create_batch(new, is_full=may_only_be_found))
+    except JobStoreFull as error:
+        raise lack or error from None
     archive = BatchArchive(services.objects)
     # The request that began it may have ended in between.
     if batch_id == new.id or not archive.has(batch_id):
@@ -264,6 +276,15 @@ def _begin(run: _Run, ready: Sequence[_Checked]) -> str:
     crash_point("api.batch_begun")
     run.batch_id = batch_id
     return batch_id
+
+
+def _lack_of_room(run: _Run) -> Unavailable | None:
+    """Return why nothing is to be begun now, before anything is."""
+    try:
+        _check_room(run)
+    except Unavailable as error:
+        return error
+    return None
 
 
 def _check_room(run: _Run) -> None:

@@ -162,6 +162,17 @@ def test_a_full_queue_takes_what_there_is_room_for(client: FlaskClient, services
     assert (other.status_code, other.json["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
 
 
+def test_a_full_queue_begins_no_batch(client: FlaskClient, services: Services) -> None:
+    """Else each key would leave one without members, for two weeks."""
+    send_files(client, {f"{number}.png": png_bytes(32, 32, seed=number) for number in range(20)})
+    kept = services.objects.list_keys("batches/")
+    refused = send_files(client, TILES, headers={"Idempotency-Key": "k"})
+    assert (refused.status_code, refused.json["code"], refused.json["limit"]) == (429, "QUEUE_FULL", 20)
+    assert services.objects.list_keys("batches/") == kept
+    # The key belongs to nothing yet.
+    assert send_files(client, {"a.png": png_bytes()}, headers={"Idempotency-Key": "k"}).status_code == 429
+
+
 def test_a_ledger_that_goes_away_in_between_loses_nothing(
     client: FlaskClient, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
