@@ -8,7 +8,6 @@ from celery import Celery, Task, signals
 from celery.exceptions import Reject
 
 from shared.logs import configure_logs
-from shared.metrics import serve
 from shared.object_store import WORKER_PATIENCE
 from shared.services import from_settings
 from shared.settings import Settings, read_settings
@@ -17,6 +16,7 @@ from worker.consumer import consume
 from worker.gpu import NoGpu, check_device
 from worker.intake import Intake
 from worker.lifecycle import Worker, jobs_at_once
+from worker.metrics import serve
 
 _log = structlog.get_logger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Protocol
 
 import structlog
 
-from shared import metrics
 from shared.errors import EngineFailed, HistoQueueError, Unavailable
 from shared.schemas import ModelRef
+from worker import metrics
 from worker.supervisor import Outcome
 
 #: How often an idle batcher looks whether its engine lives.

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import stamina
 import structlog
 
-from shared import metrics
 from shared.crash_points import crash_point
 from shared.errors import JobStoreUnavailable
 from shared.job_store import Ending, JobStore
 from shared.queue_order import eta_seconds
 from shared.schemas import Job, JobError, Standing
+from worker import metrics
 from worker.attempt import Run, about, leave_to_the_reaper
 from worker.supervisor import Outcome
 

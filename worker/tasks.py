@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import stamina
 import structlog
 
-from shared import metrics
 from shared.archive import Archive
 from shared.crash_points import crash_point
 from shared.envelope import MOST_ADDED_BYTES
@@ -26,6 +25,7 @@ from shared.errors import (
 from shared.job_store import JobStore
 from shared.object_store import ObjectStore
 from shared.schemas import Job, is_job_id
+from worker import metrics
 from worker.attempt import Message, Run, about, leave_to_the_reaper, timed
 from worker.batcher import Batcher, Draining, EngineUnusable, Unwanted
 from worker.breaker import CrashBreaker

@@ -17,6 +17,7 @@ from shared import keys
 from shared.metrics import LEDGER, REGISTRY
 from shared.schemas import JobStatus
 from shared.task_queue import QUEUES
+from worker import metrics
 from worker.tasks import MOST_STRIKES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +41,7 @@ def samples_of(family: Metric) -> set[str]:
 
 def exported() -> set[str]:
     """Return every series' name that an API server or a worker tells."""
-    ours = set().union(*(samples_of(family) for family in REGISTRY.collect()))
+    ours = set().union(*(samples_of(family) for family in (*REGISTRY.collect(), *metrics.REGISTRY.collect())))
     return ours | {m.name + ("_total" if m.kind == "counter" else "") for m in LEDGER}
 
 

@@ -15,6 +15,7 @@ from shared.metrics import LEDGER, REGISTRY
 from shared.services import Services
 from shared.settings import Settings
 from tests.unit.api.test_submission import Failing
+from worker import metrics
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
 
@@ -64,6 +65,11 @@ def test_requests_are_counted_by_rule_and_never_by_what_the_caller_wrote(client:
     assert not any("nowhere" in " ".join(name) or "BREW" in name for name in after)
 
 
+def test_an_api_server_tells_nothing_of_a_workers_own(client: FlaskClient) -> None:
+    """It would be 0 for ever."""
+    assert [name for name in read(client) if name[0].startswith("histoqueue_worker_")] == []
+
+
 def test_without_redis_the_rest_is_told(services: Services, settings: Settings) -> None:
     """A scrape that fails tells less than one that says what is away."""
     away = Failing(services.jobs, JobStoreUnavailable("away"), "totals")
@@ -74,7 +80,8 @@ def test_without_redis_the_rest_is_told(services: Services, settings: Settings) 
 
 def told() -> set[tuple[str, str, str]]:
     """Return name, kind and meaning of every metric, as Prometheus sees the name."""
-    own = {(family.name, family.type, family.documentation) for family in REGISTRY.collect()}
+    families = [*REGISTRY.collect(), *metrics.REGISTRY.collect()]
+    own = {(family.name, family.type, family.documentation) for family in families}
     own |= {(metric.name, metric.kind, metric.help) for metric in LEDGER}
     return {(name + "_total" if kind == "counter" else name, kind, text) for name, kind, text in own}
 

@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from benchmarks.micro_batches import classes, micro_batches, since
 from ops.servers import HOST, free_port
-from shared.metrics import BATCH_SIZE
+from worker.metrics import BATCH_SIZE
 
 
 def told(*sizes: int) -> str:

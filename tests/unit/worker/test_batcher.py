@@ -10,11 +10,11 @@ import pytest
 
 from ops.processes import wait_until
 from shared.errors import EngineCrashed, InvalidModel
-from shared.metrics import REGISTRY
 from shared.schemas import ModelRef
 from tests.fake_engine import CRASH, HANG
 from worker.batcher import Batcher, Draining, EngineUnusable, Unwanted
 from worker.gpu import NoGpu
+from worker.metrics import REGISTRY
 from worker.supervisor import EngineSupervisor, Outcome
 
 MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)

@@ -5,9 +5,9 @@ import time
 import pytest
 
 from shared.errors import ObjectStoreUnavailable
-from shared.metrics import REGISTRY
 from tests.unit.worker.conftest import World
 from worker.attempt import Message
+from worker.metrics import REGISTRY
 
 
 @pytest.mark.parametrize(
