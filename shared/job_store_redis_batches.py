@@ -79,7 +79,9 @@ class RedisBatches(RedisLedger):
 
     def _created(self, answer: Any, max_open: int, max_owned: int) -> Job | HistoQueueError:
         if isinstance(answer, Exception):
-            return JobStoreUnavailable("The job store does not answer. Ask again later.")
+            away = JobStoreUnavailable("The job store does not answer. Ask again later.")
+            away.__cause__ = answer
+            return away
         outcome, now, *payload = answer
         self._clock_lead_ms = int(now) - monotonic_ms()
         return created_or_refused(outcome, payload[0] if payload else None, max_open, max_owned)

@@ -9,10 +9,12 @@ from shared.errors import (
     BatchNotFound,
     IdempotencyKeyReused,
     JobStoreFull,
+    JobStoreUnavailable,
     LedgerRebuilding,
     QueueFull,
     QuotaReached,
     ResultExpired,
+    cause_of,
 )
 from shared.job_store import JobStore
 from shared.job_store_memory import MemoryJobStore
@@ -310,3 +312,15 @@ def test_a_member_that_had_ended_is_taken_in_again(
     assert empty.retry(failed.id, 10).status == JobStatus.QUEUED
     clock.advance(61)
     assert {item.job_id for item in empty.cleanable(10)} == {done.id, cached.job.id}
+
+
+def test_an_item_that_redis_refused_says_why(redis_client: redis.Redis) -> None:
+    """For the operator's log: the others of its exchange are accepted."""
+    store = RedisJobStore(redis_client)
+    store.found()
+    refused, accepted = (member(begin(store)) for _ in range(2))
+    redis_client.set(keys.JOB + refused.id, "no record")
+    away, job = store.create_many([refused, accepted], 1000)
+    assert isinstance(away, JobStoreUnavailable)
+    assert (cause_of(away) or "").startswith("WRONGTYPE")
+    assert isinstance(job, Job)
