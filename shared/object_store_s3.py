@@ -134,7 +134,7 @@ class S3ObjectStore:
 
     def delete(self, key: str) -> None:
         with self._answering():
-            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+            _expect_deletion(self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key))
 
     def list_keys(self, prefix: str) -> list[str]:
         return sorted(item.key for item in self.walk(prefix))
@@ -227,6 +227,13 @@ def _expect(answer: Mapping[str, Any], name: str) -> None:
     """
     if name not in answer:
         raise OSError(f"expected an answer with {name}, as of S3. Received: something else")
+
+
+def _expect_deletion(answer: Mapping[str, Any]) -> None:
+    """Do the same where S3 says nothing: it does so by 204, and never by a page."""
+    said = answer["ResponseMetadata"]
+    if said["HTTPStatusCode"] == HTTPStatus.OK and "html" in said["HTTPHeaders"].get("content-type", ""):
+        raise OSError("expected an answer to a deletion, as of S3. Received: a page")
 
 
 def _status(error: ClientError) -> int:

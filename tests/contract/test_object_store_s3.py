@@ -88,20 +88,19 @@ class Portal(BaseHTTPRequestHandler):
         page = b"<html><body>Log in to this network</body></html>"
         self.send_response(self.status)
         self.send_header("Location", "/login")
+        self.send_header("Content-Type", "text/html; charset=utf-8")
         self.send_header("Content-Length", str(len(page)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(page)
 
-    do_GET = do_HEAD = do_PUT = answer  # noqa: N815 - names of http.server
+    do_GET = do_HEAD = do_PUT = do_DELETE = answer  # noqa: N815 - names of http.server
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
 
-@pytest.mark.parametrize(
-    ("status", "said"), [(200, "Received: something else"), (302, "redirects every request")]
-)
+@pytest.mark.parametrize(("status", "said"), [(200, "expected an answer"), (302, "redirects every request")])
 def test_a_login_page_in_place_of_the_server_is_an_outage(
     any_key: None, monkeypatch: pytest.MonkeyPatch, status: int, said: str
 ) -> None:
@@ -115,6 +114,7 @@ def test_a_login_page_in_place_of_the_server_is_an_outage(
             lambda: store.put("key", b"x", "text/plain"),
             lambda: store.get("key", 100),
             lambda: store.list_keys("keys/"),
+            lambda: store.delete("key"),
         ):
             assert said in cause(call)
         server.shutdown()
