@@ -1,5 +1,7 @@
 """Routes of one job: submit, result, events, cancel, retry, delete."""
 
+from contextlib import suppress
+
 from flask import Blueprint, Response, jsonify, request, stream_with_context, url_for
 from werkzeug.http import http_date
 from werkzeug.routing import BaseConverter
@@ -21,7 +23,7 @@ from api.streams import EVENT_STREAM, event_stream
 from api.submission import submit
 from api.uploads import received_image
 from shared.archive import Archive
-from shared.errors import NoHeatmap
+from shared.errors import JobChanged, NoHeatmap, ResultExpired
 from shared.queue_order import place_of
 from shared.representation import NOTICE, may_have_heatmap
 from shared.schemas import Job
@@ -137,7 +139,19 @@ def delete(job_id: str) -> Response:
 
 
 def _owned(job_id: str) -> str:
-    check_owner(context().services, checked_id(job_id), caller())
+    """Return the id of a job that the caller may change, as far as If-Match lets them.
+
+    Raises:
+        JobChanged: if it is in another version.
+    """
+    services = context().services
+    check_owner(services, checked_id(job_id), caller())
+    if request.if_match:
+        # What is gone is so in any version, and says it itself.
+        with suppress(ResultExpired):
+            job = find_job(services, job_id, caller())
+            if not request.if_match.contains_weak(_tag(job)):
+                raise JobChanged(f"Expected a job in a version of If-Match. It is in {job.version}.")
     return job_id
 
 

@@ -37,6 +37,12 @@ _ID = {
     "required": True,
     "schema": {"type": "string", "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"},
 }
+_IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "Only where the job is still in this version, by its `ETag`.",
+    "schema": _TEXT,
+}
 _LEDGER = ("JOB_STORE_UNAVAILABLE", "LEDGER_REBUILDING")
 _FIND_BATCH = ("BATCH_NOT_FOUND", "RESULT_EXPIRED", *_LEDGER)
 #: Of a submission whose content is sound.
@@ -215,8 +221,8 @@ OPERATIONS = (
         "jobs.delete",
         "Forget a job, its image and its result",
         {"204": _answer("Forgotten", None)},
-        ("JOB_NOT_FOUND", *_LEDGER),
-        (_ID,),
+        ("JOB_NOT_FOUND", "JOB_CHANGED", *_LEDGER),
+        (_ID, _IF_MATCH),
     ),
     Operation(
         "get",
@@ -249,8 +255,8 @@ OPERATIONS = (
         "jobs.cancel",
         "End a job for good",
         {"200": _final("It had not started"), "202": _final("It was running; its outcome is refused")},
-        ("JOB_ALREADY_FINAL", *_FIND),
-        (_ID,),
+        ("JOB_ALREADY_FINAL", "JOB_CHANGED", *_FIND),
+        (_ID, _IF_MATCH),
     ),
     Operation(
         "post",
@@ -258,8 +264,8 @@ OPERATIONS = (
         "jobs.retry",
         "Queue a job that ended without a result once more",
         {"202": _job("Queued", **_LOCATION, **_SOON)},
-        ("JOB_NOT_RETRYABLE", "QUEUE_FULL", "QUOTA_REACHED", *_FIND),
-        (_ID,),
+        ("JOB_NOT_RETRYABLE", "JOB_CHANGED", "QUEUE_FULL", "QUOTA_REACHED", *_FIND),
+        (_ID, _IF_MATCH),
     ),
     Operation(
         "post",

@@ -13,6 +13,7 @@ HistoQueueError
 │   ├── IdempotencyKeyReused
 │   ├── JobNotFound
 │   ├── NoHeatmap
+│   ├── JobChanged
 │   ├── JobAlreadyFinal
 │   ├── JobNotRetryable
 │   ├── WebhooksOff
@@ -142,6 +143,12 @@ class NoHeatmap(CallerError):
     """The job is known, and has no heat map."""
 
     code = "NO_HEATMAP"
+
+
+class JobChanged(CallerError):
+    """The job is in another version than the one that a change of it is bound to."""
+
+    code = "JOB_CHANGED"
 
 
 class JobAlreadyFinal(CallerError):

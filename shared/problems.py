@@ -64,6 +64,9 @@ PROBLEMS = {
         404, "There is no such job", False, "Use the id, or better the link, that POST /predict returned."
     ),
     "NO_HEATMAP": Problem(404, "The job has no heat map", False, "Submit the image with `explain=true`."),
+    "JOB_CHANGED": Problem(
+        412, "The job is in another version", False, "Read it, and send its ETag in If-Match, or no If-Match."
+    ),
     "JOB_ALREADY_FINAL": Problem(409, "The job has ended", False, "Read its result; it changes no more."),
     "JOB_NOT_RETRYABLE": Problem(
         409, "The job cannot be run once more", False, "Only failed, expired and canceled jobs can."

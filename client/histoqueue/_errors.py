@@ -17,6 +17,7 @@ HistoQueueError
 │   ├── IdempotencyKeyReused
 │   ├── JobNotFound
 │   ├── NoHeatmap
+│   ├── JobChanged
 │   ├── JobAlreadyFinal
 │   ├── JobNotRetryable
 │   ├── WebhooksOff
@@ -175,6 +176,12 @@ class NoHeatmap(CallerError):
     """The job has no heat map."""
 
     code = "NO_HEATMAP"
+
+
+class JobChanged(CallerError):
+    """The job is in another version than `If-Match` names, which this client never sends."""
+
+    code = "JOB_CHANGED"
 
 
 class JobAlreadyFinal(CallerError):

@@ -15,9 +15,10 @@ from tests.api_server import ApiServer
 from tests.factories import png_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Schemathesis' own list of what a sound request may be answered, and 410: its job may be deleted by then.
+#: Schemathesis' own list of what a sound request may be answered, and 410 and 412: its job may be deleted by
+#: then, and an If-Match is made up.
 CHECKS = """[checks.positive_data_acceptance]
-expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "410", "429", "5xx"]
+expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "410", "412", "429", "5xx"]
 """
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "5")
 #: The same requests at each run of `make test`; others at each `make fuzz`.

@@ -201,6 +201,10 @@ def nobody_works(world: World) -> Any:
     return create_app(bare, context(world.app).settings).test_client().get("/readyz")
 
 
+def in_another_version(world: World, method: str, what: str = "") -> Any:
+    return world.ask(method, world.failed_job() + what, headers={"If-Match": 'W/"another"'})
+
+
 #: Method, path, status.
 Row = tuple[str, str, str]
 Scenario = Callable[[World], Any]
@@ -224,6 +228,7 @@ ROWS: dict[Row, Scenario] = {
     ("get", _JOB, "404"): lambda world: world.ask("GET", _NONE),
     ("get", _JOB, "410"): lambda world: world.ask("GET", world.deleted_job()),
     ("delete", _JOB, "204"): lambda world: world.ask("DELETE", world.open_job()),
+    ("delete", _JOB, "412"): lambda world: in_another_version(world, "DELETE"),
     ("delete", _JOB, "404"): lambda world: world.ask("DELETE", _NONE),
     ("get", f"{_JOB}/events", "200"): lambda world: world.ask("GET", f"{world.ended_job()}/events"),
     ("get", f"{_JOB}/events", "204"): told_before,
@@ -242,10 +247,12 @@ ROWS: dict[Row, Scenario] = {
     ("post", f"{_JOB}/cancel", "202"): lambda world: world.ask("POST", f"{world.running_job()}/cancel"),
     ("post", f"{_JOB}/cancel", "404"): lambda world: world.ask("POST", f"{_NONE}/cancel"),
     ("post", f"{_JOB}/cancel", "409"): lambda world: world.ask("POST", f"{world.ended_job()}/cancel"),
+    ("post", f"{_JOB}/cancel", "412"): lambda world: in_another_version(world, "POST", "/cancel"),
     ("post", f"{_JOB}/cancel", "410"): lambda world: world.ask("POST", f"{world.deleted_job()}/cancel"),
     ("post", f"{_JOB}/retry", "202"): lambda world: world.ask("POST", f"{world.failed_job()}/retry"),
     ("post", f"{_JOB}/retry", "404"): lambda world: world.ask("POST", f"{_NONE}/retry"),
     ("post", f"{_JOB}/retry", "409"): lambda world: world.ask("POST", f"{world.ended_job()}/retry"),
+    ("post", f"{_JOB}/retry", "412"): lambda world: in_another_version(world, "POST", "/retry"),
     ("post", f"{_JOB}/retry", "410"): lambda world: world.ask("POST", f"{world.deleted_job()}/retry"),
     ("post", f"{_JOB}/retry", "429"): a_full_queue_and_a_retry,
     ("get", f"{_JOB}/deliveries", "200"): lambda world: world.ask("GET", f"{world.ended_job()}/deliveries"),

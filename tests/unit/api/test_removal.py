@@ -248,3 +248,20 @@ def test_a_new_installation_needs_no_worker_to_begin(
     answer = client.post("/predict", data=jpeg_bytes(), content_type="image/jpeg", headers=keyed)
     assert answer.status_code == 202
     assert client.get(f"/result/{new_job_id()}").status_code == 404
+
+
+def test_a_job_is_deleted_in_the_version_that_its_caller_has_seen(
+    submit: Submit, client: FlaskClient, services: Services
+) -> None:
+    """And not in a later one: a worker has taken it up meanwhile. Gone is gone in any version."""
+    seen = submit()
+    path = seen.headers["Location"]
+    assert claim(services.jobs, path.rpartition("/")[2])
+    refused = client.delete(path, headers={"If-Match": seen.headers["ETag"]})
+    assert (refused.status_code, refused.get_json()["code"]) == (412, "JOB_CHANGED")
+    now = client.get(path)
+    assert now.get_json()["status"] == "running"
+    for _ in range(2):
+        assert client.delete(path, headers={"If-Match": now.headers["ETag"]}).status_code == 204
+    other = submit().headers["Location"]
+    assert client.post(f"{other}/cancel", headers={"If-Match": "*"}).status_code == 200
