@@ -1,11 +1,14 @@
 """The use case of a batch: each item becomes a job of its own, some hundred at a time."""
 
 import hashlib
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -46,6 +49,9 @@ from shared.settings import Settings
 AT_ONCE = 100
 #: So many images of one batch are written at the same time.
 THREADS = 8
+#: By idempotency key, of those whose request is under way in this process.
+_TURNS: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+_TURNS_GUARD = threading.Lock()
 _log = structlog.stdlib.get_logger("api.batches")
 
 
@@ -123,7 +129,7 @@ def submit_batch(
     )
     version = options.model_version
     model = services.models.live() if version is None else services.models.reference(version)
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="batch") as pool:
+    with _one_at_a_time(new), ThreadPoolExecutor(THREADS, thread_name_prefix="batch") as pool:
         run = _Run(services, settings, intake, options, owner, request_id, model, pool, new)
         for start in range(0, len(intake.items), AT_ONCE):
             _accept(run, intake.items[start : start + AT_ONCE])
@@ -138,6 +144,21 @@ def submit_batch(
     crash_point("api.batch_whole")
     _log.info("batch_accepted", batch_id=batch.id, accepted=len(run.accepted), problems=len(run.problems))
     return SubmittedBatch(batch, run.accepted, run.problems, replayed=run.batch_id != new.id)
+
+
+@contextmanager
+def _one_at_a_time(new: NewBatch) -> Iterator[None]:
+    """Let the same request wait while it is under way: what the first one accepts, the next only finds.
+
+    Else both would store the same images, one over the other.
+    """
+    if new.idempotency is None:
+        yield
+        return
+    with _TURNS_GUARD:
+        turn = _TURNS.setdefault(new.idempotency.key, threading.Lock())
+    with turn:
+        yield
 
 
 def member_id(batch_id: str, name: str) -> str:

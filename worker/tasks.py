@@ -40,6 +40,8 @@ MOST_STRIKES = 2
 HOLD_OFF_SECONDS = 5.0
 #: How often the ledger is asked for a group of jobs before they are left to the reaper.
 CLAIM_TRIES = 3
+#: An image that is not there is looked for so many times, for half a second or so, before it is gone.
+FETCH_TRIES = 3
 _log = structlog.get_logger(__name__)
 
 
@@ -282,10 +284,14 @@ class JobRunner:
     def _fetch(self, job: Job) -> bytes:
         accepted = job.spec.input
         try:
-            # Behind the image stands the job that it was accepted for.
-            image = self._objects.get(accepted.key, accepted.bytes + MOST_ADDED_BYTES)[: accepted.bytes]
+            # A server over a folder takes an object away for a moment while the same one is put there again.
+            for attempt in stamina.retry_context(on=FileNotFoundError, attempts=FETCH_TRIES, wait_max=1):
+                with attempt:
+                    # Behind the image stands the job that it was accepted for.
+                    sealed = self._objects.get(accepted.key, accepted.bytes + MOST_ADDED_BYTES)
         except (FileNotFoundError, ValueError) as error:
             raise InputMissing("The stored image is gone. Submit it again.") from error
+        image = sealed[: accepted.bytes]
         if hashlib.sha256(image).hexdigest() != accepted.sha256:
             raise InputMissing("The stored image is not the one that was accepted. Submit it again.")
         return image

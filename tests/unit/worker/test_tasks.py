@@ -77,6 +77,24 @@ def test_an_image_that_is_gone_or_altered_fails_for_good(world: World) -> None:
         assert error.code == "INPUT_MISSING"
 
 
+def test_an_image_that_is_away_for_a_moment_is_looked_for_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a repeated request puts it there once more, as some servers do that."""
+    job_id, looks = world.accept(b"tile"), []
+    get = world.services.objects.get
+
+    def look(key: str, most: int) -> bytes:
+        looks.append(key)
+        if len(looks) == 1:
+            raise FileNotFoundError(key)
+        return get(key, most)
+
+    monkeypatch.setattr(world.services.objects, "get", look)
+    world.runner.run(job_id)
+    assert (world.job(job_id).status, len(looks)) == (JobStatus.SUCCEEDED, 2)
+
+
 def test_an_image_that_crashes_the_engine_alone_twice_is_poison(world: World) -> None:
     """Two strikes, and the job ends; the worker lives."""
     job_id = world.accept(b"crash")

@@ -1,9 +1,13 @@
 """Many images in one request: each is a job of its own, and what cannot be one says why."""
 
 import io
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from api import create_app
@@ -70,6 +74,28 @@ def test_a_batch_that_was_begun_and_not_kept_is_kept_by_the_next_request(
     found = BatchArchive(services.objects).read(kept[0])
     assert isinstance(found, BegunBatch)
     assert found.batch.id == batch["id"]
+
+
+def test_the_same_request_at_the_same_time_stores_each_image_once(
+    app: Flask, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job of one may run already, and some servers take an object away while it is put there again."""
+    put, stored = services.objects.put, Counter[str]()
+
+    def put_slowly(key: str, *rest: Any) -> None:
+        stored[key] += 1
+        time.sleep(0.05)
+        put(key, *rest)
+
+    def send(_: int) -> Any:
+        return send_files(app.test_client(), TILES, headers={"Idempotency-Key": "k"}).json
+
+    monkeypatch.setattr(services.objects, "put", put_slowly)
+    with ThreadPoolExecutor(4) as pool:
+        batches = list(pool.map(send, range(4)))
+    assert {(batch["id"], batch["accepted"]) for batch in batches} == {(batches[0]["id"], 3)}
+    uploads = {key: times for key, times in stored.items() if key.startswith("uploads/")}
+    assert list(uploads.values()) == [1, 1, 1]
 
 
 def test_an_item_that_found_no_room_says_how_much_there_is(client: FlaskClient) -> None:
