@@ -6,6 +6,7 @@ import csv
 import math
 import re
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -75,7 +76,9 @@ class Manifest:
 
     def __init__(self, path: Path) -> None:
         # An empty name is a private database on disk.
-        self._db = sqlite3.connect("")
+        self._db = sqlite3.connect("", check_same_thread=False)
+        # Whoever is the last to hold this, and in which thread: its file goes with it.
+        weakref.finalize(self, self._db.close)
         self._db.execute("CREATE TABLE places (file TEXT PRIMARY KEY, x, y, w, h) WITHOUT ROWID")
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = _table(path, file)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,17 @@ def test_a_table_of_places_is_checked(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(ValueError, match="Expected"):
         Manifest(path)
+
+
+def test_a_table_of_places_is_closed_with_its_last_holder(tmp_path: Path) -> None:
+    """Python 3.13 warns of a database that is not."""
+    path = tmp_path / "places.csv"
+    path.write_text("file,x,y\na.png,0,0\n")
+    table = Manifest(path)
+    database = table._db
+    del table
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        database.execute("SELECT 1")
 
 
 def test_a_table_of_places_in_another_encoding_is_named(tmp_path: Path) -> None:
