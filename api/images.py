@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass
+from io import BytesIO
 from typing import BinaryIO, cast
 
 from PIL import ImageFile
@@ -128,3 +129,12 @@ def _tiff_is_whole(image: ImageFile.ImageFile, file: BinaryIO) -> bool:
     lengths = tags.get(279, ()) or tags.get(325, ())
     size = file.seek(0, 2)
     return all(offset + length <= size for offset, length in zip(offsets, lengths, strict=False))
+
+
+def is_whole_png(png: bytes) -> bool:
+    """Tell whether these are a PNG's chunks up to its end, each with its checksum."""
+    try:
+        PngImageFile(BytesIO(png)).verify()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+import structlog
 from flask import Blueprint, Response, jsonify, request, stream_with_context, url_for
 from werkzeug.http import http_date
 from werkzeug.routing import BaseConverter
@@ -10,6 +11,7 @@ from api.access import caller, owner
 from api.body import upload_request
 from api.context import context
 from api.gunicorn_worker import LONGEST_REQUEST_SECONDS
+from api.images import is_whole_png
 from api.lookup import check_owner, checked_id, find_job
 from api.options import Options, check_webhook, read_options
 from api.preferences import Wait, preferred_wait, wanted_wait
@@ -29,6 +31,7 @@ from shared.representation import NOTICE, may_have_heatmap
 from shared.schemas import Job
 
 bp = Blueprint("jobs", __name__)
+_log = structlog.stdlib.get_logger("api.jobs")
 
 #: So long after it began, with a slow upload, a submission waits no more: it is ended soon after that.
 LATEST_ANSWER_SECONDS = LONGEST_REQUEST_SECONDS - 5.0
@@ -122,6 +125,9 @@ def heatmap(job_id: str) -> Response:
         return _answer(job)
     # A canceled job may have one: its worker stores it before it hears that nobody wants the outcome.
     png = Archive(here.services.objects).get_heatmap(job_id) if may_have_heatmap(job) else None
+    if png is not None and not is_whole_png(png):
+        _log.warning("heatmap_not_understood", job_id=job_id)
+        png = None
     if png is None:
         raise NoHeatmap(
             "Expected a job that was submitted with explain=true, has a class, and whose image is still kept."

@@ -6,11 +6,8 @@ ended the engine.
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
-from io import BytesIO
 
 import structlog
-from PIL import Image
 
 from shared.job_store import JobStore
 from shared.object_store import NewObject, ObjectStore
@@ -81,18 +78,15 @@ class Archive:
         self._objects.put(heatmap_key(job_id), png, "image/png")
 
     def get_heatmap(self, job_id: str) -> bytes | None:
-        """Return the heat map as a PNG; None where there is none, or none that is whole.
+        """Return the heat map as a PNG; None where there is none.
 
         Raises:
             ObjectStoreUnavailable: if the store does not answer.
         """
-        key = heatmap_key(job_id)
-        with suppress(FileNotFoundError, ValueError):
-            png = self._objects.get(key, _MOST_BYTES)
-            if _is_whole(png):
-                return png
-            _log.warning("heatmap_not_understood", key=key)
-        return None
+        try:
+            return self._objects.get(heatmap_key(job_id), _MOST_BYTES)
+        except (FileNotFoundError, ValueError):
+            return None
 
     def delete_heatmap(self, job_id: str) -> None:
         """Remove the heat map, if there is one."""
@@ -113,16 +107,6 @@ def note_archived(jobs: JobStore, archive: Archive, ended: Sequence[Job]) -> Non
     for job_id in jobs.archived(ended):
         archive.delete(job_id)
         jobs.unarchive(job_id)
-
-
-def _is_whole(png: bytes) -> bool:
-    """Tell whether these are a PNG's chunks up to its end, each with its checksum."""
-    try:
-        with Image.open(BytesIO(png), formats=["PNG"]) as picture:
-            picture.verify()
-    except (OSError, SyntaxError, ValueError):
-        return False
-    return True
 
 
 def _outcome(job: Job) -> NewObject:

@@ -210,7 +210,7 @@ class S3ObjectStore:
             return f"the certificate of {self._place} is not trusted: set S3_CA_FILE ({error})"
         if not isinstance(error, ClientError):
             # boto3 asks anew at each redirection, whoever makes it.
-            said = "it redirects every request" if isinstance(error, RecursionError) else error
+            said = "it redirects every request" if _is_endless(error) else error
             return f"{self._place} does not answer ({said})"
         code = error.response["Error"]["Code"]
         if _status(error) == HTTPStatus.NOT_FOUND:
@@ -234,6 +234,13 @@ def _expect_deletion(answer: Mapping[str, Any]) -> None:
     said = answer["ResponseMetadata"]
     if said["HTTPStatusCode"] == HTTPStatus.OK and "html" in said["HTTPHeaders"].get("content-type", ""):
         raise OSError("expected an answer to a deletion, as of S3. Received: a page")
+
+
+def _is_endless(error: BaseException | None) -> bool:
+    """Tell whether an error comes of a recursion without end, whoever of those who were called took it up."""
+    while error is not None and not isinstance(error, RecursionError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _status(error: ClientError) -> int:
