@@ -1,9 +1,10 @@
-"""A job for the ledger, a clock for it, and what a worker does, by hand."""
+"""A job for the ledger, a clock for it, what a worker does, by hand, and a store that refuses a key."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from shared.errors import ObjectStoreUnavailable
 from shared.job_store import Ending, JobStore
 from shared.schemas import (
     Idempotency,
@@ -125,3 +126,14 @@ def _end(jobs: JobStore, ending: Ending) -> bool:
     if isinstance(said, Exception):
         raise said
     return said
+
+
+def refusing(real: Callable[..., Any], part: str) -> Callable[..., Any]:
+    """Return a call of the object store that refuses the keys with this part, and makes every other."""
+
+    def refuse_some(key: str, *rest: object) -> Any:
+        if part in key:
+            raise ObjectStoreUnavailable("refused")
+        return real(key, *rest)
+
+    return refuse_some

@@ -11,6 +11,7 @@ from shared.errors import ObjectStoreUnavailable
 from shared.schemas import Idempotency, JobStatus, new_job_id
 from shared.sweep import IN_FLIGHT_SECONDS, SILENCE_SECONDS, Sweep, Swept, sweep_when_due
 from tests.unit.shared.conftest import HOUR, SETTINGS, World
+from tests.work import refusing
 
 #: Where something of a job may lie.
 KEPT = (UPLOADS, HEATMAPS, RESULTS, QUARANTINE)
@@ -299,15 +300,9 @@ def test_an_upload_that_cannot_be_read_keeps_no_other_from_coming_back(
     unreadable, other = sorted((world.accept(), world.accept()), key=lambda new: new.spec.input.key)
     world.wipe()
     world.advance(20)
-    get = world.services.objects.get
-
-    def refuse_one(key: str, max_bytes: int) -> bytes:
-        if key == unreadable.spec.input.key:
-            raise ObjectStoreUnavailable("refused")
-        return get(key, max_bytes)
-
+    objects = world.services.objects
     with monkeypatch.context() as patch:
-        patch.setattr(world.services.objects, "get", refuse_one)
+        patch.setattr(objects, "get", refusing(objects.get, unreadable.spec.input.key))
         with pytest.raises(ObjectStoreUnavailable):
             world.sweep()
     jobs = world.services.jobs

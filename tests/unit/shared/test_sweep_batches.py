@@ -3,7 +3,7 @@
 import pytest
 import structlog
 
-from shared.archive import RESULTS
+from shared.archive import RESULTS, result_key
 from shared.batch_archive import BatchArchive
 from shared.errors import BatchNotFound, JobNotFound, LedgerRebuilding, ObjectStoreUnavailable, ResultExpired
 from shared.founding import founded
@@ -11,6 +11,7 @@ from shared.job_store_memory import MemoryJobStore
 from shared.schemas import JobStatus, NewBatch, NewJob
 from shared.sweep import LONGEST_WAIT_SECONDS, Sweep, Swept
 from tests.unit.shared.conftest import HOUR, SETTINGS, World
+from tests.work import refusing
 
 
 def test_a_batch_comes_back_with_every_member(world: World) -> None:
@@ -48,14 +49,8 @@ def test_what_cannot_be_read_of_one_batch_keeps_no_other_from_coming_back(
     batches = sorted(world.begin_batch(1, key=key)[0].id for key in ("one", "other"))
     world.wipe()
     world.advance(20)
-    get = world.services.objects.get
-
-    def refuse_one(key: str, max_bytes: int) -> bytes:
-        if batches[0] in key:
-            raise ObjectStoreUnavailable("refused")
-        return get(key, max_bytes)
-
-    monkeypatch.setattr(world.services.objects, "get", refuse_one)
+    objects = world.services.objects
+    monkeypatch.setattr(objects, "get", refusing(objects.get, batches[0]))
     with pytest.raises(ObjectStoreUnavailable):
         world.sweep()
     jobs = world.services.jobs
@@ -72,14 +67,8 @@ def test_an_outcome_that_cannot_be_read_keeps_no_other_member_from_coming_back(
     for job in members:
         world.finish(job)
     world.wipe()
-    get = world.services.objects.get
-
-    def refuse_one(key: str, max_bytes: int) -> bytes:
-        if key.endswith(f"{members[0].id}.json") and key.startswith(RESULTS):
-            raise ObjectStoreUnavailable("refused")
-        return get(key, max_bytes)
-
-    monkeypatch.setattr(world.services.objects, "get", refuse_one)
+    objects = world.services.objects
+    monkeypatch.setattr(objects, "get", refusing(objects.get, result_key(members[0].id)))
     with pytest.raises(ObjectStoreUnavailable):
         world.sweep()
     assert world.services.jobs.batch(batch.id).counts[JobStatus.SUCCEEDED] == 1
@@ -194,15 +183,9 @@ def test_a_comparison_that_breaks_off_in_a_batch_is_made_good_by_the_next(
     for job in jobs:
         world.finish(job)
     lose_the_last_writes(world, batch, jobs)
-    get = world.services.objects.get
-
-    def away(key: str, max_bytes: int) -> bytes:
-        if "members-" in key:
-            raise ObjectStoreUnavailable("away")
-        return get(key, max_bytes)
-
+    objects = world.services.objects
     with monkeypatch.context() as patch:
-        patch.setattr(world.services.objects, "get", away)
+        patch.setattr(objects, "get", refusing(objects.get, "members-"))
         with pytest.raises(ObjectStoreUnavailable):
             world.sweep()
     world.sweep()

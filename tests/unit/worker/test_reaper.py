@@ -1,6 +1,5 @@
 """What is published again, deleted and archived, all in memory."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +9,7 @@ from shared.archive import Archive
 from shared.errors import ObjectStoreUnavailable
 from tests.factories import png_bytes
 from tests.unit.worker.conftest import World
-from tests.work import claim, succeed
+from tests.work import claim, refusing, succeed
 from worker.reaper import MOST_FAILED, archive_once, clean_once, reap_once
 
 
@@ -23,17 +22,6 @@ def test_an_image_is_deleted_when_its_time_is_over(world: World) -> None:
     assert world.clean() == 1
     assert world.services.objects.list_keys("uploads/") == []
     assert world.job(job_id).result == {"text": "tile"}
-
-
-def refusing(real: Callable[..., None], job_id: str) -> Callable[..., None]:
-    """Return a call of the object store that refuses one job's keys."""
-
-    def refuse_one(key: str, *rest: object) -> None:
-        if job_id in key:
-            raise ObjectStoreUnavailable("refused")
-        real(key, *rest)
-
-    return refuse_one
 
 
 def test_an_image_that_cannot_be_deleted_holds_up_no_other(
