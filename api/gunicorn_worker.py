@@ -17,9 +17,10 @@ from functools import partial
 from typing import Any
 
 from gunicorn.http import (  # type: ignore[import-untyped]  # gunicorn ships no types
+    RequestParser,
     errors,
-    get_parser,
 )
+from gunicorn.http.body import LengthReader  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
 from shared.problems import problem_body
@@ -58,6 +59,21 @@ _REFUSALS: dict[type[Exception], tuple[int, str]] = {
 }
 
 
+class BodyParser(RequestParser):  # type: ignore[misc]  # its base has no types
+    """See `gunicorn.http.parser`."""
+
+    def finish_body(self, deadline: float | None = None, max_bytes: int | None = None) -> bool:
+        """Drop what nobody read of a body; tell whether it is over.
+
+        The base sets and resets time-outs even where all was read, as it nearly always is: three times a
+        request, and at each of these calls another thread takes Python's lock.
+        """
+        body = getattr(self.mesg, "body", None)
+        if body and isinstance(body.reader, LengthReader) and not (body.reader.length or body.failed):
+            return True
+        return bool(super().finish_body(deadline, max_bytes))
+
+
 class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has no types
     """See `gunicorn.workers.gthread`."""
 
@@ -69,11 +85,13 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
 
     def enqueue_req(self, conn: TConn) -> None:
         """Have a connection served once the head of a request is here: until then it costs no thread."""
+        if conn.parser is None:
+            _limit_silence(conn.sock)
         if self.cfg.is_ssl:
             super().enqueue_req(conn)
             return
         if conn.parser is None:
-            conn.parser = get_parser(self.cfg, conn.sock, conn.client)
+            conn.parser = BodyParser(self.cfg, conn.sock, conn.client)
             conn.data_ready = True
         if _has_head(conn):
             super().enqueue_req(conn)
@@ -100,7 +118,8 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
                 is_kept = super().handle(conn)
                 if is_kept is False:
                     _linger(conn.sock)
-                if is_kept is not True or not self.alive or not _asks_again(conn):
+                # What TLS has taken in already is the base's to know.
+                if is_kept is not True or not self.alive or self.cfg.is_ssl or not _asks_again(conn):
                     return is_kept
         finally:
             del self._busy_since[conn]
@@ -114,7 +133,6 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc]  # its base has n
         # Below wherever the application is mounted.
         if req.path.endswith("/batches"):
             self._with_batches.add(conn)
-        _limit_silence(conn.sock)
         # Asked for the answer's head, the last moment at which it can still say so.
         req.should_close = partial(_is_last, conn, req.should_close)
         try:
@@ -181,14 +199,8 @@ def _asks_again(conn: TConn) -> bool:
     """Tell whether the next request's head comes within a moment: its thread need not be changed twice."""
     poll = select.poll()
     poll.register(conn.sock, select.POLLIN)
-    if not poll.poll(NEXT_REQUEST_MS):
-        return False
-    try:
-        came = conn.sock.recv(_BLOCK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except OSError:
-        return False
     # A client that left is seen off in the same thread.
-    return not came or _HEAD_END in came
+    return bool(poll.poll(NEXT_REQUEST_MS)) and _has_head(conn)
 
 
 def _check_host(req: Any) -> None:

@@ -4,12 +4,11 @@ import ctypes
 import errno
 import os
 import secrets
-import shutil
+import stat
 import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
-from io import BytesIO
 from itertools import islice, takewhile
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -22,6 +21,9 @@ from shared.object_store import NewObject, StoredObject
 PARTIAL = ".partial"
 #: What a name that no file has is answered with: a folder's, one below a file, one that no file can have.
 _NO_FILE = frozenset({errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG})
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+#: An upload is taken over in pieces of this size.
+_BLOCK_BYTES = 1_048_576
 #: As long as a tile: a shorter one may find room where a tile does not.
 _PROBE = bytes(65_536)
 #: Python has no `syncfs` of its own.
@@ -37,68 +39,73 @@ class FileObjectStore:
         self._partial = root / PARTIAL
 
     def put(self, key: str, body: bytes | BinaryIO, content_type: str) -> None:  # noqa: ARG002 - files have none
-        path = self._path(key)
-        self._check_bucket()
-        with _answering():
-            partial = self._make_room(path)
-            try:
-                with partial.open("xb") as file:
-                    shutil.copyfileobj(BytesIO(body) if isinstance(body, bytes) else body, file)
-                    file.flush()
-                    # On the disk before anybody is told that it is stored.
-                    os.fsync(file.fileno())
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+        path, partial = self._path(key), self._partial_path()
+        with _answering(), _removing_on_failure([partial]):
+            self._write(partial, body, is_synced=True)
+            self._move(partial, path)
             _sync(path.parent)
 
     def put_all(self, objects: Sequence[NewObject], pool: Executor) -> None:  # noqa: ARG002 - no answer to wait for
         paths = [self._path(new.key) for new in objects]
-        self._check_bucket()
-        with _answering():
-            partials: list[Path] = []
-            try:
-                for new, path in zip(objects, paths, strict=True):
-                    partials.append(self._make_room(path))
-                    with partials[-1].open("xb") as file:
-                        file.write(new.body)
-                _sync_all(partials)
-                for partial, path in zip(partials, paths, strict=True):
-                    partial.replace(path)
-                _sync_all({path.parent for path in paths})
-            finally:
-                for partial in partials:
-                    partial.unlink(missing_ok=True)
+        partials = [self._partial_path() for _ in objects]
+        with _answering(), _removing_on_failure(partials):
+            for new, partial in zip(objects, partials, strict=True):
+                self._write(partial, new.body, is_synced=False)
+            _sync_all(partials)
+            for partial, path in zip(partials, paths, strict=True):
+                self._move(partial, path)
+            _sync_all({path.parent for path in paths})
 
-    def _make_room(self, path: Path) -> Path:
-        """Make the folder that an object goes to; return where it lies until it is whole."""
-        if not path.parent.is_dir():
-            made = list(takewhile(lambda folder: not folder.exists(), path.parents))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            for folder in made:
-                # Its name, too: a file in a folder that nobody finds again is lost.
-                _sync(folder.parent)
-        return self._partial_folder() / secrets.token_hex(16)
+    def _partial_path(self) -> Path:
+        """Return where an object lies until it is whole."""
+        return self._partial / secrets.token_hex(16)
 
-    def _partial_folder(self) -> Path:
+    def _write(self, partial: Path, body: bytes | BinaryIO, is_synced: bool) -> None:
+        try:
+            descriptor = os.open(partial, _NEW_FILE, 0o666)
+        except FileNotFoundError:
+            self._check_bucket()
+            self._make_partial_folder()
+            descriptor = os.open(partial, _NEW_FILE, 0o666)
+        try:
+            for block in [body] if isinstance(body, bytes) else iter(lambda: body.read(_BLOCK_BYTES), b""):
+                _write_whole(descriptor, block)
+            if is_synced:
+                # On the disk before anybody is told that it is stored.
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _move(self, partial: Path, path: Path) -> None:
+        try:
+            # As if its folder were there, as it nearly always is: each look is a wait for other threads.
+            partial.replace(path)
+        except FileNotFoundError:
+            self._check_bucket()
+            _make_folder(path.parent)
+            partial.replace(path)
+
+    def _make_partial_folder(self) -> None:
         self._partial.mkdir(exist_ok=True)
-        return self._partial
 
     def get(self, key: str, max_bytes: int) -> bytes:
         path = self._path(key)
         with _answering(missing_is_an_answer=True):
             try:
-                file = path.open("rb")
+                # Python's own files ask the system six things more, each a wait for other threads.
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    size = _size(descriptor)
+                    if size > max_bytes:
+                        raise ValueError(f"Expected at most {max_bytes} bytes at {key}. Found: {size}")
+                    return _read_whole(descriptor, size)
+                finally:
+                    os.close(descriptor)
             except OSError as error:
                 if error.errno not in _NO_FILE:
                     raise
                 self._check_bucket()
                 raise FileNotFoundError(key) from error
-            with file:
-                size = os.fstat(file.fileno()).st_size
-                if size > max_bytes:
-                    raise ValueError(f"Expected at most {max_bytes} bytes at {key}. Found: {size}")
-                return file.read()
 
     def delete(self, key: str) -> None:
         # The folder stays, also when it is empty: somebody may be about to write into it.
@@ -130,8 +137,10 @@ class FileObjectStore:
     def ping(self) -> None:
         self._check_bucket()
         # A full disk answers every question but this one.
-        with _answering(), TemporaryFile(dir=self._partial_folder()) as file:
-            file.write(_PROBE)
+        with _answering():
+            self._make_partial_folder()
+            with TemporaryFile(dir=self._partial) as file:
+                file.write(_PROBE)
 
     def _check_bucket(self) -> None:
         # A disk that is not mounted holds nothing either. That is no answer: it does not say that an image is
@@ -167,6 +176,45 @@ def _scan(folder: Path) -> list["os.DirEntry[str]"]:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _size(descriptor: int) -> int:
+    status = os.fstat(descriptor)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return status.st_size
+
+
+def _read_whole(descriptor: int, size: int) -> bytes:
+    content = os.read(descriptor, size)
+    while len(content) < size and (block := os.read(descriptor, size - len(content))):
+        content += block
+    return content
+
+
+def _write_whole(descriptor: int, block: bytes) -> None:
+    left = memoryview(block)
+    while left:
+        # A disk that is nearly full takes less than it is given, and says so the next time.
+        left = left[os.write(descriptor, left) :]
+
+
+@contextmanager
+def _removing_on_failure(partials: Sequence[Path]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def _make_folder(folder: Path) -> None:
+    made = list(takewhile(lambda folder: not folder.exists(), [folder, *folder.parents]))
+    folder.mkdir(parents=True, exist_ok=True)
+    for new in made:
+        # Its name, too: a file in a folder that nobody finds again is lost.
+        _sync(new.parent)
 
 
 def _sync(path: Path) -> None:

@@ -48,8 +48,9 @@ class Engine(Protocol):
         images: Sequence[bytes],
         mpps: Sequence[float | None],
         explained: Sequence[bool],
+        meanwhile: Callable[[], object],
     ) -> list[Outcome]:
-        """Run one micro-batch."""
+        """Run one micro-batch; call `meanwhile` before there is something to wait for."""
 
     def revive(self) -> None:
         """Replace an engine that died while it had nothing to do."""
@@ -83,6 +84,7 @@ class Batcher:
         self._draining = threading.Event()
         self._busy_since: float | None = None
         self._loner_was_last = False
+        self._untold: list[tuple[_Item, Outcome]] = []
         self._look_again_at = 0.0
         self._thread = threading.Thread(target=self._feed, name="batcher", daemon=True)
 
@@ -146,6 +148,7 @@ class Batcher:
                 self._busy_since = None
             else:
                 self._look_after_the_engine()
+        self._tell()
         self._refuse_all()
 
     def _look_after_the_engine(self) -> None:
@@ -160,9 +163,13 @@ class Batcher:
 
     def _next_batch(self) -> list[_Item]:
         with self._arrived:
-            if not self._waiting and not self._loners:
-                self._arrived.wait(0.2)  # wakes to see a drain that began in a signal handler
             batch = self._take()
+        if not batch:
+            self._tell()
+            with self._arrived:
+                if not self._waiting and not self._loners:
+                    self._arrived.wait(0.2)  # wakes to see a drain that began in a signal handler
+                batch = self._take()
         wanted = [item for item in batch if item.is_wanted()]
         for item in batch:
             if item not in wanted:
@@ -181,16 +188,30 @@ class Batcher:
             batch.append(self._waiting.popleft())
         return batch
 
+    def _outcomes(self, batch: list[_Item]) -> list[Outcome]:
+        try:
+            return self._engine.run(
+                batch[0].model,
+                [item.image for item in batch],
+                [item.mpp for item in batch],
+                [item.explain for item in batch],
+                self._tell,
+            )
+        finally:
+            # Where it fails before there is anything to wait for.
+            self._tell()
+
+    def _tell(self) -> None:
+        """Pass on the last outcomes: the engine has its next images by then, or it would stand still."""
+        untold, self._untold = self._untold, []
+        for item, outcome in untold:
+            item.future.set_result(outcome)
+
     def _run(self, batch: list[_Item]) -> None:
         model = batch[0].model
         metrics.BATCH_SIZE.observe(len(batch))
         try:
-            outcomes = self._engine.run(
-                model,
-                [item.image for item in batch],
-                [item.mpp for item in batch],
-                [item.explain for item in batch],
-            )
+            outcomes = self._outcomes(batch)
         except EngineFailed as error:
             self._after_a_crash(batch, error)
         except HistoQueueError as error:
@@ -200,8 +221,7 @@ class Batcher:
             _log.exception("batch_failed", size=len(batch))
             _fail(batch, EngineUnusable(f"Unexpected: {type(error).__name__}"))
         else:
-            for item, outcome in zip(batch, outcomes, strict=True):
-                item.future.set_result(outcome)
+            self._untold = list(zip(batch, outcomes, strict=True))
 
     def _after_a_crash(self, batch: list[_Item], error: EngineFailed) -> None:
         """Run each member again alone; blame one that was alone, if a fresh engine is well without it."""

@@ -28,6 +28,8 @@ START_TIMEOUT_SECONDS = 120.0
 REFUSED_SECONDS = 300.0
 #: How often a busy engine's memory is looked at.
 LOOK_EVERY_SECONDS = 0.1
+#: So long after the last micro-batch the thread that looks ends.
+REST_SECONDS = 1.0
 #: What starts an engine; the pipe and the parent are added.
 ENGINE_COMMAND = (sys.executable, "-m", "worker.engine")
 _log = structlog.get_logger(__name__)
@@ -67,6 +69,7 @@ class EngineSupervisor:
         self._options = options
         self._timeout = timeout_seconds
         self._command = list(command)
+        self._watchdog = _Watchdog(options.memory_bytes)
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[bytes, bytes] | None = None
         self._model: ModelRef | None = None
@@ -148,6 +151,7 @@ class EngineSupervisor:
         images: Sequence[bytes],
         mpps: Sequence[float | None],
         explained: Sequence[bool],
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> list[Outcome]:
         """Run one micro-batch; one outcome an image, in order.
 
@@ -159,9 +163,12 @@ class EngineSupervisor:
             EngineTimedOut: if it gave no answer in time; it is dead now.
             InvalidModel, Unavailable: as `ensure`.
         """
-        self.ensure(model)
+        if self.model != model:
+            # A start may take minutes.
+            meanwhile()
+            self.ensure(model)
         frames = pack(images, mpps, explained)
-        outcomes: list[Outcome] = self._exchange(frames, self._timeout)["outcomes"]
+        outcomes: list[Outcome] = self._exchange(frames, self._timeout, meanwhile)["outcomes"]
         if len(outcomes) != len(images):
             self.stop()
             raise EngineCrashed(f"Expected {len(images)} outcomes of the engine. Received: {len(outcomes)}")
@@ -188,22 +195,27 @@ class EngineSupervisor:
             )
         self._connection = ours
 
-    def _exchange(self, frames: Sequence[bytes], timeout_seconds: float) -> dict[str, Any]:
+    def _exchange(
+        self,
+        frames: Sequence[bytes],
+        timeout_seconds: float,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> dict[str, Any]:
         """Send and receive; a watchdog kills an engine that takes too long, or too much memory."""
         connection, process = self._connection, self._process
         if connection is None or process is None:
             raise EngineCrashed("The engine is not running.")
         self._progressed_at = time.monotonic()
-        watchdog = _Watchdog(process, timeout_seconds, self._options.memory_bytes)
-        watchdog.start()
+        self._watchdog.start(process, timeout_seconds)
         try:
             for frame in frames:
                 connection.send_bytes(frame)
+            meanwhile()
             answer: dict[str, Any] = json.loads(connection.recv_bytes())
         except (EOFError, OSError, ValueError) as error:
-            raise self._post_mortem(watchdog.verdict) from error
+            raise self._post_mortem(self._watchdog.verdict) from error
         finally:
-            watchdog.stop()
+            self._watchdog.stop()
         return answer
 
     def _post_mortem(self, verdict: EngineFailed | None) -> EngineFailed:
@@ -222,39 +234,64 @@ class EngineSupervisor:
 
 
 class _Watchdog:
-    """Watches the engine for as long as it owes an answer."""
+    """Watches the engine for as long as it owes an answer; a thread for each micro-batch would cost more."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", timeout_seconds: float, memory_bytes: int) -> None:
-        self._process = process
-        self._timeout = timeout_seconds
+    def __init__(self, memory_bytes: int) -> None:
         self._memory = memory_bytes
-        self._answered = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="engine-watchdog", daemon=True)
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._has_nothing_to_watch = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._timeout = 0.0
+        self._until = 0.0
         #: Why it killed the engine; None if it did not.
         self.verdict: EngineFailed | None = None
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+    def start(self, process: "subprocess.Popen[bytes]", timeout_seconds: float) -> None:
+        """Begin to watch."""
+        with self._changed:
+            self.verdict, self._process = None, process
+            self._timeout, self._until = timeout_seconds, time.monotonic() + timeout_seconds
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="engine-watchdog", daemon=True)
+                self._thread.start()
+            elif self._has_nothing_to_watch:
+                self._changed.notify()
 
     def stop(self) -> None:
-        """The answer came, or nobody waits for it any more."""
-        self._answered.set()
+        """The answer came, or nobody waits for it any more; the engine is not killed after this."""
+        with self._changed:
+            self._process = None
 
     def _watch(self) -> None:
-        until = time.monotonic() + self._timeout
-        while not self._answered.wait(max(0.0, min(LOOK_EVERY_SECONDS, until - time.monotonic()))):
-            if time.monotonic() >= until:
-                self.verdict = EngineTimedOut(
-                    f"The engine gave no answer within {self._timeout:g} s and was ended."
-                )
-            elif (resident := _resident_bytes(self._process.pid)) > self._memory:
-                self.verdict = EngineOutOfMemory(
-                    f"The engine took {resident} bytes of memory, may have {self._memory}, and was ended."
-                )
-            if self.verdict:
-                self._process.kill()
-                return
+        with self._changed:
+            try:
+                while self._process or self._is_needed_again():
+                    left = self._until - time.monotonic()
+                    self._changed.wait(max(0.0, min(LOOK_EVERY_SECONDS, left)))
+                    if self._process:
+                        self._look_at(self._process)
+            finally:
+                self._thread = None
+
+    def _is_needed_again(self) -> bool:
+        self._has_nothing_to_watch = True
+        is_needed = self._changed.wait_for(lambda: self._process is not None, REST_SECONDS)
+        self._has_nothing_to_watch = False
+        return is_needed
+
+    def _look_at(self, process: "subprocess.Popen[bytes]") -> None:
+        if time.monotonic() >= self._until:
+            self.verdict = EngineTimedOut(
+                f"The engine gave no answer within {self._timeout:g} s and was ended."
+            )
+        elif (resident := _resident_bytes(process.pid)) > self._memory:
+            self.verdict = EngineOutOfMemory(
+                f"The engine took {resident} bytes of memory, may have {self._memory}, and was ended."
+            )
+        if self.verdict:
+            process.kill()
+            self._process = None
 
 
 def _resident_bytes(pid: int) -> int:

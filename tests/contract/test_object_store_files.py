@@ -1,8 +1,10 @@
 """What a folder promises beyond what every object store does."""
 
 import errno
+import io
 import os
 import resource
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -70,6 +72,39 @@ def test_the_name_of_a_new_folder_is_on_the_disk_before_an_object_in_it_is_store
     assert synced == ["b/uploads/2026/11"]
 
 
+def test_a_folder_that_somebody_removed_is_made_again(tmp_path: Path) -> None:
+    """Of a day, or that of what is being written; but not the bucket: without it the disk may be another."""
+    store = FileObjectStore(tmp_path, "b")
+    store.ensure_bucket()
+    for gone in ("b/uploads", PARTIAL):
+        store.put("uploads/2026/one", b"x", "image/png")
+        shutil.rmtree(tmp_path / gone)
+    store.put("uploads/2026/one", b"y", "image/png")
+    assert store.get("uploads/2026/one", 9) == b"y"
+    shutil.rmtree(tmp_path / "b")
+    with pytest.raises(ObjectStoreUnavailable, match="no such bucket"):
+        store.put("uploads/2026/one", b"z", "image/png")
+    shutil.rmtree(tmp_path / PARTIAL)
+    with pytest.raises(ObjectStoreUnavailable, match="no such bucket"):
+        store.put("uploads/2026/one", b"z", "image/png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_takes_and_gives_a_little_at_a_time_is_written_and_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full one takes the rest of its room, and a network's file system gives what it has."""
+    store = FileObjectStore(tmp_path, "b")
+    store.ensure_bucket()
+    body = bytes(range(256)) * 5_000
+    write, read = os.write, os.read
+    monkeypatch.setattr(object_store_files.os, "write", lambda file, block: write(file, block[:70_000]))
+    monkeypatch.setattr(object_store_files.os, "read", lambda file, size: read(file, min(size, 70_000)))
+    store.put("one", body, "image/png")
+    store.put("two", io.BytesIO(body), "image/png")
+    assert store.get("one", len(body)) == store.get("two", len(body)) == body
+
+
 def test_what_a_killed_process_has_left_of_an_image_is_removed(tmp_path: Path) -> None:
     """Nobody would ever delete it: it is no object. What is being written is left alone."""
     store = FileObjectStore(tmp_path, "b")
@@ -121,7 +156,7 @@ def test_a_disk_that_cannot_be_read_is_an_outage_and_no_missing_object(
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", fail)
+        patch.setattr(object_store_files.os, "open", fail)
         with pytest.raises(ObjectStoreUnavailable):
             store.get("a", 100)
     assert store.get("a", 100) == b"an object"

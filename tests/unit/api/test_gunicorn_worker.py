@@ -3,16 +3,20 @@
 import http.client
 import json
 import socket
+import ssl
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from gunicorn.config import Config
+from gunicorn.http import RequestParser
 from gunicorn.http.errors import InvalidRequestLine, LimitRequestHeaders
 from gunicorn.workers.gthread import ThreadWorker
 
@@ -23,11 +27,13 @@ from api.gunicorn_worker import (
     LONGEST_BATCH_SECONDS,
     LONGEST_HEAD_SECONDS,
     LONGEST_REQUEST_SECONDS,
+    BodyParser,
     BoundedThreadWorker,
 )
 from ops.processes import Child, wait_until
-from ops.servers import HOST, free_port
+from ops.servers import HOST, free_port, port_is_free
 from shared.problems import PROBLEMS
+from tests.tls import make_certificates
 
 BATCH = SimpleNamespace(
     headers=[("HOST", "localhost")], version=(1, 1), path="/batches", should_close=lambda: False
@@ -46,7 +52,7 @@ class Silent:
 def worker() -> Any:
     """A worker that was never started: only the methods that we override are called."""
     made = BoundedThreadWorker.__new__(BoundedThreadWorker)
-    made.log, made.pending_conns, made._busy_since = Silent(), deque(), {}
+    made.cfg, made.log, made.pending_conns, made._busy_since = Config(), Silent(), deque(), {}
     made._with_batches, made._without_head = set(), set()
     return made
 
@@ -71,10 +77,10 @@ def test_requests_that_follow_at_once_stay_in_their_thread(
 ) -> None:
     """Each has its own time, and a batch's longer one ends with it; then the connection goes back."""
     ours, theirs = pair
-    conn, served = Connection(sock=ours), []
+    conn, served = Connection(sock=ours, parser=RequestParser(worker.cfg, ours, None)), []
 
     def serve(_: Any, conn: Any) -> bool:
-        served.append((ours.recv(len(HEAD)), worker._busy_since[conn], conn in worker._with_batches))
+        served.append((conn.parser.unreader.read(), worker._busy_since[conn], conn in worker._with_batches))
         worker._with_batches.add(conn)
         if len(served) < 3:
             theirs.sendall(HEAD)
@@ -123,8 +129,18 @@ def test_a_client_that_is_silent_in_its_request_is_left(
 
     monkeypatch.setattr("api.gunicorn_worker.LONGEST_SILENCE_SECONDS", 0.1)
     monkeypatch.setattr(ThreadWorker, "handle_request", serve)
+    conn = accepted(worker, pair[0], monkeypatch)
     with pytest.raises(ConnectionResetError):
-        worker.handle_request(BATCH, Connection(sock=pair[0]))
+        worker.handle_request(BATCH, conn)
+
+
+def accepted(worker: Any, sock: socket.socket, monkeypatch: pytest.MonkeyPatch) -> Connection:
+    """Return a connection as the server has it whose first request is here."""
+    monkeypatch.setattr(ThreadWorker, "enqueue_req", lambda *_: None)
+    monkeypatch.setattr("api.gunicorn_worker._has_head", lambda _: True)
+    conn = Connection(sock=sock, client=None, parser=None)
+    worker.enqueue_req(conn)
+    return conn
 
 
 def test_a_client_that_is_slow_and_not_silent_is_served(
@@ -148,8 +164,9 @@ def test_a_client_that_is_slow_and_not_silent_is_served(
     monkeypatch.setattr(ThreadWorker, "handle_request", serve)
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read_slowly)
+        conn = accepted(worker, ours, monkeypatch)
         began = time.monotonic()
-        worker.handle_request(BATCH, Connection(sock=ours))
+        worker.handle_request(BATCH, conn)
         assert time.monotonic() - began > 0.4
         assert reading.result() == len(body)
 
@@ -192,28 +209,27 @@ def answer_early(environ: Any, start_response: Any) -> list[bytes]:
     return [b"ok"]
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a server with two threads."""
+@contextmanager
+def serving(folder: Path, *more: str) -> Iterator[int]:
+    """Give the port of a server with two threads."""
     port = free_port()
     options = f"--bind {HOST}:{port} --threads 2 --keep-alive 5 --worker-connections 100".split()
-    command = [sys.executable, "-m", "gunicorn", "--no-control-socket", *options]
+    command = [sys.executable, "-m", "gunicorn", "--no-control-socket", *options, *more]
     command += ["-k", "api.gunicorn_worker.BoundedThreadWorker", f"{__name__}:answer_early"]
-    child = Child("server", command, tmp_path_factory.mktemp("server") / "log")
+    child = Child("server", command, folder / "log")
     child.start()
     try:
-        assert wait_until(lambda: _answers(port), 20), child.log.read_text()
+        assert wait_until(lambda: not port_is_free(port), 20), child.log.read_text()
         yield port
     finally:
         child.stop(10)
 
 
-def _answers(port: int) -> bool:
-    try:
-        with socket.create_connection((HOST, port), timeout=1) as connection:
-            return _status(connection, HEAD) == 200
-    except OSError:
-        return False
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a server that speaks no TLS."""
+    with serving(tmp_path_factory.mktemp("server")) as port:
+        yield port
 
 
 def _status(connection: socket.socket, request: bytes) -> int:
@@ -222,6 +238,35 @@ def _status(connection: socket.socket, request: bytes) -> int:
     answer.begin()
     answer.read()
     return answer.status
+
+
+def test_a_connection_over_tls_is_kept(tmp_path: Path) -> None:
+    """A server with a certificate of its own closed each one at its second request."""
+    made = make_certificates(tmp_path / "tls")
+    context = ssl.create_default_context(cafile=made.ca_file)
+    own = ["--certfile", str(made.server_file), "--keyfile", str(made.server_file)]
+    with (
+        serving(tmp_path, *own) as port,
+        socket.create_connection((HOST, port), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname=HOST) as connection,
+    ):
+        assert [_status(connection, HEAD) for _ in range(5)] == [200] * 5
+
+
+def test_a_body_that_was_read_is_not_waited_for(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Nor is a time-out set for that; what is left of another one is dropped."""
+    ours, theirs = pair
+    theirs.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc" * 2)
+    watched = Connection(recv=ours.recv, gettimeout=lambda: None, settimeout=lambda _: times.append(1))
+    times: list[int] = []
+    parser = BodyParser(Config(), watched, None)
+    assert next(parser).body.read() == b"abc"
+    assert parser.finish_body(time.monotonic() + 1)
+    assert not times
+    next(parser)
+    assert parser.finish_body(time.monotonic() + 1)
+    assert times
+    assert parser.unreader.buf.getvalue() == b""
 
 
 def test_a_head_that_is_not_whole_holds_no_thread(served: int) -> None:

@@ -69,8 +69,10 @@ class Engine:
         images: Sequence[bytes],
         mpps: Sequence[float | None],
         explained: Sequence[bool],
+        meanwhile: Callable[[], object],
     ) -> list[Outcome]:
         """Do what the images say."""
+        meanwhile()
         self.runs.append(list(images))
         self.mpps.extend(mpps)
         self.during()

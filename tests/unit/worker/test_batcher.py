@@ -35,6 +35,7 @@ class GatedEngine:
         self.explained: list[list[bool]] = []
         self.gate = threading.Event()
         self.entered = threading.Event()
+        self.before_telling: Callable[[], object] = lambda: None
         self.broken = False
         self.progressed_at = 0.0
 
@@ -52,8 +53,11 @@ class GatedEngine:
         images: Sequence[bytes],
         mpps: Sequence[float | None],
         explained: Sequence[bool],
+        meanwhile: Callable[[], object],
     ) -> list[Outcome]:
         """Wait for the gate, then crash or answer."""
+        self.before_telling()
+        meanwhile()
         self.mpps.append(list(mpps))
         self.explained.append(list(explained))
         self.batches.append((model.version, list(images)))
@@ -106,6 +110,39 @@ def test_what_arrives_while_the_engine_is_busy_goes_together(batcher: Batcher, e
     assert [future.result(5)["result"]["text"] for future in rest] == ["a", "b", "c", "d", "e"]
     assert [images for _, images in engine.batches] == [[b"first"], [b"a", b"b", b"c", b"d"], [b"e"]]
     assert [batches(size) - before for size, before in zip(sizes, counted, strict=True)] == [2, 3, 3]
+
+
+def test_the_engine_has_its_next_images_before_the_last_ones_are_told(
+    batcher: Batcher, engine: GatedEngine
+) -> None:
+    """It stood still meanwhile; what is told wakes threads that want Python's lock, too."""
+    first = hold(batcher, engine)
+    told: list[bool] = []
+    engine.before_telling = lambda: told.append(first.done())
+    (second,) = submit(batcher, b"second")
+    engine.gate.set()
+    assert second.result(5)["result"]["text"] == "second"
+    assert told == [False]
+    assert first.done()
+
+
+def test_an_engine_that_fails_before_it_computes_keeps_back_nothing(
+    batcher: Batcher, engine: GatedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was answered before is told before a new engine is started, which takes its time."""
+    first = hold(batcher, engine)
+    told: list[bool] = []
+
+    def fail() -> None:
+        raise EngineCrashed("took no byte of it")
+
+    engine.before_telling = fail
+    monkeypatch.setattr(engine, "ensure", lambda _: told.append(first.done()))
+    (second,) = submit(batcher, b"second")
+    engine.gate.set()
+    with pytest.raises(EngineCrashed):
+        second.result(5)
+    assert told == [True]
 
 
 def test_each_image_keeps_its_own_scale(batcher: Batcher, engine: GatedEngine) -> None:

@@ -2,16 +2,19 @@
 
 import os
 import signal
+import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
+from ops.processes import wait_until
 from shared.errors import EngineCrashed, EngineOutOfMemory, EngineTimedOut, InvalidModel
 from shared.schemas import ModelRef
 from tests.fake_engine import CRASH, GROW, HANG, SHORT
 from tests.unit.worker.conftest import fake_supervisor, infer
-from worker.supervisor import EngineSupervisor
+from worker.supervisor import REST_SECONDS, EngineSupervisor
 
 MODEL = ModelRef(name="lung-cnn", version="1.0.0", sha256="0" * 64)
 OTHER = ModelRef(name="lung-cnn", version="2.0.0", sha256="1" * 64)
@@ -64,6 +67,45 @@ def test_a_hanging_engine_is_killed_in_time(supervisor: EngineSupervisor) -> Non
         infer(supervisor, MODEL, [HANG])
     assert time.monotonic() - started < 3
     assert not is_alive(pid)
+
+
+def test_an_engine_that_has_answered_is_killed_no_more(supervisor: EngineSupervisor) -> None:
+    """Its time is that of one micro-batch; one thread watches them all, and ends when none comes."""
+    infer(supervisor, MODEL, [b"a"])
+    pid, watchers = supervisor.pid, watchdogs()
+    for _ in range(20):
+        infer(supervisor, MODEL, [b"a"])
+        assert watchdogs() == watchers
+    assert wait_until(lambda: watchdogs() < watchers, 5 * REST_SECONDS)
+    assert infer(supervisor, MODEL, [b"a"])[0]["result"]["text"] == "a"
+    assert supervisor.pid == pid
+
+
+def watchdogs() -> int:
+    """Return how many threads watch an engine."""
+    return sum(thread.name == "engine-watchdog" for thread in threading.enumerate())
+
+
+def test_what_may_be_done_meanwhile_is_done_before_a_start_and_before_an_answer(
+    supervisor: EngineSupervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start may take minutes; and nothing is done while the engine has nothing to do."""
+    steps: list[str] = []
+    ensure, recv = supervisor.ensure, Connection.recv_bytes
+
+    def note_start(model: ModelRef) -> None:
+        steps.append("start")
+        ensure(model)
+
+    def note_answer(connection: "Connection[bytes, bytes]") -> bytes:
+        steps.append("answer")
+        return recv(connection)
+
+    monkeypatch.setattr(supervisor, "ensure", note_start)
+    monkeypatch.setattr(Connection, "recv_bytes", note_answer)
+    for _ in range(2):
+        supervisor.run(MODEL, [b"a"], [None], [False], lambda: steps.append("meanwhile"))
+    assert steps == ["meanwhile", "start", "answer", "meanwhile", "answer", "meanwhile", "answer"]
 
 
 def test_an_engine_that_takes_no_bytes_is_killed_in_time(supervisor: EngineSupervisor) -> None:
