@@ -123,7 +123,7 @@ def measure(
         client_cpu_ms=client_seconds * 1000 / max(1, answered),
         peak_rss_mib=cost.peak_rss_bytes / 2**20,
         foreign_share=foreign / (cost.seconds * (os.cpu_count() or 1)),
-        difference=largest_difference(report["answers"], expected),
+        difference=largest_difference(report["answers"], expected) if system.has_model else 0.0,
         sent_late_seconds=report["sent_late"],
         micro_batches=since(batches, micro_batches(running.metrics_url)),
     )

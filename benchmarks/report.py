@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.figures import middle, ratio, spread
 from benchmarks.measure import MOST_FOREIGN_SHARE, Measurement
 from benchmarks.run import Ceiling, Plan, Session
+from benchmarks.systems import FLOOR
 
 _CEILING = "a process per core"
 
@@ -61,6 +62,7 @@ def _markdown(session: Session, plan: Plan, facts: dict[str, Any], name: str) ->
         lines += [f"## {size} px: {facts['tiles'][size]['kind']}", ""]
         lines += _ceilings(session, size)
         lines += _throughput(session, plan, size)
+        lines += _over_the_ceiling(session, plan, size)
         lines += _by_process(session, plan, size)
         lines += _micro_batches(session, plan, size)
         lines += _open_loops(session, plan, size)
@@ -92,7 +94,7 @@ def _ceilings(session: Session, size: int) -> list[str]:
 
 def _throughput(session: Session, plan: Plan, size: int) -> list[str]:
     full = f"{plan.clients} clients"
-    best = _ceiling_rates(session.ceilings, size)
+    best = _of_ceilings(session.ceilings, size, lambda one: one.images_a_second)
     seed = _rate(session, "seed", size, full)
     rows = []
     for system in plan.systems:
@@ -108,13 +110,28 @@ def _throughput(session: Session, plan: Plan, size: int) -> list[str]:
             f"{middle([one.client_cpu_ms for one in ones]):.1f}",
             _latencies(ones), _latencies(lone),
             f"{middle([one.peak_rss_mib for one in ones]):.0f}",
-            f"{max(one.difference for one in [*ones, *lone]):.0e}", _soundness([*ones, *lone]),
+            f"{max(one.difference for one in [*ones, *lone]):.0e}" if system.has_model else "-",
+            _soundness([*ones, *lone]),
             f"{spread([one.images_a_second for one in ones]):.0%}",
         ])  # fmt: skip
     heads = ["system", "images/s", "× ceiling", "× seed", "core-ms a tile", "client's"]
     heads += [f"p50/p95/p99 ms, {full}", "p50/p95/p99 ms, one client", "peak RSS MiB"]
     heads += ["largest difference", "sound", "rounds differ by"]
     return _table(heads, rows)
+
+
+def _over_the_ceiling(session: Session, plan: Plan, size: int) -> list[str]:
+    """Return what our stack takes beside decoding and the model, and how that compares with the floor."""
+    full = f"{plan.clients} clients"
+    computing = _of_ceilings(session.ceilings, size, lambda one: one.cpu_ms)
+    floor = _core_ms(session, FLOOR.name, size, full)
+    rows = []
+    for system in plan.systems:
+        cost = _core_ms(session, system.name, size, full)
+        if system.name.startswith("ours-") and not math.isnan(cost):
+            over = cost - _own_ceiling(system.name, computing)
+            rows.append([system.title, f"{over:.1f}", _times(ratio(over, floor))])
+    return _table(["core-ms a tile over the ceiling's", "", "× floor"], rows)
 
 
 def _by_process(session: Session, plan: Plan, size: int) -> list[str]:
@@ -190,20 +207,27 @@ def _rate(session: Session, system: str, size: int, load: str) -> float:
     return middle(rates) if rates else math.nan
 
 
-def _ceiling_rates(ceilings: Sequence[Ceiling], size: int) -> dict[str, float]:
-    """Return the rate of a process per core, by runtime."""
-    rates: dict[str, list[float]] = {}
+def _core_ms(session: Session, system: str, size: int, load: str) -> float:
+    costs = [one.server_cpu_ms for one in _of(session, system, size, load)]
+    return middle(costs) if costs else math.nan
+
+
+def _of_ceilings(
+    ceilings: Sequence[Ceiling], size: int, what: Callable[[Ceiling], float]
+) -> dict[str, float]:
+    """Return a figure of a process per core, by runtime."""
+    found: dict[str, list[float]] = {}
     for one in ceilings:
         runtime, _, label = one.name.partition(", ")
         if one.size == size and label == _CEILING:
-            rates.setdefault(runtime, []).append(one.images_a_second)
-    return {runtime: middle(values) for runtime, values in rates.items()}
+            found.setdefault(runtime, []).append(what(one))
+    return {runtime: middle(values) for runtime, values in found.items()}
 
 
-def _own_ceiling(system: str, rates: dict[str, float]) -> float:
-    """Return the ceiling of the runtime that a system uses; every peer uses TensorFlow."""
+def _own_ceiling(system: str, figures: dict[str, float]) -> float:
+    """Return the ceiling's figure for the runtime that a system uses; every peer uses TensorFlow."""
     runtime = system.split("-")[1] if system.startswith("ours-") else "tensorflow"
-    return rates.get(runtime, next(iter(rates.values()), math.nan))
+    return figures.get(runtime, next(iter(figures.values()), math.nan))
 
 
 def _latencies(ones: Iterable[Measurement]) -> str:
@@ -246,7 +270,8 @@ def _plot(session: Session, plan: Plan, path: Path) -> None:
         }
         shown = {title: rate for title, rate in rates.items() if not math.isnan(rate)}
         panel.barh(list(shown), list(shown.values()), color="#6a4c93")
-        for runtime, rate in _ceiling_rates(session.ceilings, size).items():
+        ceilings = _of_ceilings(session.ceilings, size, lambda one: one.images_a_second)
+        for runtime, rate in ceilings.items():
             panel.axvline(rate, linestyle="--", color="#444444")
             label = f"ceiling, {runtime}"
             # Inside, at the bottom: above the frame it would lie in the title.

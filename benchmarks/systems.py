@@ -64,6 +64,8 @@ class System:
     environment: str | None = None
     #: It is asked with many tiles under way, in requests of many, and with no lone one and at no given rate.
     in_batches: bool = False
+    #: Without one its answers mean nothing, and are compared with nobody's.
+    has_model: bool = True
 
 
 @dataclass
@@ -172,6 +174,28 @@ def _textbook(place: Place) -> list[Program]:
     ]
 
 
+def _bare(place: Place) -> list[Program]:
+    port, images = free_port(), place.folder / "images"
+    images.mkdir()
+    environment = {
+        "BENCH_REDIS": f"redis://{HOST}:{port}/0",
+        "BENCH_FOLDER": str(images),
+        "PYTHONPATH": str(PEERS),
+    }
+    redis = [str(get_binary_path()), "--port", str(port), "--bind", HOST, "--dir", str(place.folder)]
+    celery = [sys.executable, "-m", "celery", "-A", "bare_tasks", "worker", "--pool=threads"]
+    # As many threads as there are tiles under way with most loads; ours has no more to take.
+    celery += ["--concurrency=16", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    front = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--bind", f"{HOST}:{place.port}"]
+    front += ["--worker-class=gthread", "--threads=256", "--worker-connections=1000", "--keep-alive=75"]
+    return [
+        # Every write on the disk, as ours.
+        Program("redis", [*redis, "--save", "", "--appendonly", "yes", "--appendfsync", "always"]),
+        Program("celery", [*celery, "--loglevel=WARNING"], environment),
+        Program("front", [*front, "serve_bare:app"], environment),
+    ]
+
+
 def _bentoml(workers: int) -> Callable[[Place], list[Program]]:
     def programs(place: Place) -> list[Program]:
         python = python_of("bentoml", place.cache)
@@ -191,7 +215,16 @@ _SEED, _LITSERVE = _peer("seed", "serve_seed.py"), _peer("litserve", "serve_lits
 _RAY_SERVE = _peer("ray", "serve_ray.py", 1, **_RAY)
 # Two processes of it lose tasks: its store answers "database is locked".
 _TASK = _bentoml(workers=1)
+#: Below what it costs to pass a tile on, nothing built of the same packages can come.
+FLOOR = System(
+    "bare",
+    "floor: Flask, Celery and Redis pass the tile on, nothing is computed",
+    "held-back",
+    _bare,
+    has_model=False,
+)
 PEER_SYSTEMS = (
+    FLOOR,
     System("seed", "the seed: Flask, waitress, model.predict", "form", _SEED, environment="seed"),
     System("textbook", "textbook Celery, polled every 20 ms", "textbook", _textbook, "textbook"),
     System("textbook-slow", "textbook Celery, polled every 200 ms", "textbook-slow", _textbook, "textbook"),

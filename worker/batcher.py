@@ -147,6 +147,7 @@ class Batcher:
                 self._run(batch)
                 self._busy_since = None
             else:
+                self._tell()
                 self._look_after_the_engine()
         self._tell()
         self._refuse_all()

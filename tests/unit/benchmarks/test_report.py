@@ -83,6 +83,22 @@ def test_a_report_gives_ratios_to_the_ceiling_and_to_the_seed(tmp_path: Path) ->
     assert "Disturbed" not in text
 
 
+def test_a_report_compares_what_stands_around_the_model_with_the_floor(tmp_path: Path) -> None:
+    """By CPU time: ours less its ceiling's, over what the same packages take that pass the tile on alone."""
+    session = Session(
+        ceilings=[Ceiling("tensorflow, a process per core", 224, 1, 200, 2.0, 1.0)],
+        measurements=[
+            measurement("ours-tensorflow", "16 clients", 100),
+            measurement("bare", "16 clients", 250, cpu_ms={"front": 3.0, "celery": 1.0}),
+        ],
+    )
+    lines = written(session, tmp_path).splitlines()
+    head = lines.index("| core-ms a tile over the ceiling's |  | × floor |")
+    assert lines[head + 2 : head + 4] == ["| HistoQueue, tensorflow | 5.0 | 1.25 |", ""]
+    floor = next(line for line in lines if line.startswith("| floor: Flask, Celery"))
+    assert floor.split(" | ")[-3:] == ["-", "yes", "0% |"]
+
+
 def test_a_report_says_what_failed_what_was_wrong_and_what_disturbed_it(tmp_path: Path) -> None:
     """No row looks well that is not."""
     session = Session(

@@ -145,6 +145,22 @@ def test_an_engine_that_fails_before_it_computes_keeps_back_nothing(
     assert told == [True]
 
 
+def test_outcomes_are_told_before_a_dead_engine_is_replaced(
+    batcher: Batcher, engine: GatedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where what came next is wanted no more."""
+    first = hold(batcher, engine)
+    told: list[bool] = []
+    monkeypatch.setattr(engine, "revive", lambda: told.append(first.done()))
+    batcher._look_again_at = 0.0
+    dropped = batcher.submit(b"dropped", MODEL, False, lambda: False)
+    engine.gate.set()
+    with pytest.raises(Unwanted):
+        dropped.result(5)
+    assert wait_until(lambda: bool(told), 5)
+    assert told[0]
+
+
 def test_each_image_keeps_its_own_scale(batcher: Batcher, engine: GatedEngine) -> None:
     """Micrometres per pixel go with their image into the micro-batch; one that states none has none."""
     hold(batcher, engine)
