@@ -126,6 +126,15 @@ def test_the_engine_has_its_next_images_before_the_last_ones_are_told(
     assert first.done()
 
 
+def test_an_outcome_waits_for_no_other_image(batcher: Batcher, engine: GatedEngine) -> None:
+    """Where none comes next it is told at once, not after a wait for one."""
+    engine.gate.set()
+    began = time.monotonic()
+    for _ in range(10):
+        submit(batcher, b"lone")[0].result(5)
+    assert time.monotonic() - began < 1
+
+
 def test_an_engine_that_fails_before_it_computes_keeps_back_nothing(
     batcher: Batcher, engine: GatedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

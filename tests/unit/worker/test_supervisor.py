@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -72,18 +71,27 @@ def test_a_hanging_engine_is_killed_in_time(supervisor: EngineSupervisor) -> Non
 def test_an_engine_that_has_answered_is_killed_no_more(supervisor: EngineSupervisor) -> None:
     """Its time is that of one micro-batch; one thread watches them all, and ends when none comes."""
     infer(supervisor, MODEL, [b"a"])
-    pid, watchers = supervisor.pid, watchdogs()
+    pid, watcher = supervisor.pid, supervisor._watchdog._thread
+    assert watcher is not None
     for _ in range(20):
         infer(supervisor, MODEL, [b"a"])
-        assert watchdogs() == watchers
-    assert wait_until(lambda: watchdogs() < watchers, 5 * REST_SECONDS)
+        assert supervisor._watchdog._thread is watcher
+    watcher.join(supervisor._timeout + 5 * REST_SECONDS)
+    assert supervisor._watchdog._thread is None
     assert infer(supervisor, MODEL, [b"a"])[0]["result"]["text"] == "a"
     assert supervisor.pid == pid
 
 
-def watchdogs() -> int:
-    """Return how many threads watch an engine."""
-    return sum(thread.name == "engine-watchdog" for thread in threading.enumerate())
+def test_a_watcher_that_rests_is_woken(supervisor: EngineSupervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it would have rested."""
+    monkeypatch.setattr("worker.supervisor.REST_SECONDS", 60)
+    infer(supervisor, MODEL, [b"a"])
+    watchdog = supervisor._watchdog
+    assert wait_until(lambda: watchdog._has_nothing_to_watch, 5)
+    began = time.monotonic()
+    with pytest.raises(EngineTimedOut):
+        infer(supervisor, MODEL, [HANG])
+    assert time.monotonic() - began < 10
 
 
 def test_what_may_be_done_meanwhile_is_done_before_a_start_and_before_an_answer(
