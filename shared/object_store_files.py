@@ -80,7 +80,7 @@ class FileObjectStore:
         try:
             # As if its folder were there, as it nearly always is: each look is a wait for other threads.
             partial.replace(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             self._check_bucket()
             _make_folder(path.parent)
             partial.replace(path)
