@@ -124,10 +124,10 @@ def _over_the_ceiling(session: Session, plan: Plan, size: int) -> list[str]:
     """Return what our stack takes beside decoding and the model, and how that compares with the floor."""
     full = f"{plan.clients} clients"
     computing = _of_ceilings(session.ceilings, size, lambda one: one.cpu_ms)
-    floor = _core_ms(session, FLOOR.name, size, full)
+    floor = _middle_of(_of(session, FLOOR.name, size, full), lambda one: one.server_cpu_ms)
     rows = []
     for system in plan.systems:
-        cost = _core_ms(session, system.name, size, full)
+        cost = _middle_of(_of(session, system.name, size, full), lambda one: one.server_cpu_ms)
         if system.name.startswith("ours-") and not math.isnan(cost):
             over = cost - _own_ceiling(system.name, computing)
             rows.append([system.title, f"{over:.1f}", _times(ratio(over, floor))])
@@ -203,13 +203,11 @@ def _of(session: Session, system: str, size: int, load: str) -> list[Measurement
 
 
 def _rate(session: Session, system: str, size: int, load: str) -> float:
-    rates = [one.images_a_second for one in _of(session, system, size, load)]
-    return middle(rates) if rates else math.nan
+    return _middle_of(_of(session, system, size, load), lambda one: one.images_a_second)
 
 
-def _core_ms(session: Session, system: str, size: int, load: str) -> float:
-    costs = [one.server_cpu_ms for one in _of(session, system, size, load)]
-    return middle(costs) if costs else math.nan
+def _middle_of(ones: Sequence[Measurement], what: Callable[[Measurement], float]) -> float:
+    return middle([what(one) for one in ones]) if ones else math.nan
 
 
 def _of_ceilings(

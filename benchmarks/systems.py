@@ -215,7 +215,7 @@ _SEED, _LITSERVE = _peer("seed", "serve_seed.py"), _peer("litserve", "serve_lits
 _RAY_SERVE = _peer("ray", "serve_ray.py", 1, **_RAY)
 # Two processes of it lose tasks: its store answers "database is locked".
 _TASK = _bentoml(workers=1)
-#: Below what it costs to pass a tile on, nothing built of the same packages can come.
+#: What it costs the same packages to pass a tile on, a request each; only in batches can it be less.
 FLOOR = System(
     "bare",
     "floor: Flask, Celery and Redis pass the tile on, nothing is computed",
