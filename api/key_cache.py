@@ -11,7 +11,7 @@ from shared.errors import ObjectStoreUnavailable
 
 #: A key that was made or revoked is known to every process after about this long.
 FRESH_SECONDS = 5.0
-#: While one request reads the keys, others wait so long for it, and then go by those that are known.
+#: While the keys are read, requests wait so long for it, and then go by those that are known.
 PATIENCE_SECONDS = 0.5
 _log = structlog.stdlib.get_logger("api.access")
 
@@ -25,6 +25,7 @@ class KeyCache:
         self._ring: KeyRing | None = None
         self._tried_at = 0.0
         self._lock = threading.Lock()
+        self._reader: threading.Thread | None = None
         self._is_hanging = False
 
     def ring(self) -> KeyRing:
@@ -33,20 +34,35 @@ class KeyCache:
         Raises:
             ObjectStoreUnavailable: if they could never be read yet.
         """
-        ring = self._ring
-        if ring is None:
+        if self._ring is None:
             return self.refresh()
-        if not self._is_due():
-            return ring
-        # One request reads; where the store hangs, the others are not held up behind it.
-        if not self._lock.acquire(timeout=0 if self._is_hanging else PATIENCE_SECONDS):
-            self._is_hanging = True
-            return self._ring or ring
+        if self._is_due():
+            self._wait_for(self._begun())
+        return self._ring
+
+    def _begun(self) -> threading.Thread:
+        """Return the thread that reads the keys: no request waits for as long as a store that hangs."""
+        with self._lock:
+            if self._reader is None:
+                self._reader = threading.Thread(target=self._read, name="keys", daemon=True)
+                self._reader.start()
+            return self._reader
+
+    def _wait_for(self, reader: threading.Thread) -> None:
+        if self._is_hanging:
+            return
+        reader.join(PATIENCE_SECONDS)
+        with self._lock:
+            self._is_hanging = self._reader is reader
+
+    def _read(self) -> None:
         try:
-            return self.refresh() if self._is_due() else self._ring or ring
+            self.refresh()
+        except Exception:  # noqa: BLE001 - logged whole; the next request has it tried again
+            _log.exception("keys_not_read")
         finally:
-            self._is_hanging = False
-            self._lock.release()
+            with self._lock:
+                self._reader, self._is_hanging = None, False
 
     def _is_due(self) -> bool:
         return self._clock() - self._tried_at > FRESH_SECONDS

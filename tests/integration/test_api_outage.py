@@ -126,7 +126,8 @@ def test_a_store_that_hangs_is_a_503_within_five_seconds(stack: Stack, which: st
         child.send(signal.SIGCONT)
     assert {(answer.status, answer.body["code"]) for answer in answers} == {(503, code)}
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
-    assert max(answer.seconds for answer in answers) < 5.5
+    seconds = sorted(answer.seconds for answer in answers)
+    assert seconds[-1] < 5, seconds
     assert (alive.status, ready.status) == (200, 503)
     assert (alive.seconds < 1, ready.seconds < 5.5) == (True, True)
     assert wait_until(lambda: stack.submit().status == 202, 20)
