@@ -141,14 +141,14 @@ class Batcher:
 
     def _feed(self) -> None:
         while not self.is_draining:
-            batch = self._next_batch()
-            if batch:
+            if batch := self._next_batch():
                 self._busy_since = time.monotonic()
                 self._run(batch)
                 self._busy_since = None
             else:
                 self._tell()
                 self._look_after_the_engine()
+                self._wait_for_images()
         self._tell()
         self._refuse_all()
 
@@ -165,17 +165,16 @@ class Batcher:
     def _next_batch(self) -> list[_Item]:
         with self._arrived:
             batch = self._take()
-        if not batch:
-            self._tell()
-            with self._arrived:
-                if not self._waiting and not self._loners:
-                    self._arrived.wait(0.2)  # wakes to see a drain that began in a signal handler
-                batch = self._take()
         wanted = [item for item in batch if item.is_wanted()]
         for item in batch:
             if item not in wanted:
                 item.future.set_exception(Unwanted("The job was ended while it waited."))
         return wanted
+
+    def _wait_for_images(self) -> None:
+        with self._arrived:
+            if not self._waiting and not self._loners:
+                self._arrived.wait(0.2)  # wakes to see a drain that began in a signal handler
 
     def _take(self) -> list[_Item]:
         if self._loners and (self._loner_was_last is False or not self._waiting):
