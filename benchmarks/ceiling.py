@@ -17,7 +17,7 @@ from shared.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from worker.engine.calibration import calibrate
 from worker.engine.decode import decode_picture
 from worker.engine.pipeline import Model, Pipeline
-from worker.engine.preprocess import resize
+from worker.engine.preprocess import least_side, resize
 from worker.engine.runtime import Order, load
 
 _MAX_PIXELS = 4096 * 4096
@@ -26,9 +26,10 @@ Answer = Callable[[Sequence[bytes]], list[list[float]]]
 
 def bare(predictor: Model, manifest: Manifest) -> Answer:
     """Return decode, preprocess and model alone: the ceiling."""
+    side = least_side(manifest.input)
 
     def prepare(image: bytes) -> NDArray[np.uint8]:
-        return resize(decode_picture(image, _MAX_PIXELS), manifest.input)
+        return resize(decode_picture(image, _MAX_PIXELS, side).picture, manifest.input)
 
     def answer(images: Sequence[bytes]) -> list[list[float]]:
         logits, _ = predictor.predict(np.stack([prepare(image) for image in images]))

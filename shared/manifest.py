@@ -58,6 +58,9 @@ class InputSpec(_Fact):
     width: int = Field(gt=0, le=4096)
     height: int = Field(gt=0, le=4096)
     resample: Literal["bilinear", "bicubic", "box", "lanczos"]
+    #: A JPEG may come out of its decoder at a half, a quarter or an eighth of its size, as long as each side
+    #: has so many times the pixels that are needed; None: always whole. What trains is decoded the same way.
+    draft: float | None = Field(default=None, ge=1, le=100)
 
 
 class ColourStatistics(_Fact):

@@ -92,7 +92,7 @@ def _load(folder: Path) -> Any:
 
 
 def _read_tile(run: CrossValidation, data: Path, row: int) -> Any:
-    return decode_file(data, run.tiles[row].path)
+    return decode_file(data, run.tiles[row].path, run.experiment.input)
 
 
 def _summarise(body: Body) -> dict[str, float | int]:

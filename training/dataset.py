@@ -17,7 +17,7 @@ from shared.manifest import InputSpec
 from training.errors import TrainingError
 from training.listing import CLASS_NAMES, CLUSTERS_NAME, Listed, list_files, read_list
 from worker.engine.decode import decode
-from worker.engine.preprocess import preprocess_measured
+from worker.engine.preprocess import least_side, preprocess_measured
 from worker.engine.quality import colour_numbers, resize_for_measuring, sharpness
 
 _MAX_PIXELS: Final = 4096 * 4096
@@ -156,7 +156,7 @@ def _decode_all(
     measured = np.empty((len(tiles), 7), np.float64)
 
     def decode_one(index: int) -> None:
-        picture = Image.fromarray(decode_file(folder, tiles[index].path))
+        picture = Image.fromarray(decode_file(folder, tiles[index].path, spec))
         view = resize_for_measuring(picture)
         inputs[index] = preprocess_measured(picture, view, spec)
         measured[index] = [*colour_numbers(view), sharpness(view)]
@@ -173,14 +173,15 @@ def _decode_all(
     return Images(inputs, measured)
 
 
-def decode_file(folder: Path, path: str) -> NDArray[np.uint8]:
-    """Return one file as the worker would decode it.
+def decode_file(folder: Path, path: str, spec: InputSpec | None = None) -> NDArray[np.uint8]:
+    """Return one file as the worker would decode it for this input; without one, whole.
 
     Raises:
         TrainingError: naming the file, if it cannot be decoded.
     """
     try:
-        return decode((folder / path).read_bytes(), _MAX_PIXELS)
+        side = least_side(spec) if spec else None
+        return decode((folder / path).read_bytes(), _MAX_PIXELS, side)
     except (OSError, HistoQueueError) as error:
         raise TrainingError(f"Expected a readable image at {path}. Received: {error}") from error
 

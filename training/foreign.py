@@ -14,7 +14,7 @@ from shared.manifest import Gates, InputSpec
 from training.inference import Outputter
 from worker.engine.decode import decode
 from worker.engine.familiarity import Familiarity
-from worker.engine.preprocess import preprocess
+from worker.engine.preprocess import least_side, preprocess
 from worker.engine.quality import assess, measure
 
 _MAX_PIXELS: Final = 4096 * 4096
@@ -56,7 +56,7 @@ def _measure_file(
     path: Path, gates: Gates, spec: InputSpec, outputs: Outputter, energy_below: float
 ) -> Record:
     try:
-        image = decode(path.read_bytes(), _MAX_PIXELS)
+        image = decode(path.read_bytes(), _MAX_PIXELS, least_side(spec))
     except HistoQueueError as error:
         return {"file": path.name, "flags": f"refused:{error.code}"}
     quality = measure(image, gates)

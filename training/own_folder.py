@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import HistoQueueError
-from shared.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from shared.manifest import MANIFEST_NAME, InputSpec, Manifest, parse_manifest
 from training.bootstrap import DRAWS, Answers
 from training.dataset import (
     Tile,
@@ -148,7 +148,7 @@ def _build_study(
         logits=logits,
         feature_distances=Familiarity(statistics).distances(features) if statistics else None,
         images=images,
-        read_tile=partial(_read_tile, data, tiles),
+        read_tile=partial(_read_tile, data, tiles, manifest.input),
         parts=parts,
         gates=manifest.gates,
         spec=manifest.input,
@@ -157,5 +157,5 @@ def _build_study(
     )
 
 
-def _read_tile(data: Path, tiles: tuple[Tile, ...], row: int) -> Any:
-    return decode_file(data, tiles[row].path)
+def _read_tile(data: Path, tiles: tuple[Tile, ...], spec: InputSpec, row: int) -> Any:
+    return decode_file(data, tiles[row].path, spec)

@@ -4,6 +4,7 @@ Read from the environment: `BENCH_MODEL`, a version's folder, and `BENCH_THREADS
 """
 
 import json
+import math
 import os
 from io import BytesIO
 from pathlib import Path
@@ -33,6 +34,9 @@ class Network:
         self._temperature = facts["temperature"]
         self._side = (facts["input"]["width"], facts["input"]["height"])
         self._filter = getattr(Image.Resampling, facts["input"]["resample"].upper())
+        # As the manifest has it decoded: a JPEG reduced, but to no less than this.
+        gap = facts["input"].get("draft")
+        self._least = (math.ceil(gap * max(224, *self._side)),) * 2 if gap else None
         archive = keras.models.load_model(folder / facts["weights"], compile=False)
         self._model = keras.Model(archive.inputs, archive.get_layer(facts["logits_layer"]).output)
         self._forward = tf.function(lambda batch: self._model(tf.cast(batch, tf.float32), training=False))
@@ -45,8 +49,10 @@ class Network:
 
     def prepare(self, image: bytes) -> np.ndarray:
         """Decode and resize one tile: uint8 of shape (height, width, 3)."""
-        picture = Image.open(BytesIO(image)).convert("RGB")
-        return np.asarray(picture.resize(self._side, self._filter))
+        picture = Image.open(BytesIO(image))
+        if self._least:
+            picture.draft(None, self._least)
+        return np.asarray(picture.convert("RGB").resize(self._side, self._filter))
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """Return calibrated probabilities (n, classes) of at most `LARGEST` prepared tiles."""

@@ -14,7 +14,7 @@ Decided on purpose, and tested:
 import threading
 import warnings
 from io import BytesIO
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from shared.image_bounds import SIGNATURES, BoundedFile, check_scans, check_smal
 #: Pillow has some 40 more parsers; none of them is ever given a stranger's bytes.
 FORMATS: Final = ("JPEG", "PNG", "TIFF")
 _ORIENTATION_TAG: Final = 0x0112
+#: Those that lay the image on its side.
+_SIDEWAYS: Final = (5, 6, 7, 8)
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -38,19 +40,30 @@ _UPRIGHT: Final = {
 _DEEP_GREY_MODES: Final = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
 
 
-def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+class Decoded(NamedTuple):
+    """An image upright and in red, green and blue of 8 bits each, and the size of what was uploaded."""
+
+    picture: Image.Image
+    #: In pixels, upright; the picture has less where a JPEG was reduced.
+    width: int
+    height: int
+
+
+def decode(data: bytes, max_pixels: int, least_side: int | None = None) -> NDArray[np.uint8]:
     """Return the image as an array of shape (height, width, 3), red, green and blue from 0 to 255.
 
     Limits and errors are those of `decode_picture`.
     """
-    return np.array(decode_picture(data, max_pixels), dtype=np.uint8)
+    return np.array(decode_picture(data, max_pixels, least_side).picture, dtype=np.uint8)
 
 
-def decode_picture(data: bytes, max_pixels: int) -> Image.Image:
-    """Return the image upright and in red, green and blue of 8 bits each, for who resizes it next.
+def decode_picture(data: bytes, max_pixels: int, least_side: int | None = None) -> Decoded:
+    """Return the image for who resizes it next.
 
     `max_pixels` limits width times height and is checked on the header, before any pixel is decoded.
-    Pillow's own limit (about 89 million) holds as well, whatever is passed.
+    Pillow's own limit (about 89 million) holds as well, whatever is passed. With a `least_side` a JPEG is
+    decoded at a half, a quarter or an eighth of its size, the least that leaves both sides so many pixels:
+    libjpeg takes the average of pixels out of its frequencies, which costs less than the pixels do.
 
     Raises:
         UnsupportedImageFormat: if the content is no JPEG, PNG or TIFF.
@@ -60,7 +73,7 @@ def decode_picture(data: bytes, max_pixels: int) -> Image.Image:
     """
     with _FILTERS:
         try:
-            return _decode(data, max_pixels)
+            return _decode(data, max_pixels, least_side)
         except HistoQueueError:
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -101,7 +114,7 @@ class _Filters:
 _FILTERS: Final = _Filters()
 
 
-def _decode(data: bytes, max_pixels: int) -> Image.Image:
+def _decode(data: bytes, max_pixels: int, least_side: int | None) -> Decoded:
     # Pillow takes more beginnings for a TIFF's than there are.
     is_tiff = data.startswith((b"II", b"MM"))
     if is_tiff:
@@ -110,12 +123,18 @@ def _decode(data: bytes, max_pixels: int) -> Image.Image:
     file = BoundedFile(source, is_tiff)
     # It has what Pillow calls of a file.
     with Image.open(cast(BinaryIO, file), formats=FORMATS) as image:
-        _check_size(image.width, image.height, max_pixels)
+        width, height = image.size
+        _check_size(width, height, max_pixels)
         if image.format in ("JPEG", "MPO"):
-            check_scans(source, image.width * image.height)
+            check_scans(source, width * height)
+            if least_side:
+                image.draft(None, (least_side, least_side))
         file.allow_pixels(len(data))
         image.load()
-        return _upright(_to_rgb(image), _orientation(image))
+        orientation = _orientation(image)
+        if orientation in _SIDEWAYS:
+            width, height = height, width
+        return Decoded(_upright(_to_rgb(image), orientation), width, height)
 
 
 def _refusal(data: bytes) -> HistoQueueError:

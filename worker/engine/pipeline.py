@@ -18,7 +18,7 @@ from worker.engine.calibration import calibrate, judge
 from worker.engine.decode import decode_picture
 from worker.engine.familiarity import Familiarity
 from worker.engine.heatmap import draw, occlusion
-from worker.engine.preprocess import preprocess_measured
+from worker.engine.preprocess import least_side, preprocess_measured
 from worker.engine.quality import Assessment, Quality, assess, measure_view, resize_for_measuring
 
 #: Where decoding goes on beside the model, a micro-batch goes to it in about so many parts, since the first
@@ -135,6 +135,7 @@ class Pipeline:
         self._predictor = predictor
         self._manifest = manifest
         self._max_pixels = max_pixels
+        self._least_side = least_side(manifest.input)
         statistics = manifest.gates.features
         self._familiarity = Familiarity(statistics) if statistics else None
 
@@ -172,18 +173,18 @@ class Pipeline:
     def _prepare(self, data: bytes, mpp: float | None, is_explained: bool) -> _Prepared | HistoQueueError:
         started = perf_counter()
         try:
-            picture = decode_picture(data, self._max_pixels)
+            picture, width, height = decode_picture(data, self._max_pixels, self._least_side)
         except HistoQueueError as error:
             return error
         view = resize_for_measuring(picture)
-        quality = measure_view(view, self._manifest.gates, mpp, picture.size)
+        quality = measure_view(view, self._manifest.gates, mpp, (width, height))
         return _Prepared(
             tensor=preprocess_measured(picture, view, self._manifest.input),
             is_explained=is_explained,
             quality=quality,
             assessment=assess(quality, self._manifest.gates),
-            width=picture.width,
-            height=picture.height,
+            width=width,
+            height=height,
             decode_ms=_milliseconds_since(started),
         )
 

@@ -2,9 +2,11 @@
 
 One antialiased resize of the whole image, straight to the input size: every input pixel then covers the same
 area of tissue whether the field came as 224 or as 768 pixels. `reducing_gap` stays off, since its shortcut
-changes values with the upload's size. Scaling of values is a layer of the model.
+changes values with the upload's size; a JPEG's own reduction is the manifest's choice. Scaling of values is a
+layer of the model.
 """
 
+from math import ceil
 from typing import Final
 
 import numpy as np
@@ -20,6 +22,13 @@ _FILTERS: Final = {
     "box": Image.Resampling.BOX,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+
+def least_side(spec: InputSpec) -> int | None:
+    """Return the pixels that a decoder has to leave a JPEG's sides; None where it is not to reduce any."""
+    if spec.draft is None:
+        return None
+    return ceil(spec.draft * max(spec.width, spec.height, MEASURED_SIDE))
 
 
 def preprocess(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:

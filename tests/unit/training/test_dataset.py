@@ -1,10 +1,12 @@
 """Labelled tiles are read as the worker would read them, or the trouble is named."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from shared.manifest import InputSpec
 from training.dataset import digest_of_tiles, labels_of, load_images, read_tiles
@@ -43,6 +45,21 @@ def test_a_tile_is_decoded_and_preprocessed_as_it_is_served(data: Path, tmp_path
     expected = preprocess(decode((data / tiles[2].path).read_bytes(), 10**6), SPEC)
     np.testing.assert_array_equal(images.inputs[2], expected)
     assert images.measured.shape == (3, 7)
+
+
+def test_what_trains_is_reduced_as_what_is_served(data: Path, tmp_path: Path) -> None:
+    """Where the recipe, and so the manifest, has JPEGs reduced while they are decoded."""
+    tiles = read_tiles(data)[:1]
+    with Image.open(data / tiles[0].path) as image:
+        image.resize((900, 900)).save(tmp_path / "large.jpeg", "JPEG")
+    large = [replace(tiles[0], path="large.jpeg")]
+    spec = InputSpec(width=32, height=32, resample="bicubic", draft=1.5)
+    images = load_images(tmp_path, large, spec, tmp_path)
+    reduced = decode((tmp_path / "large.jpeg").read_bytes(), 10**6, 336)
+    assert reduced.shape == (450, 450, 3)
+    np.testing.assert_array_equal(images.inputs[0], preprocess(reduced, spec))
+    whole = spec.model_copy(update={"draft": None})
+    assert (load_images(tmp_path, large, whole, tmp_path).inputs != images.inputs).any()
 
 
 def test_decoded_tiles_come_from_the_cache_the_second_time(data: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 from shared.errors import CallerError, ImageTooLarge, InvalidImage, UnsupportedImageFormat
 from tests import factories as make
 from worker.engine import decode as decode_module
-from worker.engine.decode import decode, decode_picture
+from worker.engine.decode import Decoded, decode, decode_picture
 
 LIMIT = 4_000_000
 SIDE = 40
@@ -193,6 +193,60 @@ def test_the_exif_orientation_is_applied(orientation: int, format_name: str) -> 
     assert received.shape == (48, 64, 3)
     assert received[12, 16, 1] < 60
     assert received[36, 48, 1] > 150
+
+
+@pytest.mark.parametrize(
+    ("side", "least", "left"),
+    [(768, None, 768), (768, 336, 384), (671, 336, 671), (672, 336, 336), (1344, 336, 336), (100, 336, 100)],
+)
+def test_a_jpeg_is_reduced_as_far_as_it_may_be(side: int, least: int | None, left: int) -> None:
+    """By half, by half again, and to no less than what is asked for; its own size is still told."""
+    found = decode_picture(encode(Image.new("RGB", (side, side), PINK), "JPEG"), LIMIT, least)
+    assert (found.picture.size, found.width, found.height) == ((left, left), side, side)
+
+
+def test_a_reduced_jpeg_shows_what_the_whole_one_does() -> None:
+    """Averages of pixels, and not every second one, of which a resize makes something else."""
+    field = np.random.default_rng(7).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(field).resize((768, 768), Image.Resampling.BICUBIC), "JPEG", quality=90)
+    whole, reduced = (decode_picture(data, LIMIT, least).picture for least in (None, 336))
+    expected, received, picked = (
+        np.asarray(picture.resize((224, 224)), np.int16)
+        for picture in (whole, reduced, whole.resize((384, 384), Image.Resampling.NEAREST))
+    )
+    difference = np.abs(received - expected).mean()
+    assert difference < 2
+    assert difference < np.abs(picked - expected).mean() / 3
+
+
+def test_a_reduced_jpeg_stands_upright() -> None:
+    """Both its size and that of what was uploaded are turned with it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = decode_picture(encode(Image.new("RGB", (1600, 800)), "JPEG", exif=exif), LIMIT, 336)
+    assert (found.picture.size, found.width, found.height) == ((400, 800), 800, 1600)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_reduced_jpeg_has_its_colours(mode: str) -> None:
+    """Grey and inks too."""
+    data = encode(Image.new("RGB", (768, 768), PINK).convert(mode), "JPEG")
+    whole, reduced = (decode_picture(data, LIMIT, least).picture for least in (None, 336))
+    assert reduced.size == (384, 384)
+    np.testing.assert_array_equal(np.asarray(reduced), np.asarray(whole)[:384, :384])
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "TIFF"])
+def test_nothing_but_a_jpeg_is_reduced(format_name: str) -> None:
+    """Only its frequencies hold averages."""
+    found = decode_picture(encode(Image.new("RGB", (768, 768), PINK), format_name), LIMIT, 336)
+    assert found.picture.size == (768, 768)
+
+
+def test_the_pixel_limit_counts_what_was_uploaded() -> None:
+    """Not what a reduced JPEG has left."""
+    with pytest.raises(ImageTooLarge, match="768 x 768"):
+        decode_picture(encode(Image.new("RGB", (768, 768)), "JPEG"), 768 * 768 - 1, 336)
 
 
 def test_damaged_exif_does_not_cost_the_image() -> None:
@@ -393,12 +447,12 @@ def test_threads_that_decode_leave_each_other_their_filters(monkeypatch: pytest.
     before, decoding = list(warnings.filters), threading.Barrier(2)
     really_decode, other_is_done = decode_module._decode, threading.Event()
 
-    def bomb(data: bytes, max_pixels: int) -> Image.Image:
+    def bomb(data: bytes, max_pixels: int, least_side: int | None) -> Decoded:
         decoding.wait(20)
         if data == b"bomb":
             assert other_is_done.wait(20)
             warnings.warn("many pixels", Image.DecompressionBombWarning, stacklevel=1)
-        return really_decode(data, max_pixels)
+        return really_decode(data, max_pixels, least_side)
 
     monkeypatch.setattr(decode_module, "_decode", bomb)
     with ThreadPoolExecutor(2) as pool:

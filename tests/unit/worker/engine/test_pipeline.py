@@ -14,7 +14,7 @@ from ops.processes import wait_until
 from shared.manifest import FeatureStatistics, InputSpec, Manifest
 from worker.engine import pipeline
 from worker.engine import preprocess as preprocessing
-from worker.engine.decode import decode_picture
+from worker.engine.decode import Decoded, decode, decode_picture
 from worker.engine.pipeline import Outcome, Pipeline
 
 Encode = Callable[[NDArray[np.uint8]], bytes]
@@ -128,6 +128,26 @@ def test_an_image_of_too_many_pixels_is_refused(manifest: Manifest, tile: bytes)
     (outcome,) = Pipeline(FakeModel((0.0, 0.0, 0.0)), manifest, max_pixels=100).run([tile])
     assert "error" in outcome
     assert outcome["error"]["code"] == "IMAGE_TOO_LARGE"
+
+
+def test_a_manifest_may_have_jpegs_reduced_while_they_are_decoded(
+    manifest: Manifest, tissue: NDArray[np.uint8]
+) -> None:
+    """The model gets what is made of the reduced one; the client is told of the image that was sent."""
+    file = io.BytesIO()
+    Image.fromarray(tissue).resize((900, 900)).save(file, "JPEG")
+    spec = InputSpec(width=224, height=224, resample="bicubic", draft=1.5)
+    gates = manifest.gates.model_copy(update={"mpp": (0.99, 1.01)})
+    model = FakeModel((0.0, 3.0, 0.0))
+    chosen = manifest.model_copy(update={"input": spec, "gates": gates})
+    # One micrometre a pixel where it is measured.
+    (outcome,) = Pipeline(model, chosen, max_pixels=1_000_000).run([file.getvalue()], [224 / 900])
+    assert "result" in outcome
+    assert (outcome["width"], outcome["height"]) == (900, 900)
+    assert outcome["result"]["reasons"] == []
+    reduced = decode(file.getvalue(), 1_000_000, 336)
+    assert reduced.shape == (450, 450, 3)
+    np.testing.assert_array_equal(model.batches[0][0], preprocessing.preprocess(reduced, spec))
 
 
 def test_a_model_that_takes_what_the_gates_see_costs_no_resize_of_its_own(
@@ -282,10 +302,10 @@ def test_images_are_decoded_while_the_model_computes_others(
     """All of them, while it has the first part; every outcome stays with its image."""
     decoded: list[bytes] = []
 
-    def decode_and_note(data: bytes, max_pixels: int) -> Image.Image:
-        picture = decode_picture(data, max_pixels)
+    def decode_and_note(data: bytes, max_pixels: int, least_side: int | None) -> Decoded:
+        found = decode_picture(data, max_pixels, least_side)
         decoded.append(data)
-        return picture
+        return found
 
     monkeypatch.setattr(pipeline, "decode_picture", decode_and_note)
     images = [tile, blank, b"nonsense", tile] * 4

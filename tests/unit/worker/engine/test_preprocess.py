@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shared.manifest import InputSpec
-from worker.engine.preprocess import preprocess
+from worker.engine.preprocess import least_side, preprocess
 
 SPEC = InputSpec(width=96, height=64, resample="bicubic")
 
@@ -46,6 +46,24 @@ def test_one_field_gives_nearly_one_input_at_224_and_768_pixels() -> None:
     small = preprocess(smooth_field(224), spec).astype(int)
     large = preprocess(smooth_field(768), spec).astype(int)
     assert np.abs(small - large).mean() < 1.0
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "draft", "side"),
+    [
+        (224, 224, None, None),
+        (224, 224, 1.5, 336),
+        (300, 200, 1.5, 450),
+        (96, 96, 1.0, 224),
+        (225, 9, 1.1, 248),
+    ],
+)
+def test_a_decoder_leaves_what_model_and_gates_need(
+    width: int, height: int, draft: float | None, side: int | None
+) -> None:
+    """The gates measure 224 pixels, whatever the model takes."""
+    spec = InputSpec(width=width, height=height, resample="bicubic", draft=draft)
+    assert least_side(spec) == side
 
 
 @pytest.mark.parametrize(
