@@ -37,7 +37,7 @@ a version that is there, into the servers' bucket as the live one:
   python -m training publish --version 1.1.3 --bucket
 
 a published version on your own labelled folder, with images of one patient drawn together:
-  python -m training evaluate --model models/lung-cnn-1.1.3 --data FOLDER --groups patients.csv
+  python -m training evaluate --model models/lung-cnn-1.1.4 --data FOLDER --groups patients.csv
 """
 
 
@@ -116,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert = commands.add_parser(
         "convert", help="add the networks for ONNX Runtime and MNN to a version's folder"
     )
-    convert.add_argument("folder", type=Path, help="such as models/lung-cnn-1.1.3, not in a bucket yet")
+    convert.add_argument("folder", type=Path, help="such as models/lung-cnn-1.1.4, not in a bucket yet")
     return parser
 
 
