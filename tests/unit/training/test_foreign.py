@@ -48,9 +48,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def measure(folder: Path, gates: Gates = GATES) -> dict[str, dict]:
+def measure(folder: Path, gates: Gates = GATES, spec: InputSpec = SPEC) -> dict[str, dict]:
     """Return each file's record by its name."""
-    records = foreign.measure_foreign(folder, gates, SPEC, outputs, energy_below=5.0)
+    records = foreign.measure_foreign(folder, gates, spec, outputs, energy_below=5.0)
     return {record["file"]: record for record in records}
 
 
@@ -82,6 +82,17 @@ def test_without_statistics_nothing_is_unfamiliar(folder: Path) -> None:
     records = measure(folder, GATES.model_copy(update={"features": None}))
     assert "feature_distance" not in records["green.png"]
     assert not [record for record in records.values() if "unfamiliar" in record["flags"]]
+
+
+def test_a_large_jpeg_is_reduced_as_it_is_served(folder: Path) -> None:
+    """The gates see fewer of its finest details then."""
+    noise = np.random.default_rng(5).integers(0, 256, (900, 900, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "large.jpeg", "JPEG")
+    whole, reduced = (
+        measure(folder, spec=SPEC.model_copy(update={"draft": draft}))["large.jpeg"]["sharpness"]
+        for draft in (None, 1.5)
+    )
+    assert reduced != whole
 
 
 def test_the_energy_is_the_log_of_the_summed_exponentials() -> None:

@@ -56,6 +56,7 @@ def test_one_field_gives_nearly_one_input_at_224_and_768_pixels() -> None:
         (300, 200, 1.5, 450),
         (96, 96, 1.0, 224),
         (225, 9, 1.1, 248),
+        (9, 225, 1.1, 248),
     ],
 )
 def test_a_decoder_leaves_what_model_and_gates_need(
