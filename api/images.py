@@ -104,16 +104,15 @@ def _parsed(file: BinaryIO, media_type: str) -> ImageFile.ImageFile:
 
 def _is_whole(image: ImageFile.ImageFile, file: BinaryIO, media_type: str) -> bool:
     """Tell whether the file goes on to its end, as far as that shows without decoding."""
+    # Reading the header stopped where the pixel data begin; what stands before may have an end of its own.
     if media_type == JPEG:
-        # Reading the header stopped where the pixel data begin; a thumbnail before it has an end of its own.
-        return _contains(file, _JPEG_END, start=file.tell())
+        return _goes_on_to(file, _JPEG_END)
     if media_type == PNG:
-        return _contains(file, _PNG_END, start=0)
+        return _goes_on_to(file, _PNG_END)
     return _tiff_is_whole(image, file)
 
 
-def _contains(file: BinaryIO, needle: bytes, start: int) -> bool:
-    file.seek(start)
+def _goes_on_to(file: BinaryIO, needle: bytes) -> bool:
     carried = b""
     while block := file.read(65_536):
         if needle in carried + block:

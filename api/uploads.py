@@ -54,14 +54,13 @@ def received_image(request: UploadRequest, settings: Settings) -> Iterator[Image
 
 
 def checked_image(file: BinaryIO, settings: Settings) -> ImageUpload:
-    """Return the image in a seekable file, which is left at its start.
+    """Return the image in a seekable file.
 
     Raises:
         RequestTooLarge, UnsupportedImageFormat, ImageTooLarge, InvalidImage: as `received_image`.
     """
     sha256, size = _digest(file, settings.max_image_bytes)
     header = read_header(file, settings.max_image_pixels)
-    file.seek(0)
     return ImageUpload(file, sha256, size, header.width, header.height, header.media_type)
 
 

@@ -152,6 +152,7 @@ def test_an_unchanged_state_is_not_sent_again(submit: Submit, client: FlaskClien
     changed = client.get(f"/result/{job_id}", headers={"If-None-Match": tag})
     assert changed.status_code == 200
     assert changed.headers["ETag"] != tag
+    assert changed.headers["Cache-Control"] == "private, no-cache"
     # Its place in the queue changes and the version does not: the bytes are not what it stands for.
     assert tag.startswith("W/")
     strong = client.get(f"/result/{job_id}", headers={"If-None-Match": changed.headers["ETag"][2:]})

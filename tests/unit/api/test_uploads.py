@@ -276,6 +276,13 @@ def test_a_form_carries_exactly_one_file_and_known_options(client: FlaskClient, 
     assert refusal(answer) == (400, "INVALID_REQUEST")
 
 
+def test_the_fields_of_a_form_that_is_refused_are_told(client: FlaskClient) -> None:
+    """Whoever misspelt one sees it."""
+    files = form(("image", make.jpeg_bytes(), "a.jpg"), ("mask", make.png_bytes(), "b.png"))
+    detail = client.post("/predict", data=files).get_json()["detail"]
+    assert detail.endswith("Received: 'image', 'mask'")
+
+
 def test_a_form_that_breaks_off_is_malformed(client: FlaskClient) -> None:
     """The last boundary is missing."""
     answer = client.post(
