@@ -24,10 +24,8 @@ _END64, _LOCATOR64, _LOCATOR64_BYTES = b"PK\6\6", b"PK\6\7", 20
 
 
 def is_archive(file: BinaryIO) -> bool:
-    """Tell whether a seekable file begins as a zip file does; leaves it at its start."""
-    start = file.read(4)
-    file.seek(0)
-    return start in (b"PK\3\4", _END)
+    """Tell whether a file goes on as a zip file begins."""
+    return file.read(4) in (b"PK\3\4", _END)
 
 
 class ArchiveIntake:

@@ -11,7 +11,7 @@ from typing import Any
 from api.representation import job_json
 from shared.job_store import JobStore
 from shared.representation import NOTICE
-from shared.schemas import Job, JobStatus
+from shared.schemas import Job
 
 #: Members in one page.
 MOST_RESULTS = 10_000
@@ -149,8 +149,6 @@ def _feature(job: Job, geometry: dict[str, Any]) -> dict[str, Any]:
 def _class_of(job: Job) -> str:
     """Return a tile's class: what the model says only where it is sure of it."""
     result = job.result or {}
-    if job.status != JobStatus.SUCCEEDED:
-        return "failed"
     unsure = result.get("verdict") in ("indeterminate", "rejected")
     return str(result["verdict"] if unsure else result.get("class", "failed"))
 

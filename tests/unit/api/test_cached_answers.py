@@ -14,6 +14,7 @@ from shared.archive import Archive
 from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes
+from tests.unit.api.test_metrics import read
 from tests.work import claim, succeed
 
 Submit = Callable[..., Any]
@@ -123,6 +124,18 @@ def test_items_of_a_batch_are_answered_at_once(
     assert sorted(key.rpartition("/")[2] for key in services.objects.list_keys("uploads/")) == sorted(
         [answered["id"], queued[0][0]]
     )
+
+
+def test_what_was_answered_at_once_is_counted(
+    client: FlaskClient, submit: Submit, answered: dict[str, Any]
+) -> None:
+    """One by one and in a batch; a repetition is none."""
+    name = ("histoqueue_cached_answers_total",)
+    before = read(client)[name]
+    for _ in range(2):
+        submit(headers={"Idempotency-Key": "k"})
+        send_batch(client, {"known.jpg": jpeg_bytes(), "too.jpg": jpeg_bytes(), "new.jpg": jpeg_bytes(seed=1)})
+    assert read(client)[name] == before + 3
 
 
 def test_a_batch_of_known_images_needs_no_room(

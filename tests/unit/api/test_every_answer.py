@@ -18,6 +18,7 @@ from api.openapi import openapi_document
 from shared.api_keys import KeyStore, Scope
 from shared.errors import ObjectStoreUnavailable
 from shared.object_store_memory import MemoryObjectStore
+from shared.representation import NOTICE
 from shared.schemas import JobError
 from shared.services import Services
 from shared.worker_registry import MemoryWorkerRegistry
@@ -33,6 +34,8 @@ ALIKE = {
     *("X-Content-Type-Options", "X-Frame-Options", "Referrer-Policy", "Content-Security-Policy"),
     *("Cross-Origin-Resource-Policy", "X-Accel-Buffering"),
 }
+#: Whose results are for research alone; what a webhook was told holds none.
+ABOUT_JOBS = ("/predict", "/result", "/batches")
 #: Answered alike by every route that needs a key.
 BY_ACCESS = ("401", "403", "429", "503")
 
@@ -335,6 +338,8 @@ def check(answer: Any, row: Row) -> None:
     missing = [name for name, header in wanted["headers"].items() if header.get("required")]
     assert [name for name in missing if name not in answer.headers] == []
     assert set(answer.headers.keys()) - ALIKE <= wanted["headers"].keys()
+    if status in ("200", "202", "304") and path.startswith(ABOUT_JOBS) and "deliver" not in path:
+        assert answer.headers["X-HistoQueue-Notice"] == NOTICE
     if "content" not in wanted:
         # What has no content has no type either.
         assert "Content-Type" not in answer.headers
@@ -344,6 +349,7 @@ def check(answer: Any, row: Row) -> None:
     members = members_of(content[answer.mimetype].get("schema", {}))
     assert not (answer.is_json and members) or answer.get_json().keys() <= members
     if answer.mimetype == "application/problem+json":
+        assert answer.headers["Cache-Control"] == "no-store"
         codes = wanted["content"][answer.mimetype]["schema"]["allOf"][1]["properties"]["code"]["enum"]
         assert answer.get_json()["code"] in codes
 

@@ -48,6 +48,7 @@ def test_a_revoked_key_is_shut_out_and_the_door_stays_shut(key_store: KeyStore, 
 def test_a_key_that_cannot_be_read_is_told_to_the_operator(key_store: KeyStore, clock: Clock) -> None:
     """Once; its holder hears that it opens nothing, and nothing else did say why."""
     record, _ = key_store.create("a", frozenset(Scope))
+    key_store.create("b", frozenset(Scope))
     key_store._objects.put(f"keys/{record.id}.json", b"\0", "application/json")
     cache = KeyCache(key_store, lambda: clock.now_ms / 1000)
     with structlog.testing.capture_logs() as lines:

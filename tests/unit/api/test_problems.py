@@ -84,6 +84,7 @@ def test_an_unexpected_error_tells_the_client_nothing(
     assert answer.get_json()["request_id"] == "find-me"
     assert "secret" not in answer.text
     logged = caplog.text + capsys.readouterr().out
+    assert "unexpected_error" in logged
     assert "secret inside" in logged
 
 

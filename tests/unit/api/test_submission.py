@@ -94,6 +94,18 @@ def test_two_equal_requests_at_once_make_one_job(
     assert len(services.objects.list_keys("uploads/")) == 1
 
 
+def test_a_key_that_another_request_uses_in_this_moment_leaves_no_image(
+    services: Services, settings: Settings, submit: Submit
+) -> None:
+    """The ledger's own call finds it; that refusal is certain, too."""
+    submit(jpeg_bytes(seed=1), headers=KEY)
+    blind = Failing(services.jobs, RuntimeError(), "nothing")
+    blind.find_replay = lambda _: None  # type: ignore[attr-defined]
+    answer = post(create_app(replace(services, jobs=blind), settings), headers=KEY)
+    assert (answer.status_code, answer.get_json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert len(services.objects.list_keys("uploads/")) == 1
+
+
 def test_a_full_queue_refuses_and_says_when_to_come_back(
     submit: Submit, services: Services, finish: Finish
 ) -> None:

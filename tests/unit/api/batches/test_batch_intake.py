@@ -116,6 +116,7 @@ def test_a_batch_has_limits(client: FlaskClient, services: Services) -> None:
         send_files(client, {f"{number}.png": tile for number in range(31)}),
         send_zip(client, zip_bytes({f"{number}.png": tile for number in range(31)})),
         client.post("/batches", json={"keys": [f"incoming/{number}" for number in range(31)]}),
+        client.post("/batches", data=b'{"keys": []}'.ljust(34_000), content_type="application/json"),
         send_files(client, {f"{number}.jpg": large for number in range(15)}),
         send_zip(client, zip_bytes({f"{number}.jpg": large for number in range(15)}, zipfile.ZIP_STORED)),
         send_zip(client, zip_bytes({f"{number}.jpg": large for number in range(15)})),

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 from api import create_app
 from shared.api_keys import KeyStore, Scope
-from shared.batch_archive import BatchArchive, BegunBatch
+from shared.batch_archive import BATCHES, WHOLE, BatchArchive, BegunBatch
 from shared.errors import JobStoreUnavailable, ObjectStoreUnavailable
 from shared.schemas import JobError, Priority, new_job_id
 from shared.services import Services
@@ -74,6 +74,8 @@ def test_a_batch_that_was_begun_and_not_kept_is_kept_by_the_next_request(
     found = BatchArchive(services.objects).read(kept[0])
     assert isinstance(found, BegunBatch)
     assert found.batch.id == batch["id"]
+    # Else it would be taken for one that gets more members.
+    assert f"{BATCHES}{batch['id']}/{WHOLE}" in services.objects.list_keys(BATCHES)
 
 
 def test_the_same_request_at_the_same_time_stores_each_image_once(
@@ -184,8 +186,9 @@ def test_a_full_queue_takes_what_there_is_room_for(client: FlaskClient, services
     again = send_files(client, tiles, headers={"Idempotency-Key": "k"})
     assert (again.json["id"], again.json["accepted"]) == (answer.json["id"], 25)
     assert again.headers["Idempotency-Replayed"] == "true"
-    other = send_files(client, TILES, headers={"Idempotency-Key": "k"})
-    assert (other.status_code, other.json["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    for other in (TILES, {**tiles, "0.png": png_bytes(32, 32, seed=99)}):
+        refused = send_files(client, other, headers={"Idempotency-Key": "k"})
+        assert (refused.status_code, refused.json["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
 
 
 def test_a_full_queue_begins_no_batch(client: FlaskClient, services: Services) -> None:
