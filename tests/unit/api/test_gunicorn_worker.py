@@ -29,6 +29,7 @@ from api.gunicorn_worker import (
     LONGEST_REQUEST_SECONDS,
     BodyParser,
     BoundedThreadWorker,
+    _linger,
 )
 from ops.processes import Child, wait_until
 from ops.servers import HOST, free_port, port_is_free
@@ -184,6 +185,24 @@ def test_a_batch_may_take_longer(worker: Any, pair: tuple[socket.socket, socket.
     worker._busy_since[conn] = time.monotonic() - LONGEST_BATCH_SECONDS - 5
     worker.murder_pending()
     assert theirs.recv(10) == b""
+
+
+@pytest.mark.parametrize(
+    ("path", "is_batch"),
+    [("/batches", True), ("/mounted/batches", True), ("/predict", False), ("/batches/1/results", False)],
+)
+def test_only_what_brings_a_batch_may_take_longer(
+    worker: Any,
+    pair: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    is_batch: bool,
+) -> None:
+    """By its path, wherever the application is mounted."""
+    conn, seen = Connection(sock=pair[0]), []
+    monkeypatch.setattr(ThreadWorker, "handle_request", lambda *_: seen.append(conn in worker._with_batches))
+    worker.handle_request(SimpleNamespace(**{**vars(BATCH), "path": path}), conn)
+    assert seen == [is_batch]
 
 
 def test_a_request_that_never_ends_is_ended(worker: Any, pair: tuple[socket.socket, socket.socket]) -> None:
@@ -355,8 +374,18 @@ def test_an_answer_ahead_of_its_body_says_whether_the_connection_goes_on(
             assert connection.recv(1) == b""
 
 
+def test_a_client_that_is_silent_once_it_is_refused_is_left_in_time(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    """It holds a thread no longer, whatever time-out its connection has."""
+    pair[0].settimeout(LINGER_SECONDS + 5)
+    began = time.monotonic()
+    _linger(pair[0])
+    assert LINGER_SECONDS <= time.monotonic() - began < LINGER_SECONDS + 4
+
+
 def test_a_client_that_never_stops_sending_is_left_in_time(served: int) -> None:
-    """And one that stays silent: neither keeps its thread."""
+    """It does not keep its thread."""
     head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 99\r\n\r\n"
     with socket.create_connection((HOST, served), timeout=9) as connection:
         began = time.monotonic()
