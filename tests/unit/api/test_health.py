@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 
 from api import create_app, health
+from api.context import context
 from shared.errors import JobStoreUnavailable
 from shared.schemas import WorkerStatus
 from shared.services import Services
@@ -70,9 +71,15 @@ def test_a_store_that_hangs_does_not_hang_the_answer(
 ) -> None:
     """The answer names it, and later ones come as fast although its threads are all taken."""
     monkeypatch.setattr(health, "CHECKS_SECONDS", 0.2)
-    release = threading.Event()
-    hanging = replace(services, objects=Pinging(release.wait))  # type: ignore[arg-type]
-    client = create_app(hanging, settings).test_client()
+    release, pings = threading.Event(), []
+
+    def hang() -> None:
+        pings.append(1)
+        release.wait()
+
+    hanging = replace(services, objects=Pinging(hang))  # type: ignore[arg-type]
+    app = create_app(hanging, settings)
+    client, checkers = app.test_client(), context(app).checkers
     try:
         for _ in range(10):
             began = time.monotonic()
@@ -82,6 +89,9 @@ def test_a_store_that_hangs_does_not_hang_the_answer(
             assert time.monotonic() - began < 1
     finally:
         release.set()
+    # What found no thread is not done afterwards, for nobody.
+    checkers.shutdown()
+    assert len(pings) <= checkers._max_workers
 
 
 def test_a_store_that_refuses_or_breaks_is_told_without_its_inside(

@@ -18,7 +18,7 @@ from api.context import context
 from api.preferences import Wait, preferred_wait
 from shared.errors import JobStoreUnavailable
 from shared.job_store import Change, JobStore
-from shared.schemas import Job, JobError
+from shared.schemas import Job, JobError, JobStatus
 from shared.services import Services
 from shared.settings import Settings
 from tests import factories as make
@@ -285,6 +285,17 @@ def test_an_end_between_the_look_and_the_seat_is_not_slept_through(
     began = time.monotonic()
     assert room.until_final(jobs[1], 20).status == "succeeded"
     assert time.monotonic() - began < events.REREAD_SECONDS / 2
+
+
+def test_of_the_ends_that_were_heard_of_the_latest_are_kept(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that ended twice, with a retry in between, counts from its second end."""
+    monkeypatch.setattr(events, "MOST_ENDED_LATELY", 2)
+    room = events.WaitingRoom(services.jobs, 10)
+    for job_id in ("a", "b", "a", "c"):
+        room._wake(Change(job_id, JobStatus.FAILED), everybody=False)
+    assert list(room._ended_lately) == ["a", "c"]
 
 
 class Counting:

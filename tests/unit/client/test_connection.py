@@ -34,6 +34,20 @@ def test_the_api_key_goes_to_its_server_alone(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
+    ("link", "path"),
+    [
+        ("/result/a1", "/hq/result/a1"),
+        ("/hq/result/a1", "/hq/result/a1"),
+        ("/hqs/result/a1", "/hq/hqs/result/a1"),
+        ("http://lab.example/hq/result/a1", "/hq/result/a1"),
+    ],
+)
+def test_a_link_is_found_below_the_address(link: str, path: str) -> None:
+    """Whether or not the server knows where it is mounted; so is an address that somebody has noted."""
+    assert Connection.to("http://lab.example/hq", None).url(link) == f"http://lab.example{path}"
+
+
+@pytest.mark.parametrize(
     ("status", "times", "advice"),
     [
         (301, 1, "https://lab/in; use that as its address"),

@@ -54,6 +54,12 @@ def test_results_are_whole_or_not_there(client: Client, tiles: Path, monkeypatch
     assert run(client, "tiles").done_now == 0
 
 
+def test_results_may_be_read_by_whoever_reads_other_files(client: Client, tiles: Path) -> None:
+    """They begin as a temporary file, which nobody else may."""
+    run(client, "tiles")
+    assert Path("results.csv").stat().st_mode == Path("tile.png").stat().st_mode
+
+
 def test_a_link_to_a_file_of_results_stays_one(client: Client, tiles: Path) -> None:
     """What it leads to is written, as on the large disk where there is room for it."""
     Path("large disk").mkdir()

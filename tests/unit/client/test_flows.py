@@ -135,6 +135,7 @@ def test_jitter_is_full() -> None:
         ({"Retry-After": "0"}, 0),
         # The machine's own clock may be wrong; the server's date says what its date means.
         ({"Retry-After": "Sat, 31 Jan 2026 09:31:00 GMT", "Date": "Sat, 31 Jan 2026 09:30:00 GMT"}, 60),
+        ({"Retry-After": "Sat, 31 Jan 2026 09:31:00 -0000", "Date": "Sat, 31 Jan 2026 09:30:00 GMT"}, 60),
         ({"Retry-After": "Sat, 31 Jan 2026 09:29:00 GMT", "Date": "Sat, 31 Jan 2026 09:30:00 GMT"}, 0),
         ({"Retry-After": "Sat, 31 Jan 2026 09:30:00 GMT"}, 0),
         ({"Retry-After": "soon"}, None),

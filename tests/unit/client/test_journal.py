@@ -3,6 +3,7 @@
 import resource
 import tracemalloc
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,22 @@ def test_one_run_at_a_time(client: Client, tiles: Path) -> None:
     run(client, "tiles", progress=Intruder())
     assert outcomes
     run(client, "tiles")
+
+
+def test_a_run_that_waits_has_its_journal_alone_too(tmp_path: Path) -> None:
+    """It has written nothing since it last kept what there was."""
+    with Journal(tmp_path / "journal", {}), pytest.raises(JournalError, match="alone"):
+        Journal(tmp_path / "journal", {})
+
+
+def test_what_was_answered_last_is_kept_at_the_end(tmp_path: Path) -> None:
+    """However the run ends."""
+    with suppress(KeyboardInterrupt), Journal(tmp_path / "journal", {}) as journal:
+        journal.add([Found("a.png", "1:1")])
+        journal.record(Entry("a.png", "", {"status": "succeeded"}))
+        raise KeyboardInterrupt
+    with Journal(tmp_path / "journal", {}) as journal:
+        assert journal.counts() == {"": 1}
 
 
 def test_a_restart_does_not_take_the_journal_from_a_run(client: Client, tiles: Path) -> None:

@@ -66,6 +66,7 @@ def test_qupath_finds_what_it_reads(client: Client, tiles: Path) -> None:
     ("row", "name"),
     [
         ({"status": "succeeded", "result": {"class": "lung_n", "verdict": "classified"}}, "lung_n"),
+        ({"status": "succeeded", "result": {"class": "colon_n", "verdict": "classified"}}, "colon_n"),
         ({"status": "succeeded", "result": {"class": "lung_n", "verdict": "indeterminate"}}, "indeterminate"),
         ({"status": "succeeded", "result": {"class": None, "verdict": "rejected"}}, "rejected"),
         ({"status": "failed", "result": None, "error": {"code": "POISON", "detail": "x"}}, "failed"),
@@ -76,6 +77,7 @@ def test_a_tile_has_a_class_only_where_the_model_is_sure(row: dict[str, Any], na
     found = feature("x1_y2.png", row, Layout(NamePattern(r"x(?P<x>\d+)_y(?P<y>\d+)"), tile_size=(8, 8)))
     assert found is not None
     assert found["properties"]["classification"]["name"] == name
+    assert len(found["properties"]["classification"]["color"]) == 3
 
 
 def test_the_size_of_an_image_counts_before_the_one_that_is_stated() -> None:
@@ -87,6 +89,8 @@ def test_the_size_of_an_image_counts_before_the_one_that_is_stated() -> None:
     assert unread is not None
     assert border["geometry"]["coordinates"][0][2] == [100, 256]
     assert unread["geometry"]["coordinates"][0][2] == [256, 256]
+    for image in ({"width": 100}, {"height": 256}, {}):
+        assert feature("x0_y0.png", {"input": image}, Layout(layout.places)) is None
 
 
 @pytest.mark.parametrize(

@@ -60,13 +60,13 @@ def test_files_come_from_folders_patterns_and_lists(bad_tiles: Path, monkeypatch
     """Hidden files and other suffixes are left out of a folder, and nothing that is named is."""
     (bad_tiles / ".hidden.png").touch()
     (bad_tiles / "notes.txt").touch()
-    (bad_tiles / "deep").mkdir()
-    (bad_tiles / "deep" / "A.JPEG").touch()
+    (bad_tiles / "deep" / "er").mkdir(parents=True)
+    (bad_tiles / "deep" / "er" / "A.JPEG").touch()
     (bad_tiles / "loop").symlink_to(bad_tiles)
     assert len(list(scan(["tiles"]))) == 7
     (bad_tiles / "loop").unlink()
     assert [found.path for found in scan(["tiles/x0*.png", "tiles/**/*.JPEG"])] == [
-        "tiles/x0_y0.png", "tiles/deep/A.JPEG",
+        "tiles/x0_y0.png", "tiles/deep/er/A.JPEG",
     ]  # fmt: skip
     monkeypatch.setattr(sys, "stdin", ["tiles/notes.txt\n", "\n", "nowhere.png"])
     assert [found.path for found in scan(["-"])] == ["tiles/notes.txt", "nowhere.png"]
