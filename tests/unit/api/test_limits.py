@@ -38,12 +38,15 @@ def post(app: Flask, headers: dict[str, str]) -> Any:
 
 
 def test_a_key_has_as_many_open_jobs_as_it_may(
-    limited: Flask, key: Any, services: Services, finish: Any
+    limited: Flask, key: Any, services: Services, finish: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """429 with the numbers, nothing stored; another key is not held up; an end makes room."""
     one, two = key(), key()
     jobs = [post(limited, one).get_json()["id"] for _ in range(2)]
-    refused = post(limited, one)
+    with monkeypatch.context() as patch:
+        # It is not even tried.
+        patch.setattr(services.objects, "put", None)
+        refused = post(limited, one)
     assert (refused.status_code, refused.get_json()["code"]) == (429, "QUOTA_REACHED")
     assert (refused.get_json()["queue_depth"], refused.get_json()["limit"]) == (2, 2)
     assert 1 <= int(refused.headers["Retry-After"]) <= 30

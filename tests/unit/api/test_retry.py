@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from shared.archive import Archive
 from shared.errors import JobStoreUnavailable
 from shared.services import Services
+from shared.settings import Settings
 
 Submit = Callable[..., Any]
 
@@ -57,7 +58,20 @@ def test_a_full_queue_says_when_to_come_back(submit: Submit, client: FlaskClient
         submit()
     answer = client.post(f"/result/{job_id}/retry")
     assert (answer.status_code, answer.get_json()["code"]) == (429, "QUEUE_FULL")
-    assert int(answer.headers["Retry-After"]) > 0
+    # One job has ended within the last minute.
+    assert answer.headers["Retry-After"] == "30"
+
+
+def test_a_job_whose_image_is_gone_keeps_its_outcome(
+    submit: Submit, client: FlaskClient, services: Services, settings: Settings, clock: Any
+) -> None:
+    """410: there is nothing to run it on."""
+    job_id = submit().get_json()["id"]
+    client.post(f"/result/{job_id}/cancel")
+    clock.advance(settings.image_retention_seconds + 1)
+    answer = client.post(f"/result/{job_id}/retry")
+    assert (answer.status_code, answer.get_json()["code"]) == (410, "RESULT_EXPIRED")
+    assert Archive(services.objects).get(job_id) == services.jobs.get(job_id)
 
 
 def test_a_retry_that_comes_to_nothing_leaves_the_outcome_where_it_was(

@@ -10,9 +10,11 @@ from flask import Flask
 from api import create_app, submission
 from ops.processes import wait_until
 from shared.errors import JobStoreUnavailable, ObjectStoreUnavailable
+from shared.job_store_memory import MemoryJobStore
 from shared.services import Services
 from shared.settings import Settings
 from tests.factories import jpeg_bytes
+from tests.work import Clock
 
 Submit = Callable[..., Any]
 Finish = Callable[[str], None]
@@ -124,6 +126,13 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(
     assert submit().headers["Retry-After"] == "30"
 
 
+def test_a_full_queue_is_seen_before_the_image_is_stored(services: Services, settings: Settings) -> None:
+    """As long as it is full, every client comes back with its image."""
+    objects = Failing(services.objects, ObjectStoreUnavailable("The object store does not answer."), "put")
+    full = settings.model_copy(update={"max_open_jobs": 0})
+    assert post(create_app(replace(services, objects=objects), full)).status_code == 429
+
+
 def test_a_queue_that_fills_while_the_image_is_stored_leaves_no_image(
     services: Services, settings: Settings
 ) -> None:
@@ -165,6 +174,15 @@ def test_without_the_object_store_nothing_is_recorded(services: Services, settin
     assert (answer.status_code, answer.get_json()["code"]) == (503, "OBJECT_STORE_UNAVAILABLE")
     assert services.jobs.depth().open == 0
     assert not services.queue.messages  # type: ignore[attr-defined]
+
+
+def test_a_new_installation_is_whole_before_its_first_upload(
+    services: Services, settings: Settings, clock: Clock
+) -> None:
+    """After that only a comparison could tell that there is nothing to rebuild."""
+    jobs = MemoryJobStore(clock, founded=False)
+    assert post(create_app(replace(services, jobs=jobs), settings)).status_code == 202
+    assert jobs.is_founded()
 
 
 def test_without_a_model_nothing_is_accepted(bare_services: Services, settings: Settings) -> None:

@@ -96,6 +96,26 @@ class Program:
         self._asked.append((self.name, "reap", seconds))
 
 
+class Holding(Program):
+    """A program that ends at once, and notes what it is given to hold."""
+
+    is_running = False
+
+    def start(self, held: Sequence[int]) -> None:
+        """Note it."""
+        self._asked.append((self.name, "start", sum(held)))
+
+
+def test_what_is_held_is_held_by_each_child_whenever_it_is_started(supervisor: Supervisor) -> None:
+    """As the lock of the data: it lasts until the last child has ended."""
+    asked: list[tuple[str, str, float]] = []
+    supervisor.hold(7)
+    supervisor.start(Holding("api", asked))  # type: ignore[arg-type]
+    for _ in range(2):
+        supervisor.look()
+    assert asked == [("api", "start", 7)] * 2
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The supervisor's time, in `now`, which the test moves."""
