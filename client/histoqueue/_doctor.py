@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 import httpx2
@@ -15,7 +14,7 @@ import httpx2
 from . import _flows as flows
 from ._client import Client
 from ._errors import HistoQueueError, NotReady, NotSupported
-from ._http import Answer
+from ._http import Answer, http_date
 from ._version import VERSION
 
 #: `Date` has whole seconds, and an answer takes its time.
@@ -53,12 +52,9 @@ def examine(client: Client) -> Iterator[Finding]:
 
 
 def _clock(answer: Answer) -> Finding:
-    try:
-        theirs = parsedate_to_datetime(answer.headers["Date"])
-    except (KeyError, TypeError, ValueError):
+    theirs = http_date(answer.headers.get("Date", ""))
+    if theirs is None:
         return Finding("clock", None, "the server does not tell its time")
-    if theirs.tzinfo is None:
-        theirs = theirs.replace(tzinfo=timezone.utc)
     skew = (datetime.now(timezone.utc) - theirs).total_seconds()
     text = f"this machine is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the server"
     return Finding("clock", abs(skew) <= _CLOCK_SECONDS, text)

@@ -151,14 +151,15 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
         return float(text)
-    then = _date(text)
+    then = http_date(text)
     if then is None:
         return None
-    now = _date(headers.get("Date", "")) or datetime.now(timezone.utc)
+    now = http_date(headers.get("Date", "")) or datetime.now(timezone.utc)
     return max(0.0, (then - now).total_seconds())
 
 
-def _date(text: str) -> datetime | None:
+def http_date(text: str) -> datetime | None:
+    """Return the moment that a header states; None where it is no date."""
     try:
         found = parsedate_to_datetime(text)
     except (TypeError, ValueError):

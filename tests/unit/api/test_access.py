@@ -176,6 +176,13 @@ def test_a_request_without_a_valid_key_is_told_how(
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
+def test_what_is_not_there_is_so_for_everybody(key_store: KeyStore, client: FlaskClient) -> None:
+    """A key would not help; so it is with a method that a route has not."""
+    key_store.create("a", frozenset(Scope))
+    assert client.get("/nowhere").status_code == 404
+    assert client.get("/predict").status_code == 405
+
+
 def test_one_wrong_character_opens_nothing(holder: Any) -> None:
     """The id alone is no key."""
     one = holder(Scope.ADMIN)

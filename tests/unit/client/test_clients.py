@@ -12,12 +12,15 @@ from flask import Response
 from histoqueue import (
     AsyncClient,
     Client,
+    HistoQueueError,
     InvalidImage,
     InvalidRequest,
     JobAlreadyFinal,
     JobCanceled,
+    JobFailed,
     JobNotFound,
     JobNotRetryable,
+    JobRecord,
     NotSupported,
     ResultExpired,
     UnexpectedAnswer,
@@ -25,6 +28,7 @@ from histoqueue import (
     WaitTimedOut,
 )
 from histoqueue import _flows as flows
+from histoqueue._jobs import JobView
 
 from tests.api_server import FAILING_WIDTH, HEATMAP, ApiServer
 from tests.factories import png_bytes
@@ -67,6 +71,7 @@ def test_a_result_is_typed(client: Client, tiles: Path) -> None:
     assert record.model is not None
     assert record.model.version == "1.0.0"
     assert record.custom_id == "block 7"
+    assert record.timings_ms["fetch"] == 1
     assert record.raw["result"]["class"] == "lung_aca"
 
 
@@ -122,6 +127,15 @@ def test_a_failed_job_is_an_answer_until_its_outcome_is_wanted(client: Client) -
     assert job.error.code == "INVALID_IMAGE"
     with pytest.raises(InvalidImage, match="breaks off"):
         job.outcome()
+
+
+@pytest.mark.parametrize(("status", "kind"), [("expired", JobFailed), ("canceled", JobCanceled)])
+def test_a_job_that_ended_without_a_word_has_an_outcome_of_its_own(
+    status: str, kind: type[HistoQueueError]
+) -> None:
+    """The class of the error says which."""
+    with pytest.raises(kind, match=status):
+        JobView(JobRecord.from_json({"id": "1", "status": status})).outcome()
 
 
 def test_a_job_can_be_canceled(server: ApiServer, client: Client) -> None:

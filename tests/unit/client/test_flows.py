@@ -378,6 +378,16 @@ def test_a_batch_that_is_over_is_not_waited_for(clock: Clock, patience: Patience
     assert talk.pauses == []
 
 
+def test_the_pages_of_a_batch_that_has_ended_are_read_at_once(
+    clock: Clock, patience: Patience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that is full says that more is there already, and the last one that nothing is left."""
+    monkeypatch.setattr(flows, "BATCH_PAGE", 3)
+    talk = Conversation(clock, iter([page(3, "a", "b", "c"), page(4, "d")]))
+    assert len(talk.hold(flows.wait_for_batch(BATCH, patience, usual_seconds=0.0))) == 4
+    assert talk.pauses == []
+
+
 def test_a_batch_of_which_some_was_refused_is_sent_again(clock: Clock, patience: Patience) -> None:
     """Under the same key, until nothing is refused for lack of time; what never can be is told."""
     items = [{"custom_id": "a", "id": "id-a"}]
