@@ -38,6 +38,9 @@ def test_every_version_is_listed_with_the_live_one(
     assert (second["version"], second["live"]) == ("1.0.0", False)
     assert [item["name"] for item in first["classes"]] == ["lung_n", "lung_aca", "lung_scc"]
     assert first["links"] == {"self": "/models/1.1.0", "card": "/models/1.1.0/card"}
+    manifest = services.models.manifest("1.1.0").model_dump(mode="json")
+    told = ("name", "created_at", "intended_use", "licence", "input", "indeterminate_below", "metrics")
+    assert {name: first[name] for name in told} == {name: manifest[name] for name in told}
     assert second["links"]["card"] is None
     assert "not for diagnostic use" in body["notice"]
     one = client.get("/models/1.1.0").get_json()
@@ -51,6 +54,7 @@ def test_the_card_is_served_as_it_was_published(
     publish_with_card(services, tmp_path / "new", b"# Card\n")
     answer = client.get("/models/1.1.0/card")
     assert (answer.data, answer.content_type) == (b"# Card\n", "text/markdown; charset=utf-8")
+    assert "not for diagnostic use" in answer.headers["X-HistoQueue-Notice"]
     for path in ("/models/1.0.0/card", "/models/9.9.9/card", "/models/9.9.9", "/models/../x"):
         problem = client.get(path)
         assert problem.content_type == "application/problem+json"

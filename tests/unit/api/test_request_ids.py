@@ -25,6 +25,21 @@ def test_the_trace_names_the_request_and_its_job(
     assert problem["request_id"] == TRACE
 
 
+def test_each_request_is_one_line_of_the_log(client: FlaskClient) -> None:
+    """By its rule and never by its path, which is the caller's text; probes would drown the others."""
+    with structlog.testing.capture_logs() as logs:
+        for path in ("/result/patient-4711", "/patient-4711", "/healthz", "/readyz"):
+            client.get(path)
+    lines = [line for line in logs if line["event"] == "request"]
+    assert [(line["log_level"], line["method"], line["route"], line["status"]) for line in lines] == [
+        ("info", "GET", "/result/<any_id:job_id>", 404),
+        ("info", "GET", None, 404),
+        ("debug", "GET", "/healthz", 200),
+        ("debug", "GET", "/readyz", 200),
+    ]
+    assert "4711" not in str(lines)
+
+
 def test_an_id_of_the_callers_own_comes_first(client: FlaskClient) -> None:
     """The trace then stands beside it in the log."""
     with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:

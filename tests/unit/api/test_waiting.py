@@ -377,6 +377,28 @@ def test_a_stopping_server_lets_its_waiters_go(submit: Submit, app: Flask) -> No
     timer.join()
 
 
+def test_a_notice_is_looked_at_once(submit: Submit, services: Services) -> None:
+    """Whoever waits on after it does so asleep."""
+    ledger = Counting(services.jobs)
+    room = events.WaitingRoom(ledger, 10)  # type: ignore[arg-type]
+    job = services.jobs.get(submit().get_json()["id"])
+    # Of an end that a retry has undone since.
+    timer = later(0.1, lambda: room._wake(Change(job.id, JobStatus.FAILED), everybody=False))
+    assert room.until_final(job, 0.5).status == "queued"
+    timer.join()
+    assert ledger.reads < 5
+
+
+def test_who_does_not_wait_takes_no_seat_and_starts_no_listener(
+    submit: Submit, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As most requests: they would cost a thread and a subscription."""
+    monkeypatch.setattr(events, "LINGER_SECONDS", 30.0)
+    job_id = submit().get_json()["id"]
+    assert app.test_client().get(f"/result/{job_id}").status_code == 202
+    assert context(app).waiting._listener is None
+
+
 def test_one_listener_serves_all_and_leaves_with_the_last(submit: Submit, app: Flask) -> None:
     """No thread and no subscription is kept for nothing, and the next waiter gets a new one."""
 

@@ -28,7 +28,16 @@ def test_a_browser_gets_the_page_and_all_that_it_names_is_there(client: FlaskCli
 def test_a_program_gets_the_routes(client: FlaskClient, accept: str | None) -> None:
     """As it always did."""
     answer = client.get("/", headers={"Accept": accept} if accept else {})
-    assert answer.get_json()["links"]["predict"] == "/predict"
+    assert answer.get_json()["links"] == {
+        "predict": "/predict",
+        "models": "/models",
+        "capacity": "/capacity",
+        "metrics": "/metrics",
+        "contract": "/openapi.json",
+        "docs": "/docs",
+        "live": "/healthz",
+        "ready": "/readyz",
+    }
     assert answer.headers["Vary"] == "Accept"
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; frame")
 

@@ -74,6 +74,16 @@ def test_a_file_stands_for_the_variable_of_its_name(tmp_path: Path, monkeypatch:
     assert url == (tmp_path / "redis_url").read_text()
 
 
+def test_a_secret_for_webhooks_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Another one each time, in the form that the setting takes."""
+    for _ in range(2):
+        assert main(["webhook-secret"]) == 0
+    secrets = capsys.readouterr().out.split()
+    assert len(set(secrets)) == 2
+    for secret in secrets:
+        assert Settings(webhook_secret=secret).webhook_secrets
+
+
 def test_an_empty_bucket_gets_the_bundled_model_and_a_filled_one_keeps_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
