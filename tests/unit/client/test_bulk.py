@@ -29,11 +29,19 @@ def test_every_file_becomes_a_row(client: Client, bad_tiles: Path, at_once: int)
     ]  # fmt: skip
     assert rows["tiles/gone.png"]["error_detail"] == "No such file or directory"
     good = rows["tiles/x0_y0.png"]
+    assert (good["width"], good["height"]) == ("64", "48")
     assert (good["probability_lung_aca"], good["sharpness"], good["model_version"]) == (
         "0.972",
         "214.0",
         "1.0.0",
     )
+
+
+def test_a_folder_may_have_several_files_of_results(client: Client, tiles: Path) -> None:
+    """The journal lies beside the first."""
+    assert client.batch("tiles", out=["r.csv", Path("r.ndjson")], concurrency=1).succeeded == 3
+    assert len(table("r.csv")) == len(Path("r.ndjson").read_text().splitlines()) == 3
+    assert Path("r.csv.journal").is_file()
 
 
 def test_a_run_tells_the_server_no_file_name(
