@@ -75,11 +75,21 @@ def _failure(name: str, check: "Future[None]") -> str | None:
 
 def _has_worker(here: Context) -> None:
     name = here.settings.model_name
-    if not any(worker.model_name == name for worker in here.services.workers.live()):
+    workers = [worker for worker in here.services.workers.live() if worker.model_name == name]
+    if not workers:
         trouble = here.services.workers.trouble()
         raise Unavailable(
             f"Expected a worker that has loaded {name} and consumes. None has reported lately."
             + (f" One that cannot begin says: {trouble}" if trouble else "")
+        )
+    try:
+        version = here.services.models.live().version
+    except HistoQueueError:
+        return  # the check of the model says so
+    if all(version in worker.refused for worker in workers):
+        raise Unavailable(
+            f"Expected a worker that can run {name} {version}, which new jobs get. "
+            f"Each refuses it: {workers[0].refused[version]}"
         )
 
 

@@ -301,6 +301,8 @@ class WorkerStatus(_Value):
     model_version: str
     #: Milliseconds since the epoch, by that worker's clock: for people, never compared.
     reported_at_ms: int
+    #: Versions of its model that it has tried and cannot run -> why; their jobs wait for another worker.
+    refused: dict[str, str] = Field(default_factory=dict)
 
 
 def wall_clock_ms() -> int:

@@ -45,7 +45,9 @@ class RedisWorkerRegistry:
         with answering():
             pipe = self._redis.pipeline(transaction=False)
             pipe.sadd(keys.WORKERS, status.name)
-            pipe.set(keys.WORKER + status.name, status.model_dump_json(), px=REPORT_LASTS_SECONDS * 1000)
+            # Without what an earlier version does not know, as long as there is no need for it.
+            report = status.model_dump_json(exclude_defaults=True)
+            pipe.set(keys.WORKER + status.name, report, px=REPORT_LASTS_SECONDS * 1000)
             pipe.execute()
 
     def withdraw(self, name: str) -> None:

@@ -203,6 +203,11 @@ class Worker:
                             model_name=model.name,
                             model_version=model.version,
                             reported_at_ms=wall_clock_ms(),
+                            refused={
+                                refused.version: why
+                                for refused, why in self.supervisor.refused.items()
+                                if refused.name == model.name
+                            },
                         )
                     )
             except HistoQueueError as error:

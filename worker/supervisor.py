@@ -77,6 +77,8 @@ class EngineSupervisor:
         self._is_fetching = False
         #: Versions that failed their proof: why, and until when they are not tried again.
         self._refused: dict[ModelRef, tuple[str, float]] = {}
+        #: Versions that are not sound, by the last try or the last refusal: why, and until when that counts.
+        self._unsound: dict[ModelRef, tuple[str, float]] = {}
         #: What `revive` brings back.
         self._last_proven: ModelRef | None = None
 
@@ -89,6 +91,15 @@ class EngineSupervisor:
     def model(self) -> ModelRef | None:
         """The model that a living engine has loaded and proven; None while there is none."""
         return self._model if self._process and self._process.poll() is None else None
+
+    @property
+    def refused(self) -> dict[ModelRef, str]:
+        """Versions that were wanted lately and are not sound, and why; safe in any thread.
+
+        One that nobody has wanted for a while is left out: it may have been mended.
+        """
+        now = time.monotonic()
+        return {model: why for model, (why, until) in self._unsound.copy().items() if now < until}
 
     @property
     def progressed_at(self) -> float:
@@ -108,6 +119,16 @@ class EngineSupervisor:
         """
         if self.model == model:
             return
+        try:
+            self._replace(model)
+        except InvalidModel as error:
+            if model not in self._unsound:
+                _log.error("model_refused", model=model.name, version=model.version, error=str(error))
+            self._unsound[model] = str(error), time.monotonic() + REFUSED_SECONDS
+            raise
+        self._unsound.pop(model, None)
+
+    def _replace(self, model: ModelRef) -> None:
         started = time.monotonic()
         reason, until = self._refused.get(model, ("", 0.0))
         if started < until and self._last_proven not in (None, model):

@@ -28,6 +28,13 @@ def test_who_has_reported_is_live_until_it_withdraws(registry: WorkerRegistry) -
     assert registry.live() == [status("b")]
 
 
+def test_what_a_worker_refuses_is_told(registry: WorkerRegistry) -> None:
+    """With the reason, which is for readiness."""
+    refusing = status("a").model_copy(update={"refused": {"1.1.0": "Expected other probabilities."}})
+    registry.report(refusing)
+    assert registry.live() == [refusing]
+
+
 def test_the_last_complaint_is_told_and_makes_nobody_live(registry: WorkerRegistry) -> None:
     """One that cannot begin does not consume."""
     assert registry.trouble() is None

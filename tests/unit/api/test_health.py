@@ -66,6 +66,26 @@ def test_what_keeps_a_worker_from_beginning_is_told(services: Services, settings
     )
 
 
+def test_a_live_version_that_every_worker_refuses_is_told(services: Services, settings: Settings) -> None:
+    """New jobs would wait for it without end, although the workers go on with those of an older version."""
+
+    def report(name: str, refused: dict[str, str]) -> None:
+        status = {"name": name, "model_name": "lung-cnn", "model_version": "0.9.0", "reported_at_ms": 0}
+        services.workers.report(WorkerStatus.model_validate({**status, "refused": refused}))
+
+    client = create_app(services, settings).test_client()
+    report("w1", {"0.8.0": "Expected other probabilities."})
+    assert client.get("/readyz").status_code == 200
+    report("w1", {"1.0.0": "Expected probabilities (0.9, 0.1) for golden-1.png."})
+    (reason,) = client.get("/readyz").get_json()["reasons"]
+    assert reason == (
+        "worker: Expected a worker that can run lung-cnn 1.0.0, which new jobs get. Each refuses it: "
+        "Expected probabilities (0.9, 0.1) for golden-1.png."
+    )
+    report("w2", {})
+    assert client.get("/readyz").status_code == 200
+
+
 def test_a_store_that_hangs_does_not_hang_the_answer(
     services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from shared.settings import Settings
 from shared.task_queue import INFER_TASK
 from worker import lifecycle
 from worker.app import make_app, start_or_exit
+from worker.batcher import EngineUnusable
 from worker.intake import Intake
 from worker.leases import Lease
 from worker.lifecycle import Worker
@@ -70,6 +71,21 @@ def test_it_reports_only_while_it_consumes(worker: Worker, services: Services) -
     assert wait_for(services.workers.live)
     (status,) = services.workers.live()
     assert (status.model_name, status.model_version) == ("lung-cnn", "1.0.0")
+
+
+def test_it_tells_which_versions_it_refuses(worker: Worker, services: Services) -> None:
+    """It goes on with the jobs of the others, and readiness is judged by the live one."""
+    worker.start()
+    broken = ModelRef(name="lung-cnn", version="6.6.6", sha256="f" * 64)
+    with pytest.raises(EngineUnusable):
+        worker.batcher.submit(b"a", broken, False, lambda: True).result(10)
+    worker.batcher.submit(b"a", MODEL, False, lambda: True).result(10)
+    worker.tick()
+    assert wait_for(services.workers.live)
+    (status,) = services.workers.live()
+    assert status.model_version == "1.0.0"
+    assert set(status.refused) == {"6.6.6"}
+    assert "Expected a whole model" in status.refused["6.6.6"]
 
 
 def test_it_does_not_start_without_a_model(

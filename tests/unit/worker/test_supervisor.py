@@ -7,7 +7,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+import worker.supervisor
 from ops.processes import wait_until
 from shared.errors import EngineCrashed, EngineOutOfMemory, EngineTimedOut, InvalidModel
 from shared.schemas import ModelRef
@@ -165,6 +167,29 @@ def test_a_version_that_has_failed_its_proof_costs_the_good_engine_once(supervis
     assert supervisor.pid == pid
 
 
+def test_a_refused_version_is_said_once_and_known_until_it_has_proven_itself(
+    supervisor: EngineSupervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line for each job would drown it. One that nobody has tried for long may be well again."""
+    infer(supervisor, MODEL, [b"a"])
+    with capture_logs() as lines:
+        for _ in range(3):
+            with pytest.raises(InvalidModel):
+                supervisor.ensure(BROKEN)
+    (said,) = [line for line in lines if line["event"] == "model_refused"]
+    assert (said["model"], said["version"], said["log_level"]) == ("lung-cnn", "6.6.6", "error")
+    assert supervisor.refused == {BROKEN: said["error"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.supervisor, "REFUSED_SECONDS", 0.0)
+        with pytest.raises(InvalidModel):
+            supervisor.ensure(BROKEN)
+        assert supervisor.refused == {}
+    supervisor._refused.clear()
+    supervisor._fetch_model = lambda _: Path("good")
+    supervisor.ensure(BROKEN)
+    assert supervisor.refused == {}
+
+
 def test_a_version_that_failed_is_tried_again_later(supervisor: EngineSupervisor) -> None:
     """Its proof may have failed for a reason that has passed."""
     supervisor.ensure(MODEL)
@@ -256,4 +281,5 @@ def test_a_version_that_cannot_be_fetched_costs_no_engine(
         with pytest.raises(InvalidModel):
             infer(supervisor, OTHER, [b"a"])
         assert infer(supervisor, MODEL, [b"b"])[0]["result"]["text"] == "b"
+        assert supervisor.refused == {OTHER: "2.0.0 is damaged"}
     assert supervisor.pid == pid
