@@ -95,6 +95,8 @@ class Sweep:
         self._sleep = sleep
         self._swept = Swept()
         self._held_at_ms = 0
+        #: So many objects without a record were looked at.
+        self._looked_at = 0
         #: So many objects could not be read.
         self._passed_over = 0
         #: Batches whose members are looked for -> whether the ledger knows that it has them all.
@@ -342,12 +344,16 @@ class Sweep:
                 # What is done about each may take seconds, where the store is far away.
                 if not self._holds_on():
                     return
+                self._looked_at += 1
                 yield by_id[job_id]
 
     def _holds_on(self) -> bool:
         """Prolong the right to compare, where that is some time ago; False as for `hold_sweep`."""
         now_ms = self._clock()
         if abs(now_ms - self._held_at_ms) > HOLD_EVERY_SECONDS * 1000:
+            if self._held_at_ms:
+                # Meanwhile an empty ledger has requests refused: somebody may be waiting for the end.
+                _log.info("sweeping", looked_at=self._looked_at, restored=self._swept.restored)
             self._held_at_ms = now_ms
             return self._jobs.hold_sweep(SILENCE_SECONDS)
         return True

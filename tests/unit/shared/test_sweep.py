@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from structlog.testing import capture_logs
 
 from shared.archive import HEATMAPS, QUARANTINE, RESULTS, Archive
 from shared.envelope import UPLOADS
@@ -63,6 +64,31 @@ def test_a_repetition_of_a_request_whose_job_had_ended_finds_it_again(world: Wor
         world.sweep()
         found.append(world.services.jobs.find_replay(Idempotency(key="k", fingerprint="f")))
     assert found == [ended, None]
+
+
+def test_a_long_comparison_says_how_far_it_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it has ended, requests are refused: whoever waits sees that it goes on. A short one is silent."""
+    for _ in range(3):
+        world.accept()
+    get = world.services.objects.get
+
+    def slow(key: str, max_bytes: int) -> bytes:
+        if key.startswith(UPLOADS):
+            world.advance(6)
+        return get(key, max_bytes)
+
+    world.advance(60)
+    said = []
+    for read in (slow, get):
+        monkeypatch.setattr(world.services.objects, "get", read)
+        world.wipe()
+        with capture_logs() as lines:
+            assert world.sweep() == Swept(restored=3)
+        said.append([line["looked_at"] for line in lines if line["event"] == "sweeping"])
+    assert said[0]
+    assert said[0] == sorted(said[0])
+    assert said[0][-1] == 3
+    assert said[1] == []
 
 
 def test_uploads_are_read_side_by_side(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
