@@ -96,7 +96,28 @@ class RedisUpkeep(RedisLedger):
             has_right = bool(self._redis.set(keys.SWEEPING, right, nx=True, px=milliseconds(seconds)))
         if has_right:
             self._right = right
+            self._warn_of_settings()
         return has_right
+
+    def _warn_of_settings(self) -> None:
+        """Say where the server is not set as it must be; of `appendfsync` it tells nothing."""
+        with answering():
+            try:
+                facts: dict[str, Any] = {**self._redis.info("persistence"), **self._redis.info("memory")}
+            except redis.ResponseError:
+                facts = {}
+        policy = facts.get("maxmemory_policy", "noeviction")
+        wrong = [
+            text
+            for is_wrong, text in (
+                (not facts.get("aof_enabled", 1), "appendonly is off"),
+                (policy != "noeviction", f"maxmemory-policy is {policy}"),
+                (not facts.get("maxmemory", 1), "maxmemory is not set"),
+            )
+            if is_wrong
+        ]
+        if wrong:
+            _log.warning("redis_may_lose_jobs", reason=", ".join(wrong))
 
     def _server(self) -> str:
         """Return what names this run of this server; empty where it does not tell.

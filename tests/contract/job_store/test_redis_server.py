@@ -4,6 +4,7 @@ import time
 
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from ops.servers import RedisServer
 from shared.errors import JobStoreUnavailable
@@ -42,6 +43,32 @@ def test_a_connection_to_a_server_that_is_no_master_any_more_is_given_up(
         finally:
             redis_client.execute_command("REPLICAOF", "NO", "ONE")
         assert accept(store).status == JobStatus.QUEUED
+
+
+@pytest.mark.integration
+def test_a_server_that_is_not_set_as_it_must_be_is_said(
+    redis_client: redis.Redis, limited_client: redis.Redis
+) -> None:
+    """At each comparison, so at once after each of its starts; with the shipped rights."""
+    store = RedisJobStore(limited_client)
+    loose = {"appendonly": "no", "maxmemory-policy": "allkeys-lru", "maxmemory": 0}
+    before = {name: redis_client.config_get(name)[name] for name in loose}
+    said = []
+    try:
+        for settings in (before, loose):
+            for name, value in settings.items():
+                redis_client.config_set(name, value)
+            with capture_logs() as lines:
+                assert store.begin_sweep(60)
+            assert store.end_sweep(is_whole=True)
+            said.append([line["reason"] for line in lines if line["event"] == "redis_may_lose_jobs"])
+    finally:
+        for name, value in before.items():
+            redis_client.config_set(name, value)
+    assert said == [
+        [],
+        ["appendonly is off, maxmemory-policy is allkeys-lru, maxmemory is not set"],
+    ]
 
 
 @pytest.mark.integration
