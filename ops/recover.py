@@ -7,11 +7,9 @@ changes nothing where nothing is lost, and may be run at any time, beside anythi
 import argparse
 import sys
 
-from ops.installation import join
+from ops.installation import reach
 from shared.errors import HistoQueueError, explain
 from shared.logs import configure_logs
-from shared.object_store import WORKER_PATIENCE
-from shared.services import from_settings
 from shared.settings import Settings, read_settings
 from shared.sweep import Sweep
 
@@ -23,11 +21,11 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args(arguments)
-    join()
+    services = reach()
     settings = read_settings(Settings)
     configure_logs(settings.log_level, settings.log_json)
     try:
-        swept = Sweep(from_settings(settings, WORKER_PATIENCE), settings).run()
+        swept = Sweep(services, settings).run()
     except HistoQueueError as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 1

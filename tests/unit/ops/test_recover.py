@@ -1,8 +1,13 @@
 """What the comparison by hand says of itself."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from ops import recover
+from ops import installation, recover
 from shared.errors import JobStoreUnavailable
 from shared.services import Services, in_memory
 from shared.settings import Settings
@@ -13,9 +18,8 @@ from tests.work import Clock
 def services(monkeypatch: pytest.MonkeyPatch) -> Services:
     """Return those of the installation that the command finds."""
     made = in_memory(Settings(), Clock(1_800_000_000_000))
-    monkeypatch.setattr(recover, "from_settings", lambda *_: made)
-    for name in ("join", "configure_logs"):
-        monkeypatch.setattr(recover, name, lambda *_: None)
+    monkeypatch.setattr(recover, "reach", lambda: made)
+    monkeypatch.setattr(recover, "configure_logs", lambda *_: None)
     return made
 
 
@@ -42,3 +46,23 @@ def test_a_comparison_that_cannot_be_made_says_why(
     monkeypatch.setattr(services.jobs, "begin_sweep", away)
     assert recover.main([]) == 1
     assert capsys.readouterr().err == "error: JOB_STORE_UNAVAILABLE: The job store does not answer.\n"
+
+
+def test_it_says_which_installation_it_compares(tmp_path: Path) -> None:
+    """As the other commands do: there may be several on a machine. This one's Redis is away."""
+    installation.leave_address(
+        tmp_path, {"REDIS_URL": "redis://127.0.0.1:1/0", "OBJECT_STORE_DIR": str(tmp_path / "objects")}
+    )
+    named = ("REDIS_URL", "S3_ENDPOINT_URL", "OBJECT_STORE_DIR", "SECRETS_DIR")
+    environment = {name: value for name, value in os.environ.items() if name not in named}
+    done = subprocess.run(
+        [sys.executable, "-m", "ops.recover"],
+        env={**environment, "DATA_DIR": str(tmp_path)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    first, last = done.stderr.splitlines()
+    assert first == f"using the servers of `make up` in {tmp_path}"
+    assert last.startswith("error: JOB_STORE_UNAVAILABLE: ")
+    assert (done.returncode, done.stdout) == (1, "")
