@@ -95,7 +95,7 @@ class Sweep:
         self._sleep = sleep
         self._swept = Swept()
         self._held_at_ms = 0
-        #: So many objects without a record were looked at.
+        #: So many uploads, members of batches and outcomes without a record were looked at.
         self._looked_at = 0
         #: So many objects could not be read.
         self._passed_over = 0
@@ -196,6 +196,7 @@ class Sweep:
         for job_id in self._jobs.unknown(found if isinstance(found, list) else []):
             if not self._holds_on():
                 return
+            self._looked_at += 1
             with self._passing_over(item):
                 self._restore_member(job_id, batch_id)
 
