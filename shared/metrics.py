@@ -48,7 +48,7 @@ LEDGER = (
     LedgerMetric("histoqueue_jobs_retried", "counter", "Ended jobs that were queued once more."),
     LedgerMetric("histoqueue_jobs_ended", "counter", "Times that a job came to a final status.", "status"),
     LedgerMetric("histoqueue_jobs_open", "gauge", "Jobs that are not final."),
-    LedgerMetric("histoqueue_jobs_running", "gauge", "Of these, the ones that a worker holds."),
+    LedgerMetric("histoqueue_jobs_running", "gauge", "Of these, those that a worker holds or handed back."),
     LedgerMetric("histoqueue_jobs_limit", "gauge", "Open jobs that are admitted."),
     LedgerMetric("histoqueue_jobs_waiting", "gauge", "Jobs whose message no worker has taken.", "priority"),
     LedgerMetric("histoqueue_oldest_waiting_seconds", "gauge", "Age of the oldest message; 0 for none."),
