@@ -55,7 +55,9 @@ class ModelRegistry:
         try:
             current = _Current.model_validate_json(self._store.get(self._key("current.json"), 10_000))
         except FileNotFoundError:
-            raise NoModel(f"No version of {self._name} is published. Publish one, then ask again.") from None
+            raise NoModel(
+                f"No version of {self._name} is live. Publish one, or choose a published one; then ask again."
+            ) from None
         except ValueError as error:
             raise InvalidModel(
                 f"Expected a version in current.json of {self._name}. Found: something else; "

@@ -41,6 +41,19 @@ def test_an_empty_bucket_has_no_model(registry: ModelRegistry) -> None:
         registry.live()
 
 
+def test_versions_of_which_none_is_live_are_not_called_unpublished(
+    registry: ModelRegistry, store: MemoryObjectStore, live: ModelRef
+) -> None:
+    """Somebody removed the file that names the live one: `ops.models use` writes it anew."""
+    assert registry.versions() == [live.version]
+    store.delete("models/lung-cnn/current.json")
+    fresh = ModelRegistry(store, "lung-cnn")
+    with pytest.raises(NoModel, match=r"No version of lung-cnn is live\."):
+        fresh.live()
+    assert fresh.make_live(live.version) == live
+    assert fresh.live() == live
+
+
 def test_a_published_version_is_live_and_can_be_fetched(
     registry: ModelRegistry, live: ModelRef, tmp_path: Path
 ) -> None:
