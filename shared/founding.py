@@ -13,13 +13,11 @@ from shared.settings import Settings
 _Answer = TypeVar("_Answer")
 
 
-def found_if_empty(services: Services) -> bool:
-    """Declare a ledger whole that has nothing to be rebuilt from; False where it must be rebuilt."""
+def found_if_empty(services: Services) -> None:
+    """Declare a ledger whole that has nothing to be rebuilt from."""
     # Batches outlive their images. Outcomes alone bring nothing back: they are read from where they are.
-    if any(True for prefix in (UPLOADS, BATCHES) for _ in services.objects.walk(prefix)):
-        return False
-    services.jobs.found()
-    return True
+    if not any(True for prefix in (UPLOADS, BATCHES) for _ in services.objects.walk(prefix)):
+        services.jobs.found()
 
 
 def founded(services: Services, call: Callable[[], _Answer]) -> _Answer:
@@ -27,8 +25,7 @@ def founded(services: Services, call: Callable[[], _Answer]) -> _Answer:
     try:
         return call()
     except LedgerRebuilding:
-        if not found_if_empty(services):
-            raise
+        found_if_empty(services)
         return call()
 
 

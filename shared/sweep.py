@@ -43,7 +43,7 @@ SILENCE_SECONDS = 60.0
 HOLD_EVERY_SECONDS = 5.0
 #: A Redis that lost its last writes, as after a failover, lost no batch that was begun before this.
 LATEST_BATCHES_SECONDS = 86_400
-#: No job waits longer in the queue.
+#: No caller may have a job wait longer in the queue; where none says, it waits as long as the settings do.
 LONGEST_WAIT_SECONDS = 7 * 86_400
 #: So many refusals of the store are told one by one: it may refuse every removal, for want of a right.
 MOST_TOLD = 10
@@ -141,7 +141,8 @@ class Sweep:
     def _sweep_batches(self) -> bool:
         """Begin lost batches again, and take in members that have ended; the uploads bring the others."""
         settings = self._settings
-        kept = settings.result_retention_seconds + settings.tombstone_seconds + LONGEST_WAIT_SECONDS
+        waits = max(LONGEST_WAIT_SECONDS, settings.job_expires_seconds)
+        kept = waits + settings.result_retention_seconds + settings.tombstone_seconds
         is_lost = not self._jobs.is_founded()
         for item, batch_id in self._batches.walk():
             if not self._jobs.hold_sweep(SILENCE_SECONDS):

@@ -52,6 +52,16 @@ def test_a_folder_that_takes_nothing_more_does_not_answer(tmp_path: Path) -> Non
     assert not list((tmp_path / "root" / PARTIAL).iterdir())
 
 
+def test_a_folder_is_asked_whether_there_is_room_on_its_own_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not on that of the system's temporary files."""
+    store = FileObjectStore(tmp_path / "root", "bucket")
+    store.ensure_bucket()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "full"))
+    store.ping()
+
+
 def test_the_name_of_a_new_folder_is_on_the_disk_before_an_object_in_it_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,3 +274,26 @@ def test_a_disk_that_keeps_nothing_of_several_leaves_nothing(
     with ThreadPoolExecutor(1) as pool, pytest.raises(ObjectStoreUnavailable):
         store.put_all([NewObject("r/1", b"x", "text/plain")], pool)
     assert [path for path in (tmp_path / "root").rglob("*") if path.is_file()] == []
+
+
+def test_no_file_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may have a thousand or so, and lives for months; whatever came of the call."""
+    store = FileObjectStore(tmp_path / "root", "bucket")
+    store.ensure_bucket()
+    before = open_files()
+    store.put("u/one", b"image", "image/png")
+    store.get("u/one", 10)
+    with pytest.raises(ValueError, match="at most"):
+        store.get("u/one", 1)
+    with pytest.raises(FileNotFoundError):
+        store.get("u", 10)
+    with ThreadPoolExecutor(1) as pool:
+        store.put_all([NewObject("r/1", b"x", "text/plain")], pool)
+        monkeypatch.setattr(object_store_files, "_LIBC", SimpleNamespace())
+        store.put_all([NewObject("s/1", b"x", "text/plain")], pool)
+    assert open_files() == before
+
+
+def open_files() -> int:
+    """Return how many this process has."""
+    return len(list(Path("/proc/self/fd").iterdir()))

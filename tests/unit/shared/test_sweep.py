@@ -148,6 +148,14 @@ def test_one_that_stays_in_flight_is_taken_in_by_the_same_comparison(world: Worl
     assert world.now_ms - began == IN_FLIGHT_SECONDS * 1000
 
 
+def test_one_that_seems_to_come_from_the_future_is_taken_in_too(world: World) -> None:
+    """The ledger's clock was set back since: no comparison may be made whole without it."""
+    new = world.accept(record=False)
+    world.advance(-HOUR)
+    assert world.sweep() == Swept(restored=1)
+    assert world.services.jobs.get(new.id).status == JobStatus.QUEUED
+
+
 def test_two_uploads_with_one_key_are_both_run(world: World) -> None:
     """Which of them was answered with 202 cannot be told, and that one must not be lost."""
     broken_off, answered = world.accept(key="k", record=False), world.accept(key="k", record=False)

@@ -307,3 +307,13 @@ def test_what_is_kept_of_a_batch_goes_when_its_time_is_over(world: World) -> Non
     world.advance(2)
     world.sweep()
     assert world.services.objects.list_keys("batches/") == []
+
+
+def test_what_is_kept_of_a_batch_outlasts_the_longest_wait_of_a_member(world: World) -> None:
+    """However long an operator lets jobs wait: Redis may lose its data meanwhile."""
+    month = 30 * 86_400
+    settings = SETTINGS.model_copy(update={"job_expires_seconds": month})
+    batch, _ = world.begin_batch(1)
+    world.advance(month)
+    Sweep(world.services, settings, lambda: world.now_ms, world.advance).run()
+    assert len(world.services.objects.list_keys(f"batches/{batch.id}/")) == 3
