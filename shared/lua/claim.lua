@@ -1,11 +1,8 @@
 -- Give the job to one worker under a lease; the attempt is counted before any risky work.
 -- ARGV: 4 token, 5 lease ms, 6 most ms of one run, 7 most lost workers.
-if redis.call('EXISTS', job) == 0 then
-  forget()
-  return {'unknown'}
-end
+
+-- Ended, or no record at all.
 if not is_open() then
-  forget()
   return {'final'}
 end
 if lease_is_live() then

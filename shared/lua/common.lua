@@ -41,8 +41,8 @@ local function refusal(owner, most_open, most_owned)
   if depth >= most_open then
     return {'full', now, depth}
   end
-  local mine = owner and most_owned > 0 and tonumber(redis.call('HGET', owned, owner) or 0) or 0
-  if owner and most_owned > 0 and mine >= most_owned then
+  local mine = owner and most_owned > 0 and tonumber(redis.call('HGET', owned, owner) or 0)
+  if mine and mine >= most_owned then
     return {'quota', now, mine}
   end
   return nil

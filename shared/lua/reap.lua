@@ -2,7 +2,9 @@
 -- Only ever updates what is there.
 -- ARGV: 4 most lost workers; when the message that leaves each queue next was published (ms; '': it is empty), of
 -- 5 interactive and 6 bulk jobs; 7 ms after which a message that has left its queue is taken to be lost.
-if redis.call('EXISTS', job) == 0 or not is_open() then
+
+-- Ended, or no record at all.
+if not is_open() then
   forget()
   return 'dropped'
 end
@@ -11,7 +13,6 @@ if end_if_late() then
 end
 if field('status') == 'running' then
   if lease_is_live() then
-    redis.call('ZADD', leased, 'XX', number('lease_until_ms'), id)
     return 'kept'
   end
   if lose_worker(tonumber(ARGV[4])) then

@@ -266,7 +266,10 @@ def test_a_member_past_its_retention_is_told_no_more(store: JobStore, clock: Clo
 def test_every_key_of_a_batch_has_a_time_to_live(redis_client: redis.Redis, clock: Clock) -> None:
     """From the beginning: nothing is left of one that nobody comes back to."""
     store = RedisJobStore(redis_client, clock)
-    batch_id = begin(store)
+    store.found()
+    batch_id = begin(store, Idempotency(key="k", fingerprint="f"))
+    assert 5_900_000 < redis_client.pttl(f"{keys.IDEMPOTENCY}k") <= 6_000_000
+    assert 4_700_000 < redis_client.pttl(f"{keys.BATCH}{batch_id}") <= 4_800_000
     jobs = fill(store, batch_id, 2)
     succeed(store, jobs[0])
     for part in ("", ":jobs", ":ended"):

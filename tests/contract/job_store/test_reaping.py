@@ -35,6 +35,14 @@ def test_the_reaper_publishes_a_job_whose_message_was_lost(store: JobStore, cloc
     assert reap(store, oldest=newer.published_at_ms) == []
 
 
+def test_two_reapers_at_once_publish_a_job_once(store: JobStore, clock: Clock) -> None:
+    """The second one found the same, and comes when the first is done."""
+    lost = accept(store)
+    clock.advance(REPUBLISH_AFTER_MS / 1000 + 1)
+    due = store.due({}, 10)
+    assert [store.reap(due, {}) for _ in range(2)] == [[lost.id], []]
+
+
 def test_the_reaper_publishes_a_job_whose_worker_was_lost(store: JobStore, clock: Clock) -> None:
     """As soon as the lease has lapsed, whatever lies in the queue."""
     job = accept(store)

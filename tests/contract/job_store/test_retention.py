@@ -7,8 +7,8 @@ from shared import keys
 from shared.errors import JobNotFound, ResultExpired
 from shared.job_store import Cleanable, JobStore
 from shared.job_store_redis import RedisJobStore
-from shared.schemas import new_job_id
-from tests.work import LEASE, Clock, accept, claim, clean, succeed
+from shared.schemas import Idempotency, new_job_id
+from tests.work import LEASE, Clock, accept, claim, clean, new_job, succeed
 
 
 def test_a_result_past_its_retention_is_expired_and_later_unknown(store: JobStore, clock: Clock) -> None:
@@ -166,3 +166,32 @@ def test_two_cleaners_at_once_drop_no_result_before_its_time(store: JobStore, cl
     assert store.cleanable(10) == []
     clock.advance(540)
     assert clean(store) == [None]
+
+
+@pytest.mark.integration
+def test_redis_drops_by_itself_what_nobody_may_ask_for_any_more(redis_client: redis.Redis) -> None:
+    """Each key in its time, and an open job's record never."""
+    store = RedisJobStore(redis_client)
+    store.found()
+    waits, result, tombstone = 3600, 600, 600
+
+    def left(key: str) -> object:
+        """Return how many seconds this one has; -1: it stays."""
+        return pytest.approx(redis_client.ttl(key), abs=10)
+
+    again = Idempotency(key="job", fingerprint="f")
+    job = store.create(new_job(expires_in=waits, retention=result, idempotency=again), 10).job
+    record = keys.JOB + job.id
+    assert (left(record), left(f"{keys.IDEMPOTENCY}job")) == (-1, waits + result + tombstone)
+    store.cancel(job.id)
+    assert left(record) == result + tombstone
+    store.retry(job.id, 10)
+    assert left(record) == -1
+    claim(store, job.id)
+    succeed(store, job.id, {"class": "x"}, answer_key="answer")
+    assert (left(record), left(f"{keys.ANSWER}answer")) == (result + tombstone, result)
+
+    ended = store.get(job.id)
+    redis_client.delete(record, f"{keys.IDEMPOTENCY}job")
+    assert store.restore_ended(ended, 60, tombstone, again)
+    assert (left(record), left(f"{keys.IDEMPOTENCY}job")) == (result + tombstone, result + tombstone)

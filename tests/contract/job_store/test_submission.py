@@ -132,7 +132,9 @@ def test_one_owner_has_as_many_open_jobs_as_it_may(store: JobStore) -> None:
     with pytest.raises(QuotaReached) as refused:
         store.create(owned_by("a"), 100, max_owned=2)
     assert (refused.value.depth, refused.value.limit) == (2, 2)
-    store.create(owned_by("b"), 100, max_owned=2)
+    store.create(owned_by("b"), 100, max_owned=1)
+    with pytest.raises(QuotaReached):
+        store.create(owned_by("b"), 100, max_owned=1)
     store.create(new_job(), 100, max_owned=2)
     assert [store.admission(owner).owned for owner in ("a", "b", None)] == [2, 1, 0]
     store.cancel(jobs[0].id)
@@ -145,6 +147,15 @@ def test_one_owner_has_as_many_open_jobs_as_it_may(store: JobStore) -> None:
     assert claim(store, jobs[0].id)
     assert succeed(store, jobs[0].id, {})
     assert store.admission("a").owned == 1
+
+
+def test_no_count_is_kept_of_an_owner_without_an_open_job(redis_client: redis.Redis, clock: Clock) -> None:
+    """Keys come and go for years."""
+    store = RedisJobStore(redis_client, clock)
+    job = store.create(owned_by("a"), 100).job
+    assert redis_client.hgetall(keys.OWNED) == {"a": "1"}
+    store.cancel(job.id)
+    assert redis_client.hgetall(keys.OWNED) == {}
 
 
 def test_what_queues_a_job_publishes_its_message(store: JobStore, clock: Clock) -> None:
