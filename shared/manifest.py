@@ -76,9 +76,9 @@ class FeatureStatistics(_Fact):
     """Where the training tiles lie in the network's pooled features."""
 
     #: Row by row: a direction in which tiles of one class vary, scaled so that they vary by 1 along it.
-    projection: tuple[tuple[float, ...], ...] = Field(min_length=1, max_length=256)
+    projection: tuple[tuple[float, ...], ...] = Field(max_length=256)
     #: Each class's mean along those directions.
-    centres: tuple[tuple[float, ...], ...] = Field(min_length=1)
+    centres: tuple[tuple[float, ...], ...]
     #: Distance to the nearest class's mean above which an image is flagged as `unfamiliar`.
     distance: float = Field(ge=0)
 
@@ -147,7 +147,7 @@ class Manifest(_Fact):
     golden: tuple[GoldenTile, ...] = Field(min_length=1)
     #: Largest difference of a probability that still counts as the same answer.
     golden_tolerance: float = Field(gt=0, le=0.05)
-    files: tuple[FileDigest, ...] = Field(min_length=1)
+    files: tuple[FileDigest, ...]
     metrics: dict[str, float | int | str]
     training: dict[str, float | int | str]
 

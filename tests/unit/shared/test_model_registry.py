@@ -244,3 +244,15 @@ def test_an_older_version_can_be_live_again(registry: ModelRegistry, live: Model
     with pytest.raises(UnknownModelVersion):
         registry.make_live("3.0.0")
     assert registry.live() == live
+
+
+def test_a_version_that_is_damaged_does_not_become_the_live_one(
+    registry: ModelRegistry, store: MemoryObjectStore, live: ModelRef, tmp_path: Path
+) -> None:
+    """The one before it goes on, in every process."""
+    registry.publish(write_model(tmp_path / "two", "2.0.0"))
+    registry.make_live("1.0.0")
+    store.put(MANIFEST.replace("1.0.0", "2.0.0"), b"{}", "")
+    with pytest.raises(InvalidModel):
+        registry.make_live("2.0.0")
+    assert ModelRegistry(store, "lung-cnn").live() == live
