@@ -167,7 +167,7 @@ class Pipeline:
         judged = [item for item in items if isinstance(item, _Prepared) and not item.assessment.rejected]
         started = perf_counter()
         answers = iter(self._answers(judged))
-        inference_ms = _milliseconds_since(started) if judged else 0.0
+        inference_ms = _milliseconds_since(started)
         return [self._outcome(item, answers, inference_ms) for item in items]
 
     def _prepare(self, data: bytes, mpp: float | None, is_explained: bool) -> _Prepared | HistoQueueError:

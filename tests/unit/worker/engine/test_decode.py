@@ -341,9 +341,10 @@ def test_deep_grey_levels_are_scaled_and_not_clipped(build: Callable[[], bytes],
     assert (decoded(build()) == expected).all()
 
 
-def test_grey_levels_of_no_customary_scale_are_stretched() -> None:
+@pytest.mark.parametrize(("low", "high"), [(-1e6, 1e6), (-1, 1), (0, 1e6)])
+def test_grey_levels_of_no_customary_scale_are_stretched(low: float, high: float) -> None:
     """Negative and very large values keep their order: the darkest is black, the brightest is white."""
-    ramp = np.linspace(-1e6, 1e6, SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE)
+    ramp = np.linspace(low, high, SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE)
     received = decoded(deep_tiff(ramp))
     assert received[0, 0, 0] == 0
     assert received[-1, -1, 0] == 255

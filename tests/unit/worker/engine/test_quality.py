@@ -28,9 +28,12 @@ def test_an_empty_slide_is_rejected_as_background(manifest: Manifest) -> None:
     assert "background" in assessment.reasons
 
 
-def test_a_pixel_is_background_only_where_every_channel_is_bright(manifest: Manifest) -> None:
-    """Bright pink is tissue: its green channel is low."""
-    image = np.full((224, 224, 3), (255, 215, 255), np.uint8)
+@pytest.mark.parametrize("colour", [(215, 255, 255), (255, 215, 255), (255, 255, 215)])
+def test_a_pixel_is_background_only_where_every_channel_is_bright(
+    manifest: Manifest, colour: tuple[int, int, int]
+) -> None:
+    """Bright pink is tissue, since its green channel is low; so is whatever lacks another."""
+    image = np.full((224, 224, 3), colour, np.uint8)
     assert measure(image, manifest.gates).background_fraction == 0.0
 
 
