@@ -163,7 +163,7 @@ class EngineSupervisor:
 
     def revive(self) -> None:
         """Replace an engine that died while it had nothing to do; raises as `ensure` does."""
-        if self._last_proven is not None and self.model is None:
+        if self._last_proven is not None:
             self.ensure(self._last_proven)
 
     def run(
@@ -287,7 +287,7 @@ class _Watchdog:
     def _watch(self) -> None:
         with self._changed:
             try:
-                while self._process or self._is_needed_again():
+                while self._is_needed():
                     left = self._until - time.monotonic()
                     self._changed.wait(max(0.0, min(LOOK_EVERY_SECONDS, left)))
                     if self._process:
@@ -295,7 +295,7 @@ class _Watchdog:
             finally:
                 self._thread = None
 
-    def _is_needed_again(self) -> bool:
+    def _is_needed(self) -> bool:
         self._has_nothing_to_watch = True
         is_needed = self._changed.wait_for(lambda: self._process is not None, REST_SECONDS)
         self._has_nothing_to_watch = False

@@ -310,6 +310,7 @@ def test_a_member_that_had_ended_is_taken_in_again(
     assert batch.created_at_ms == clock() - 5000
     assert batch.completed_at_ms is not None
     assert empty.ended(batch_id, 0, 10) == jobs
+    assert empty.members(batch_id, 0, 10) == [job.id for job in jobs]
     totals = empty.totals()
     assert totals.accepted + totals.retried == totals.open + sum(totals.ended.values())
     assert empty.retry(failed.id, 10).status == JobStatus.QUEUED

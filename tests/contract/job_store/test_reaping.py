@@ -106,6 +106,7 @@ def test_a_record_that_redis_cannot_read_holds_up_no_other(redis_client: redis.R
     assert store.due({}, 10) == [poison.id, sound.id]
     assert reap(store) == [sound.id]
     assert store.due({}, 10) == []
+    assert store.depth().running == 0
     clock.advance(61)
     assert set(store.due({}, 10)) == {poison.id, sound.id}
 

@@ -48,10 +48,14 @@ def test_the_same_message_three_times_is_one_run(world: World) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "../../etc/passwd", "job:*", "0" * 36])
-def test_a_message_that_is_not_ours_touches_nothing(world: World, text: str) -> None:
-    """Whoever can write to the queue can at most waste a lookup."""
+def test_a_message_that_is_not_ours_touches_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Whoever can write to the queue has nothing but ids looked up."""
+    asked: list[object] = []
+    monkeypatch.setattr(world.services.jobs, "claim_all", lambda *what: asked.append(what) or {})
     world.runner.run(text)
-    assert world.engine.runs == []
+    assert (asked, world.engine.runs) == ([], [])
 
 
 def test_a_bad_image_is_a_failed_job_with_its_reason(world: World) -> None:
