@@ -283,6 +283,27 @@ def test_only_what_was_asked_for_is_explained(manifest: Manifest, tile: bytes, b
     assert explained["timings_ms"]["explain"] > 0
 
 
+class RestlessModel(FakeModel):
+    """Changes its features, and never its answer."""
+
+    def predict(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return other features for every other image."""
+        logits, features = super().predict(batch)
+        features[1::2, 1] = 9.0
+        return logits, features
+
+
+def test_a_heat_map_shows_what_speaks_for_the_class(manifest: Manifest, tile: bytes) -> None:
+    """Where no part changes the answer, nothing is drawn, whatever becomes of the features."""
+    drawn = []
+    for model in (RestlessModel((0.0, 3.0, 0.0)), FakeModel((0.0, 2.0, 0.0), (0.0, 3.0, 0.0))):
+        (explained,) = Pipeline(model, manifest, max_pixels=1_000_000).run([tile], (), [True])
+        assert "result" in explained
+        picture = Image.open(io.BytesIO(base64.b64decode(explained["heatmap"])))
+        drawn.append(picture.getchannel("A").getextrema() != (0, 0))
+    assert drawn == [False, True]
+
+
 class BusyModel(FakeModel):
     """Computes for as long as it takes until `is_done`, as a device does beside the cores."""
 
