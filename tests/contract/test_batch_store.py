@@ -1,9 +1,11 @@
 """What a ledger promises about batches, held against the Redis one and the one in memory."""
 
+import time
+
 import pytest
 import redis
 
-from shared import keys
+from shared import job_store_redis_batches, keys, redis_ledger
 from shared.batch_store import INTAKE_SECONDS
 from shared.errors import (
     BatchNotFound,
@@ -313,7 +315,11 @@ def test_a_member_that_had_ended_is_taken_in_again(
     assert empty.members(batch_id, 0, 10) == [job.id for job in jobs]
     totals = empty.totals()
     assert totals.accepted + totals.retried == totals.open + sum(totals.ended.values())
-    assert empty.retry(failed.id, 10).status == JobStatus.QUEUED
+    again = empty.retry(failed.id, 10)
+    assert (again.status, again.deadline_ms - clock()) == (JobStatus.QUEUED, 3_600_000)
+    finished = empty.cancel(again.id).job
+    assert (finished.finished_at_ms, finished.expires_at_ms) == (clock(), clock() + 600_000)
+    assert empty.retry(again.id, 10).status == JobStatus.QUEUED
     clock.advance(61)
     assert {item.job_id for item in empty.cleanable(10)} == {done.id, cached.job.id}
 
@@ -328,3 +334,17 @@ def test_an_item_that_redis_refused_says_why(redis_client: redis.Redis) -> None:
     assert isinstance(away, JobStoreUnavailable)
     assert (cause_of(away) or "").startswith("WRONGTYPE")
     assert isinstance(job, Job)
+
+
+@pytest.mark.integration
+def test_members_are_accepted_again_after_redis_clock_was_set(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes an hour ahead of what this process took it for: the first answer tells its time."""
+    store = RedisJobStore(redis_client)
+    store.found()
+    batch_id = begin(store)
+    assert len(fill(store, batch_id, 1)) == 1
+    for module in (redis_ledger, job_store_redis_batches):
+        monkeypatch.setattr(module, "monotonic_ms", lambda: time.monotonic_ns() / 1_000_000 - 3_600_000)
+    assert [len(fill(store, batch_id, 1)) for _ in range(2)] == [0, 1]

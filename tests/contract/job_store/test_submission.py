@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from ops.processes import wait_until
-from shared import keys
+from shared import job_store_redis, keys, redis_ledger
 from shared.errors import IdempotencyKeyReused, JobNotFound, JobStoreUnavailable, QueueFull, QuotaReached
 from shared.job_store import REPUBLISH_AFTER_MS, JobStore
 from shared.job_store_memory import MemoryJobStore
@@ -118,6 +118,19 @@ def test_a_submission_that_reaches_redis_too_late_is_not_accepted(
         store.get(late.id)
     assert store.depth().open == 1
     assert store.create(late, max_open=10).job.status == JobStatus.QUEUED
+
+
+@pytest.mark.integration
+def test_a_submission_is_accepted_at_once_after_redis_clock_was_set(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes an hour ahead of what this process took it for: the first answer tells its time."""
+    store = RedisJobStore(redis_client)
+    store.found()
+    accept(store)
+    for module in (redis_ledger, job_store_redis):
+        monkeypatch.setattr(module, "monotonic_ms", lambda: time.monotonic_ns() / 1_000_000 - 3_600_000)
+    assert accept(store).status == JobStatus.QUEUED
 
 
 def owned_by(owner: str) -> NewJob:
