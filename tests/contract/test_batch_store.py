@@ -86,7 +86,7 @@ def test_a_batch_counts_its_members_whatever_becomes_of_them(store: JobStore, cl
         "queued": 2, "running": 1, "succeeded": 1, "failed": 3, "canceled": 1, "expired": 0,
     }  # fmt: skip
     assert batch.reasons == {"INPUT_MISSING": 1, "POISON": 2}
-    assert batch.completed_at_ms is None
+    assert (batch.completed_at_ms, batch.owner, batch.deleted) == (None, None, 0)
     store.retry(jobs[1].id, 1000)
     store.delete(jobs[2].id)
     store.delete(jobs[2].id)
@@ -263,6 +263,19 @@ def test_a_member_past_its_retention_is_told_no_more(store: JobStore, clock: Clo
     assert [job.id for job in store.ended(batch_id, 0, 10)] == [second.id]
     with pytest.raises(ResultExpired):
         store.get(first.id)
+
+
+def test_a_reason_is_counted_no_more_once_its_result_is_dropped(store: JobStore, clock: Clock) -> None:
+    """One of two, of a batch that a third member keeps open."""
+    batch_id = begin(store)
+    first, second, _ = fill(store, batch_id, 3)
+    fail(store, first, "POISON")
+    clock.advance(400)
+    fail(store, second, "POISON")
+    clock.advance(201)
+    for _ in range(2):
+        work.clean(store)
+    assert store.batch(batch_id).reasons == {"POISON": 1}
 
 
 def test_every_key_of_a_batch_has_a_time_to_live(redis_client: redis.Redis, clock: Clock) -> None:

@@ -17,6 +17,13 @@ from tests.work import LEASE, Clock, accept, claim, reap, succeed
 
 
 @pytest.mark.integration
+def test_the_ledgers_time_is_the_servers(redis_client: redis.Redis) -> None:
+    """To the millisecond, but for how long the asking takes."""
+    seconds, micros = redis_client.time()
+    assert RedisJobStore(redis_client).now_ms() == pytest.approx(seconds * 1000 + micros / 1000, abs=500)
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize("call", ["script", "single", "pipeline"])
 def test_a_connection_to_a_server_that_is_no_master_any_more_is_given_up(
     redis_client: redis.Redis, redis_server: RedisServer, call: str

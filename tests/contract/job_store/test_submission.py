@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from collections import Counter
+from typing import Any
 
 import pytest
 import redis
@@ -34,6 +35,23 @@ def test_an_accepted_job_is_queued_and_reads_back_whole(store: JobStore) -> None
     assert created.job.standing == Standing(
         ahead=0, others=0, ended_lately=0, bulk_ended_lately=0, busy_ms_lately=0
     )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"custom_id": None},
+        {"request_id": "r"},
+        {"explain": True},
+        {"custom_id": None, "explain": True},
+        {"custom_id": None, "request_id": "r", "explain": True},
+    ],
+)
+def test_whatever_is_said_of_a_job_reads_back(store: JobStore, said: dict[str, Any]) -> None:
+    """And what is not, as it was not."""
+    new = new_job(**said)
+    store.create(new, max_open=10)
+    assert store.get(new.id).spec == new.spec
 
 
 def test_accepting_the_same_id_twice_makes_one_job(store: JobStore) -> None:

@@ -202,16 +202,18 @@ def test_a_micro_batch_holds_one_model_version(batcher: Batcher, engine: GatedEn
     assert engine.batches[1:] == [("1.0.0", [b"a"]), ("2.0.0", [b"b"]), ("1.0.0", [b"c"])]
 
 
-def test_the_members_of_a_crashed_batch_run_again_alone(batcher: Batcher, engine: GatedEngine) -> None:
+@pytest.mark.parametrize("others", [[b"good"], [b"good", b"other"]])
+def test_the_members_of_a_crashed_batch_run_again_alone(
+    batcher: Batcher, engine: GatedEngine, others: list[bytes]
+) -> None:
     """The innocent succeed, and only the one that crashes alone is blamed."""
     hold(batcher, engine)
-    good, bad, other = submit(batcher, b"good", b"crash", b"other")
+    bad, *good = submit(batcher, b"crash", *others)
     engine.gate.set()
-    assert good.result(5)["result"]["text"] == "good"
-    assert other.result(5)["result"]["text"] == "other"
+    assert [future.result(5)["result"]["text"].encode() for future in good] == others
     with pytest.raises(EngineCrashed):
         bad.result(5)
-    assert [images for _, images in engine.batches[2:]] == [[b"good"], [b"crash"], [b"other"]]
+    assert [images for _, images in engine.batches[2:]] == [[b"crash"], *([image] for image in others)]
 
 
 def test_nobody_is_blamed_while_no_engine_is_well(batcher: Batcher, engine: GatedEngine) -> None:
@@ -318,6 +320,15 @@ def test_a_batch_that_never_ends_is_seen_as_stuck(batcher: Batcher, engine: Gate
     hold(batcher, engine)
     assert batcher.is_stuck(0.0)
     assert not batcher.is_stuck(60)
+
+
+def test_a_worker_that_has_had_nothing_to_do_for_long_is_not_stuck(
+    batcher: Batcher, engine: GatedEngine
+) -> None:
+    """However long ago its last micro-batch began."""
+    engine.gate.set()
+    assert batcher.submit(b"one", MODEL, False, wanted).result(5)
+    assert wait_until(lambda: not batcher.is_stuck(0.0), 5)
 
 
 def test_a_turn_of_several_steps_is_stuck_only_where_one_of_them_is(
