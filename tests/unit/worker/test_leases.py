@@ -57,6 +57,16 @@ def test_a_lease_that_cannot_be_renewed_costs_no_other_its_own() -> None:
     assert sorted(ledger.renewed) == ["a", "a", "c", "c"]
 
 
+def test_a_lease_is_not_renewed_before_it_is_due() -> None:
+    """Each renewal is a call of the ledger."""
+    ledger = Ledger()
+    keeper = LeaseKeeper(ledger, 30, lambda: False)
+    keeper.add(Lease("one"))
+    keeper.start()
+    assert not wait_until(lambda: bool(ledger.renewed), 0.2)
+    keeper.stop()
+
+
 def test_a_renewal_that_waited_in_vain_is_made_again_at_once() -> None:
     """It was due all that time: a ledger that hung for a third of a lease has cost nobody one."""
     ledger, gave_up = Ledger(), threading.Event()
