@@ -331,6 +331,13 @@ def test_a_worker_that_has_had_nothing_to_do_for_long_is_not_stuck(
     assert wait_until(lambda: not batcher.is_stuck(0.0), 5)
 
 
+def test_a_batcher_that_has_nothing_to_do_takes_no_time(batcher: Batcher) -> None:
+    """It waits for an image, or for the end."""
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.25
+
+
 def test_a_turn_of_several_steps_is_stuck_only_where_one_of_them_is(
     batcher: Batcher, engine: GatedEngine
 ) -> None:

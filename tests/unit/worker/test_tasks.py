@@ -23,12 +23,15 @@ from worker.tasks import MOST_STRIKES
 def test_a_message_becomes_a_result(world: World) -> None:
     """The ordinary day: claimed, fetched, inferred, recorded, no lease left."""
     job_id = world.accept(b"tile")
+    began = time.perf_counter()
     world.runner.run(job_id)
+    took_ms = (time.perf_counter() - began) * 1000
     job = world.job(job_id)
     assert job.status == JobStatus.SUCCEEDED
     assert job.result == {"text": "tile"}
     assert job.timings_ms is not None
     assert set(job.timings_ms) == {"fetch", "decode"}
+    assert 0 <= job.timings_ms["fetch"] <= took_ms
 
 
 @pytest.mark.parametrize("mpp", [None, 0.25])
