@@ -304,3 +304,10 @@ def test_a_hung_object_store_does_not_hold_up_the_reaper(
     worker.start()
     assert wait_for(lambda: len(looks) >= 4, 15)
     hung.set()
+
+
+def test_the_engine_has_as_many_threads_as_the_settings_say() -> None:
+    """The cores are counted only where they say none."""
+    settings = Settings(engine_threads=3, engine_decode_threads=5)
+    told = Worker(settings, in_memory(settings)).supervisor._options
+    assert (told.threads, told.decode_threads) == (3, 5)
