@@ -34,7 +34,7 @@ the same lines again go on after Ctrl-C:
   python -m training publish --run runs/cv --version 1.1.0
 
 a version that is there, into the servers' bucket as the live one:
-  python -m training publish --version 1.1.3 --bucket
+  python -m training publish --version 1.1.4 --bucket
 
 a published version on your own labelled folder, with images of one patient drawn together:
   python -m training evaluate --model models/lung-cnn-1.1.4 --data FOLDER --groups patients.csv
